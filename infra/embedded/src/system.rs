@@ -1,0 +1,150 @@
+//! [`Embedded`]: the services together, and the routing of requests to them.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fmt, fs, io};
+
+use aws_config::SdkConfig;
+use bytes::Bytes;
+use dynoxide::Database;
+use http::header::HOST;
+use http::{Request, Response};
+use tokio::net::TcpListener;
+
+use crate::aws_json::{self, JSON_1_0, JSON_1_1};
+use crate::clock::{Clock, Millis};
+use crate::connector::{self, CallFuture, Service};
+use crate::dynamodb::DatabaseError;
+use crate::eventbridge::{AcceptedEvent, EventLog};
+use crate::scheduler::Schedule;
+use crate::state::{Services, SnapshotError, SnapshotFile, Tracked};
+use crate::{dynamodb, endpoint, eventbridge, scheduler, secrets, sqs};
+
+/// Why the services could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{path} cannot be created: {source}")]
+    Directory { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+}
+
+/// AWS in process. Clones share the same services.
+#[derive(Clone)]
+pub struct Embedded {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: Clock,
+    database: Database,
+    services: Mutex<Tracked<Services>>,
+    events: Mutex<EventLog>,
+    snapshot: Option<SnapshotFile>,
+}
+
+impl fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embedded").field("snapshot", &self.inner.snapshot).finish_non_exhaustive()
+    }
+}
+
+impl Embedded {
+    /// Services that are gone when the last clone is.
+    pub fn memory(clock: Clock) -> Result<Self, OpenError> {
+        let database = dynamodb::memory(Arc::clone(&clock))?;
+        Ok(Self::new(clock, database, Services::default(), None))
+    }
+
+    /// Services kept in `dir`: tables in `dynamodb.sqlite`, the rest in `services.json`.
+    pub fn open(dir: &Path, clock: Clock) -> Result<Self, OpenError> {
+        fs::create_dir_all(dir).map_err(|source| OpenError::Directory { path: dir.to_owned(), source })?;
+        let database = dynamodb::open(&dir.join("dynamodb.sqlite"))?;
+        let snapshot = SnapshotFile::new(dir.join("services.json"));
+        let services = snapshot.load()?;
+        Ok(Self::new(clock, database, services, Some(snapshot)))
+    }
+
+    fn new(clock: Clock, database: Database, services: Services, snapshot: Option<SnapshotFile>) -> Self {
+        let services = Mutex::new(Tracked::new(services));
+        let events = Mutex::default();
+        Self { inner: Arc::new(Inner { clock, database, services, events, snapshot }) }
+    }
+
+    /// Configuration for any AWS SDK client that shall use these services, without a socket.
+    pub fn sdk_config(&self) -> SdkConfig {
+        connector::sdk_config(self.clone())
+    }
+
+    /// The same, with something between SDK and services, such as a wrapper that injects faults.
+    pub fn sdk_config_through<S: Service + 'static>(&self, wrap: impl FnOnce(Self) -> S) -> SdkConfig {
+        connector::sdk_config(wrap(self.clone()))
+    }
+
+    /// Answers one request.
+    ///
+    /// Every operation is short and waits for nothing but the services' own locks, so this is not asynchronous.
+    pub fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
+        let (parts, body) = request.into_parts();
+        let Some((service, operation)) = aws_json::target(&parts.headers) else {
+            return if scheduler::owns(parts.uri.path()) {
+                let response = scheduler::handle(&mut self.call(""), &parts.method, &parts.uri, &body);
+                self.saved(JSON_1_1, response)
+            } else {
+                aws_json::unknown_operation(JSON_1_0)
+            };
+        };
+        tracing::trace!(service, operation, "request");
+        let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+        let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).or(authority).unwrap_or("localhost");
+        match service {
+            dynamodb::TARGET | dynamodb::STREAMS_TARGET => dynamodb::handle(&self.inner.database, operation, &body),
+            sqs::TARGET => {
+                let result = sqs::dispatch(&mut self.call(host), operation, &body);
+                self.saved(JSON_1_0, aws_json::respond(JSON_1_0, result))
+            }
+            eventbridge::TARGET => {
+                let result = eventbridge::dispatch(&mut self.call(host), &mut self.log(), operation, &body);
+                self.saved(JSON_1_1, aws_json::respond(JSON_1_1, result))
+            }
+            secrets::TARGET => {
+                let result = secrets::dispatch(&mut self.call(host), operation, &body);
+                self.saved(JSON_1_1, aws_json::respond(JSON_1_1, result))
+            }
+            _ => aws_json::unknown_operation(JSON_1_0),
+        }
+    }
+
+    /// Offers the services over HTTP/1 until `shutdown` resolves; requests already begun are finished first.
+    ///
+    /// There is no authentication: `listener` belongs on a loopback address.
+    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) {
+        endpoint::serve(self.clone(), listener, shutdown).await;
+    }
+
+    /// The latest events the buses accepted, oldest first, and where each was delivered.
+    pub fn events(&self) -> Vec<AcceptedEvent> {
+        self.log().all()
+    }
+
+    /// The schedules as they are defined now. Firing them is the caller's job.
+    pub fn schedules(&self) -> Vec<Schedule> {
+        self.services().schedules.values().cloned().collect()
+    }
+
+    /// The database itself, for bulk loading and inspection.
+    pub fn database(&self) -> &Database {
+        &self.inner.database
+    }
+
+    fn services(&self) -> MutexGuard<'_, Tracked<Services>> {
+        self.inner.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log(&self) -> MutexGuard<'_, EventLog> {
+        self.inner.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

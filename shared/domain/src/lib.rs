@@ -1,0 +1,9 @@
+//! The rules of money of a partner program, from a sale to a paid commission.
+//!
+//! Pure: no I/O, no clock, no environment, no randomness, no floats. Time and ids come in as values, and what cannot be
+//! done is a typed error. Everything else in the project calls this crate; it calls nothing of ours.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod conversion;
+pub mod ids;
+pub mod money;
