@@ -190,6 +190,12 @@ impl LineId {
         Self(format!("com_{}{}{}{hash}", partner.body(), encode_shard(shard), encode_time(occurred_at)))
     }
 
+    /// An id in the same shard as another line's.
+    pub fn derive_beside(beside: &Self, occurred_at: Timestamp, key: &[&str]) -> Self {
+        let address = &beside.body()[..UUID_CHARS + 2];
+        Self(format!("com_{address}{}{}", encode_time(occurred_at), encode_hash::<5>(key)))
+    }
+
     pub fn partner(&self) -> PartnerId {
         PartnerId(format!("par_{}", &self.body()[..UUID_CHARS]))
     }

@@ -4,6 +4,17 @@
 //! done is a typed error. Everything else in the project calls this crate; it calls nothing of ours.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod accrual;
+pub mod balance;
 pub mod conversion;
+pub mod explain;
 pub mod ids;
+pub mod journal;
+pub mod line;
 pub mod money;
+pub mod payout;
+pub mod program;
+pub mod rating;
+pub mod reversal;
+pub mod rules;
+pub mod schedule;

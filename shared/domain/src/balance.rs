@@ -1,0 +1,286 @@
+//! Balances: the fold of the journal per partner and currency, and the reasons why money in them is not paid yet.
+//!
+//! A balance authorizes nothing; the states of the lines do.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+
+use crate::line::StateName;
+use crate::money::{Currency, Minor, Money, MoneyError};
+
+/// Where an amount stands. `Accrued` is the contra side: minus the sum of all lines' amounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bucket {
+    Accrued,
+    Pending,
+    Approved,
+    Payable,
+    Held,
+    InPayout,
+    Paid,
+    Reversed,
+    Rejected,
+}
+
+impl Bucket {
+    pub const ALL: [Self; 9] = [
+        Self::Accrued,
+        Self::Pending,
+        Self::Approved,
+        Self::Payable,
+        Self::Held,
+        Self::InPayout,
+        Self::Paid,
+        Self::Reversed,
+        Self::Rejected,
+    ];
+
+    pub const fn of(state: StateName) -> Self {
+        match state {
+            StateName::Pending => Self::Pending,
+            StateName::Approved => Self::Approved,
+            StateName::Payable => Self::Payable,
+            StateName::InPayout => Self::InPayout,
+            StateName::Paid => Self::Paid,
+            StateName::Held => Self::Held,
+            StateName::Rejected => Self::Rejected,
+            StateName::Reversed => Self::Reversed,
+        }
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accrued => "accrued",
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Payable => "payable",
+            Self::Held => "held",
+            Self::InPayout => "in_payout",
+            Self::Paid => "paid",
+            Self::Reversed => "reversed",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// Sums per bucket and counts of lines per state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Balance {
+    amounts: BTreeMap<Bucket, Minor>,
+    counts: BTreeMap<StateName, i64>,
+}
+
+/// A difference between two balances.
+pub type BalanceChange = Balance;
+
+impl Balance {
+    pub fn amount(&self, bucket: Bucket) -> Minor {
+        self.amounts.get(&bucket).copied().unwrap_or_default()
+    }
+
+    pub fn lines(&self, state: StateName) -> i64 {
+        self.counts.get(&state).copied().unwrap_or_default()
+    }
+
+    /// All buckets with the contra side: always zero.
+    pub fn total(&self) -> Result<Minor, MoneyError> {
+        Minor::total(self.amounts.values().copied())
+    }
+
+    pub fn amounts(&self) -> impl Iterator<Item = (Bucket, Minor)> + '_ {
+        self.amounts.iter().map(|(bucket, amount)| (*bucket, *amount)).filter(|(_, amount)| !amount.is_zero())
+    }
+
+    pub fn counts(&self) -> impl Iterator<Item = (StateName, i64)> + '_ {
+        self.counts.iter().map(|(state, count)| (*state, *count)).filter(|(_, count)| *count != 0)
+    }
+
+    pub fn is_zero(&self) -> bool {
+        self.amounts().next().is_none() && self.counts().next().is_none()
+    }
+
+    pub fn add_amount(&mut self, bucket: Bucket, amount: Minor) -> Result<(), MoneyError> {
+        let sum = self.amounts.entry(bucket).or_default();
+        *sum = sum.plus(amount)?;
+        Ok(())
+    }
+
+    pub fn add_count(&mut self, state: StateName, count: i64) {
+        *self.counts.entry(state).or_default() += count;
+    }
+
+    pub(crate) fn shift(&mut self, from: Bucket, to: Bucket, amount: Minor) -> Result<(), MoneyError> {
+        self.add_amount(from, amount.negated())?;
+        self.add_amount(to, amount)
+    }
+
+    pub(crate) fn count(&mut self, before: Option<StateName>, after: StateName) {
+        if let Some(before) = before {
+            self.add_count(before, -1);
+        }
+        self.add_count(after, 1);
+    }
+
+    pub fn apply(&mut self, change: &BalanceChange) -> Result<(), MoneyError> {
+        for (bucket, amount) in change.amounts() {
+            self.add_amount(bucket, amount)?;
+        }
+        for (state, count) in change.counts() {
+            self.add_count(state, count);
+        }
+        Ok(())
+    }
+
+    /// All but rejected and reversed.
+    pub fn earned(&self) -> Result<Minor, MoneyError> {
+        self.sum(&[Bucket::Pending, Bucket::Approved, Bucket::Payable, Bucket::Held, Bucket::InPayout, Bucket::Paid])
+    }
+
+    /// Not yet due: waiting, in review or held.
+    pub fn reserve(&self) -> Result<Minor, MoneyError> {
+        self.sum(&[Bucket::Pending, Bucket::Approved, Bucket::Held])
+    }
+
+    pub fn due(&self) -> Result<Minor, MoneyError> {
+        self.sum(&[Bucket::Payable, Bucket::InPayout])
+    }
+
+    pub fn unpaid(&self) -> Result<Minor, MoneyError> {
+        self.reserve()?.plus(self.due()?)
+    }
+
+    fn sum(&self, buckets: &[Bucket]) -> Result<Minor, MoneyError> {
+        Minor::total(buckets.iter().map(|bucket| self.amount(*bucket)))
+    }
+}
+
+/// What about a partner decides whether payable money is paid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    pub currency: Currency,
+    pub suspended: bool,
+    pub has_method: bool,
+    /// The partner's own minimum payout, else the program's.
+    pub minimum: Minor,
+    pub next_run: Option<Date>,
+    /// When the next waiting line matures.
+    pub next_due: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotPayableCode {
+    InPayout,
+    Held,
+    AwaitingReview,
+    HoldPeriod,
+    PartnerSuspended,
+    NoPayoutMethod,
+    NegativeBalance,
+    BelowThreshold,
+    NextRun,
+}
+
+/// One reason why an amount is not paid yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NotPayable {
+    pub code: NotPayableCode,
+    pub amount: Money,
+    /// A moment or a date, where one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// What is missing to the minimum payout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Money>,
+}
+
+/// Why each unpaid cent is unpaid. Every cent appears once, under the first reason that applies, so the sum is the unpaid total.
+pub fn not_payable_because(balance: &Balance, standing: &Standing) -> Result<Vec<NotPayable>, MoneyError> {
+    use NotPayableCode as Code;
+    let money = |amount| Money::new(amount, standing.currency);
+    let reason = |code, amount| NotPayable { code, amount: money(amount), until: None, missing: None };
+    let payable = balance.amount(Bucket::Payable);
+    let mut waiting = reason(Code::HoldPeriod, balance.amount(Bucket::Approved));
+    waiting.until = standing.next_due.map(|due| due.to_string());
+    let mut reasons = vec![
+        reason(Code::InPayout, balance.amount(Bucket::InPayout)),
+        reason(Code::Held, balance.amount(Bucket::Held)),
+        reason(Code::AwaitingReview, balance.amount(Bucket::Pending)),
+        waiting,
+    ];
+    reasons.push(if standing.suspended {
+        reason(Code::PartnerSuspended, payable)
+    } else if !standing.has_method {
+        reason(Code::NoPayoutMethod, payable)
+    } else if payable.is_negative() {
+        reason(Code::NegativeBalance, payable)
+    } else if payable < standing.minimum {
+        NotPayable { missing: Some(money(standing.minimum.minus(payable)?)), ..reason(Code::BelowThreshold, payable) }
+    } else {
+        NotPayable { until: standing.next_run.map(|date| date.to_string()), ..reason(Code::NextRun, payable) }
+    });
+    reasons.retain(|reason| !reason.amount.amount.is_zero());
+    Ok(reasons)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conversion::tests::minor;
+    use proptest::prelude::*;
+
+    fn standing() -> Standing {
+        Standing {
+            currency: "USD".parse().unwrap(),
+            suspended: false,
+            has_method: true,
+            minimum: minor(5_000),
+            next_run: Some("2026-12-01".parse().unwrap()),
+            next_due: None,
+        }
+    }
+
+    fn payable(amount: i64) -> Balance {
+        let mut balance = Balance::default();
+        balance.shift(Bucket::Accrued, Bucket::Payable, minor(amount)).unwrap();
+        balance
+    }
+
+    fn code(amount: i64, standing: &Standing) -> Option<NotPayableCode> {
+        not_payable_because(&payable(amount), standing).unwrap().first().map(|reason| reason.code)
+    }
+
+    #[test]
+    fn payable_money_stands_under_the_first_reason_that_applies() {
+        use NotPayableCode::{BelowThreshold, NegativeBalance, NextRun, NoPayoutMethod, PartnerSuspended};
+        assert_eq!(code(5_000, &standing()), Some(NextRun));
+        assert_eq!(code(4_999, &standing()), Some(BelowThreshold));
+        assert_eq!(code(-500, &standing()), Some(NegativeBalance));
+        assert_eq!(code(0, &standing()), None);
+        assert_eq!(code(9_000, &Standing { has_method: false, ..standing() }), Some(NoPayoutMethod));
+        let suspended = Standing { suspended: true, has_method: false, ..standing() };
+        assert_eq!(code(9_000, &suspended), Some(PartnerSuspended));
+        let missing = not_payable_because(&payable(4_000), &standing()).unwrap()[0].missing.unwrap();
+        assert_eq!(missing.to_string(), "10.00 USD");
+    }
+
+    proptest! {
+        #[test]
+        fn every_unpaid_cent_has_one_reason(amounts in prop::array::uniform8(-5_000_i64..9_000), suspended: bool, has_method: bool) {
+            let mut balance = Balance::default();
+            for (bucket, amount) in Bucket::ALL[1..].iter().zip(amounts) {
+                balance.shift(Bucket::Accrued, *bucket, minor(amount)).unwrap();
+            }
+            let reasons = not_payable_because(&balance, &Standing { suspended, has_method, ..standing() }).unwrap();
+            let sum = Minor::total(reasons.iter().map(|reason| reason.amount.amount)).unwrap();
+            prop_assert_eq!(sum, balance.unpaid().unwrap());
+            let codes: Vec<_> = reasons.iter().map(|reason| reason.code).collect();
+            prop_assert!(codes.is_sorted() && codes.windows(2).all(|pair| pair[0] != pair[1]));
+        }
+    }
+}

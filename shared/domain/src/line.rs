@@ -1,0 +1,589 @@
+//! A line: one signed amount of one partner, in exactly one state. Lines are the truth; balances are their fold.
+//!
+//! Two independent gates lead to payment: review by a person (or a rule), and the hold period. A line is payable when it is
+//! past both. Every transition is a method that consumes the line, and refuses what the table of transitions does not have.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ConversionId, LineId, PartnerId, PayoutId, ProgramId};
+use crate::journal::EntryRef;
+use crate::money::{Currency, Minor, Money, MoneyError};
+use crate::payout::OpenPayout;
+use crate::rating::Basis;
+use crate::schedule::is_matured;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Line {
+    pub id: LineId,
+    pub program: ProgramId,
+    pub partner: PartnerId,
+    pub currency: Currency,
+    pub kind: LineKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversion: Option<ConversionId>,
+    /// The source's own id of the order, as partners and merchants know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// What it was when written. Refunds do not change it.
+    pub amount: Minor,
+    /// How much of the amount refunds have taken back, with the amount's sign.
+    pub taken_back: Minor,
+    #[serde(flatten)]
+    pub state: LineState,
+    pub occurred_at: Timestamp,
+    pub created_at: Timestamp,
+    pub due_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paid_at: Option<Timestamp>,
+    /// Which rule set version rated it, for lines that a rule made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule_set: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<Basis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+    /// Counts from 1; which slice of its earning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<u8>,
+    /// People whose hand is in the line, who must not approve its payout.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hands: Vec<String>,
+    /// Counts changes, from 1.
+    pub version: u32,
+    /// The latest journal entry about the line.
+    pub entry: EntryRef,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineKind {
+    /// A slice of an earning.
+    Commission,
+    /// Takes back what was paid, or is being paid.
+    Clawback,
+}
+
+/// How the partner was found, most explicit first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Evidence {
+    PartnerId,
+    Code(String),
+    Coupon(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum LineState {
+    /// Waits for review; the hold period may or may not have ended.
+    Pending,
+    /// Reviewed, hold period still running.
+    Approved,
+    /// Reviewed and matured: a run may claim it.
+    Payable,
+    /// Claimed by exactly one payout.
+    InPayout { payout: PayoutId, page: u32 },
+    /// Its payout was paid.
+    Paid { payout: PayoutId, page: u32 },
+    /// Stopped by a person, a dispute or an anomaly rule; remembers whether it was reviewed.
+    Held { reviewed: bool, why: String },
+    /// Declined, for a reason the partner can read. What was refunded meanwhile applies when it is reinstated.
+    Rejected { why: String, refunded: Minor },
+    /// Fully cancelled by refunds before payment; remembers the state it left.
+    Reversed { reviewed: bool, held: Option<String> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateName {
+    Pending,
+    Approved,
+    Payable,
+    InPayout,
+    Paid,
+    Held,
+    Rejected,
+    Reversed,
+}
+
+impl StateName {
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Approved,
+        Self::Payable,
+        Self::InPayout,
+        Self::Paid,
+        Self::Held,
+        Self::Rejected,
+        Self::Reversed,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Payable => "payable",
+            Self::InPayout => "in_payout",
+            Self::Paid => "paid",
+            Self::Held => "held",
+            Self::Rejected => "rejected",
+            Self::Reversed => "reversed",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// The states behind a word that affiliate systems commonly filter by.
+    pub fn of_status(status: &str) -> Option<&'static [Self]> {
+        match status {
+            "pending" => Some(&[Self::Pending, Self::Held]),
+            "approved" => Some(&[Self::Approved, Self::Payable, Self::InPayout]),
+            "paid" => Some(&[Self::Paid]),
+            "rejected" => Some(&[Self::Rejected, Self::Reversed]),
+            _ => None,
+        }
+    }
+}
+
+impl LineState {
+    pub const fn name(&self) -> StateName {
+        match self {
+            Self::Pending => StateName::Pending,
+            Self::Approved => StateName::Approved,
+            Self::Payable => StateName::Payable,
+            Self::InPayout { .. } => StateName::InPayout,
+            Self::Paid { .. } => StateName::Paid,
+            Self::Held { .. } => StateName::Held,
+            Self::Rejected { .. } => StateName::Rejected,
+            Self::Reversed { .. } => StateName::Reversed,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    #[error("a commission that is {} cannot be {action}", from.as_str())]
+    Illegal { from: StateName, action: &'static str },
+    #[error("the commission is in a payout that is past approval")]
+    PayoutClosed,
+    #[error("the hold period ends at {0}")]
+    NotMatured(Timestamp),
+    #[error("more would be taken back than is left")]
+    TooMuch,
+    #[error(transparent)]
+    Money(#[from] MoneyError),
+}
+
+impl Line {
+    /// What is left of the amount.
+    pub fn net(&self) -> Result<Minor, MoneyError> {
+        self.amount.minus(self.taken_back)
+    }
+
+    pub fn amount_money(&self) -> Money {
+        Money::new(self.amount, self.currency)
+    }
+
+    pub fn payout(&self) -> Option<(&PayoutId, u32)> {
+        match &self.state {
+            LineState::InPayout { payout, page } | LineState::Paid { payout, page } => Some((payout, *page)),
+            _ => None,
+        }
+    }
+
+    /// The reason a person gave for the state it is in.
+    pub fn reason(&self) -> Option<&str> {
+        match &self.state {
+            LineState::Held { why, .. } | LineState::Rejected { why, .. } => Some(why),
+            _ => None,
+        }
+    }
+
+    fn illegal<T>(&self, action: &'static str) -> Result<T, LineError> {
+        Err(LineError::Illegal { from: self.state.name(), action })
+    }
+
+    fn into_state(mut self, state: LineState) -> Self {
+        self.state = state;
+        self
+    }
+
+    /// Where a line stands that is neither stopped nor claimed: the two gates, evaluated anew.
+    fn at_gates(&self, reviewed: bool, now: Timestamp) -> LineState {
+        match (reviewed, is_matured(self.due_at, now)) {
+            (false, _) => LineState::Pending,
+            (true, false) => LineState::Approved,
+            (true, true) => LineState::Payable,
+        }
+    }
+
+    /// Whether the line passed review, where its state lets that be asked.
+    const fn reviewed(&self) -> bool {
+        matches!(
+            self.state,
+            LineState::Approved
+                | LineState::Payable
+                | LineState::InPayout { .. }
+                | LineState::Paid { .. }
+                | LineState::Held { reviewed: true, .. }
+                | LineState::Reversed { reviewed: true, .. }
+        )
+    }
+
+    /// While a line is in a payout it may be stopped or shrunk only as long as that payout is open.
+    fn unless_closed(&self, open: Option<&OpenPayout>) -> Result<(), LineError> {
+        match (&self.state, open) {
+            (LineState::InPayout { payout, .. }, Some(open)) if open.id() == payout => Ok(()),
+            (LineState::InPayout { .. }, _) => Err(LineError::PayoutClosed),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn approve(mut self, now: Timestamp) -> Result<Self, LineError> {
+        if self.state != LineState::Pending {
+            return self.illegal("approved");
+        }
+        self.approved_at = Some(now);
+        let state = self.at_gates(true, now);
+        Ok(self.into_state(state))
+    }
+
+    pub fn mature(self, now: Timestamp) -> Result<Self, LineError> {
+        match self.state {
+            LineState::Approved if is_matured(self.due_at, now) => Ok(self.into_state(LineState::Payable)),
+            LineState::Approved => Err(LineError::NotMatured(self.due_at)),
+            _ => self.illegal("matured"),
+        }
+    }
+
+    /// A line in an open payout leaves it first; the caller retallies that payout.
+    pub fn hold(self, why: &str, open: Option<&OpenPayout>) -> Result<Self, LineError> {
+        self.unless_closed(open)?;
+        let reviewed = self.reviewed();
+        match self.state {
+            LineState::Pending | LineState::Approved | LineState::Payable | LineState::InPayout { .. } => {
+                Ok(self.into_state(LineState::Held { reviewed, why: why.to_owned() }))
+            }
+            _ => self.illegal("held"),
+        }
+    }
+
+    pub fn release(mut self, by: &str, now: Timestamp) -> Result<Self, LineError> {
+        let LineState::Held { reviewed, .. } = self.state else { return self.illegal("released") };
+        self.add_hand(by);
+        let state = self.at_gates(reviewed, now);
+        Ok(self.into_state(state))
+    }
+
+    pub fn reject(self, why: &str, open: Option<&OpenPayout>) -> Result<Self, LineError> {
+        self.unless_closed(open)?;
+        match self.state {
+            LineState::Pending
+            | LineState::Approved
+            | LineState::Payable
+            | LineState::Held { .. }
+            | LineState::InPayout { .. } => {
+                Ok(self.into_state(LineState::Rejected { why: why.to_owned(), refunded: Minor::ZERO }))
+            }
+            _ => self.illegal("rejected"),
+        }
+    }
+
+    /// Back into review. The hold clock is not restarted, and refunds recorded meanwhile apply.
+    pub fn reinstate(mut self, by: &str) -> Result<Self, LineError> {
+        let LineState::Rejected { refunded, .. } = self.state else { return self.illegal("reinstated") };
+        self.add_hand(by);
+        self.approved_at = None;
+        self.taken_back = self.taken_back.plus(refunded)?;
+        let gone = !self.amount.is_zero() && self.net()?.is_zero();
+        let state = if gone { LineState::Reversed { reviewed: false, held: None } } else { LineState::Pending };
+        Ok(self.into_state(state))
+    }
+
+    fn add_hand(&mut self, by: &str) {
+        if !self.hands.iter().any(|hand| hand == by) {
+            self.hands.push(by.to_owned());
+        }
+    }
+
+    /// A refund takes back part or all of what is left. Taking nothing is not a change and is refused.
+    pub fn take_back(mut self, part: Minor, open: Option<&OpenPayout>) -> Result<Self, LineError> {
+        self.unless_closed(open)?;
+        let reviewed = self.reviewed();
+        if part.is_zero() || part.is_negative() || part > self.refundable()? {
+            return Err(LineError::TooMuch);
+        }
+        if let LineState::Rejected { refunded, .. } = &mut self.state {
+            *refunded = refunded.plus(part)?;
+            return Ok(self);
+        }
+        self.taken_back = self.taken_back.plus(part)?;
+        let gone = self.net()?.is_zero();
+        match &self.state {
+            LineState::Paid { .. } | LineState::Reversed { .. } => self.illegal("reduced"),
+            LineState::Held { why, .. } if gone => {
+                let held = Some(why.clone());
+                Ok(self.into_state(LineState::Reversed { reviewed, held }))
+            }
+            _ if gone => Ok(self.into_state(LineState::Reversed { reviewed, held: None })),
+            _ => Ok(self),
+        }
+    }
+
+    /// How much a refund could still take back from this line itself.
+    pub fn refundable(&self) -> Result<Minor, MoneyError> {
+        match &self.state {
+            LineState::Rejected { refunded, .. } => self.net()?.minus(*refunded),
+            _ => self.net(),
+        }
+    }
+
+    /// A refund was withdrawn or a dispute won: the state it left, maturity evaluated anew.
+    pub fn give_back(mut self, part: Minor, now: Timestamp) -> Result<Self, LineError> {
+        if part.is_zero() || part.is_negative() || part > self.taken_back {
+            return Err(LineError::TooMuch);
+        }
+        self.taken_back = self.taken_back.minus(part)?;
+        let state = match self.state.clone() {
+            LineState::Reversed { reviewed, held: Some(why) } => LineState::Held { reviewed, why },
+            LineState::Reversed { reviewed, held: None } => self.at_gates(reviewed, now),
+            other @ (LineState::Pending | LineState::Approved | LineState::Payable | LineState::Held { .. }) => other,
+            _ => return self.illegal("restored"),
+        };
+        Ok(self.into_state(state))
+    }
+
+    pub fn claim(self, payout: &PayoutId, page: u32) -> Result<Self, LineError> {
+        match self.state {
+            LineState::Payable => Ok(self.into_state(LineState::InPayout { payout: payout.clone(), page })),
+            _ => self.illegal("claimed"),
+        }
+    }
+
+    /// Its payout was cancelled or void, or the line was excluded from it.
+    pub fn free(self, payout: &PayoutId) -> Result<Self, LineError> {
+        match &self.state {
+            LineState::InPayout { payout: of, .. } if of == payout => Ok(self.into_state(LineState::Payable)),
+            _ => self.illegal("freed"),
+        }
+    }
+
+    pub fn pay(mut self, payout: &PayoutId, paid_at: Timestamp) -> Result<Self, LineError> {
+        match self.state.clone() {
+            LineState::InPayout { payout: of, page } if of == *payout => {
+                self.paid_at = Some(paid_at);
+                Ok(self.into_state(LineState::Paid { payout: of, page }))
+            }
+            _ => self.illegal("paid"),
+        }
+    }
+
+    /// Its payout's payment came back.
+    pub fn unpay(mut self, payout: &PayoutId) -> Result<Self, LineError> {
+        match self.state.clone() {
+            LineState::Paid { payout: of, page } if of == *payout => {
+                self.paid_at = None;
+                Ok(self.into_state(LineState::InPayout { payout: of, page }))
+            }
+            _ => self.illegal("unpaid"),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::conversion::tests::minor;
+    use crate::ids::RunId;
+    use crate::payout::{Payout, PayoutState};
+
+    pub(crate) fn now() -> Timestamp {
+        "2026-06-01T00:00:00Z".parse().unwrap()
+    }
+
+    pub(crate) fn line(amount: i64, state: LineState, due_at: Timestamp) -> Line {
+        let partner = PartnerId::from_uuid(2);
+        Line {
+            id: LineId::derive(&partner, 1, now(), &["cnv", "rule", &amount.to_string()]),
+            program: ProgramId::from_uuid(1),
+            partner,
+            currency: "USD".parse().unwrap(),
+            kind: LineKind::Commission,
+            conversion: None,
+            order: None,
+            amount: minor(amount),
+            taken_back: Minor::ZERO,
+            state,
+            occurred_at: now(),
+            created_at: now(),
+            due_at,
+            approved_at: None,
+            paid_at: None,
+            rule_set: None,
+            basis: None,
+            evidence: None,
+            slice: None,
+            hands: vec![],
+            version: 1,
+            entry: EntryRef::none(),
+        }
+    }
+
+    fn payout_id() -> PayoutId {
+        let run = RunId::derive(&ProgramId::from_uuid(1), "monthly", "2026-06-01");
+        PayoutId::derive(&run, &PartnerId::from_uuid(2), now())
+    }
+
+    fn states() -> Vec<LineState> {
+        let payout = payout_id();
+        vec![
+            LineState::Pending,
+            LineState::Approved,
+            LineState::Payable,
+            LineState::InPayout { payout: payout.clone(), page: 0 },
+            LineState::Paid { payout, page: 0 },
+            LineState::Held { reviewed: false, why: "look".into() },
+            LineState::Held { reviewed: true, why: "look".into() },
+            LineState::Rejected { why: "no".into(), refunded: Minor::ZERO },
+            LineState::Reversed { reviewed: true, held: None },
+            LineState::Reversed { reviewed: false, held: Some("look".into()) },
+        ]
+    }
+
+    fn open(state: PayoutState) -> Option<OpenPayout> {
+        let payout = Payout { id: payout_id(), state, ..crate::payout::tests::payout(1_000) };
+        payout.open()
+    }
+
+    /// One row per transition of the table; every pair not listed is refused and leaves nothing behind.
+    #[test]
+    fn only_the_transitions_of_the_table_happen() {
+        use StateName::{Approved, Held, InPayout, Paid, Payable, Pending, Rejected, Reversed};
+        let before = now() - jiff::SignedDuration::from_hours(1);
+        let after = now() + jiff::SignedDuration::from_hours(1);
+        let open = open(PayoutState::Pending);
+        type Step<'a> = (&'static str, Box<dyn Fn(Line) -> Result<Line, LineError> + 'a>, Vec<(StateName, StateName)>);
+        let steps = |matured: bool| -> Vec<Step<'_>> {
+            let gate = if matured { Payable } else { Approved };
+            let open = open.clone();
+            let (open2, open3) = (open.clone(), open.clone());
+            vec![
+                ("approve", Box::new(|l: Line| l.approve(now())), vec![(Pending, gate)]),
+                (
+                    "mature",
+                    Box::new(|l: Line| l.mature(now())),
+                    if matured { vec![(Approved, Payable)] } else { vec![] },
+                ),
+                (
+                    "hold",
+                    Box::new(move |l: Line| l.hold("why", open.as_ref())),
+                    vec![(Pending, Held), (Approved, Held), (Payable, Held), (InPayout, Held)],
+                ),
+                (
+                    "reject",
+                    Box::new(move |l: Line| l.reject("why", open2.as_ref())),
+                    vec![
+                        (Pending, Rejected),
+                        (Approved, Rejected),
+                        (Payable, Rejected),
+                        (Held, Rejected),
+                        (InPayout, Rejected),
+                    ],
+                ),
+                ("reinstate", Box::new(|l: Line| l.reinstate("ann")), vec![(Rejected, Pending)]),
+                (
+                    "reverse",
+                    Box::new(move |l: Line| {
+                        let all = l.net().unwrap();
+                        l.take_back(all, open3.as_ref())
+                    }),
+                    vec![
+                        (Pending, Reversed),
+                        (Approved, Reversed),
+                        (Payable, Reversed),
+                        (Held, Reversed),
+                        (InPayout, Reversed),
+                        (Rejected, Rejected),
+                    ],
+                ),
+                ("claim", Box::new(|l: Line| l.claim(&payout_id(), 0)), vec![(Payable, InPayout)]),
+                ("free", Box::new(|l: Line| l.free(&payout_id())), vec![(InPayout, Payable)]),
+                ("pay", Box::new(|l: Line| l.pay(&payout_id(), now())), vec![(InPayout, Paid)]),
+                ("unpay", Box::new(|l: Line| l.unpay(&payout_id())), vec![(Paid, InPayout)]),
+            ]
+        };
+        for matured in [true, false] {
+            for state in states() {
+                for (name, step, legal) in steps(matured) {
+                    let mut line = line(1_000, state.clone(), if matured { before } else { after });
+                    if matches!(state, LineState::Reversed { .. }) {
+                        line.taken_back = line.amount;
+                    }
+                    let expect = legal.iter().find(|(from, _)| *from == state.name()).map(|(_, to)| *to);
+                    let got = step(line).ok().map(|line| line.state.name());
+                    assert_eq!(got, expect, "{name} from {state:?}, matured: {matured}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn release_and_restore_return_to_the_state_they_left() {
+        let before = now() - jiff::SignedDuration::from_hours(1);
+        let after = now() + jiff::SignedDuration::from_hours(1);
+        for (reviewed, due, expect) in [
+            (false, before, StateName::Pending),
+            (true, after, StateName::Approved),
+            (true, before, StateName::Payable),
+        ] {
+            let held = line(1_000, LineState::Held { reviewed, why: "look".into() }, due);
+            assert_eq!(held.clone().release("ann", now()).unwrap().state.name(), expect);
+            assert_eq!(held.clone().release("ann", now()).unwrap().hands, ["ann"]);
+            let all = held.amount;
+            let restored = held.take_back(all, None).unwrap().give_back(minor(400), now()).unwrap();
+            assert_eq!((restored.state.name(), restored.net().unwrap()), (StateName::Held, minor(400)));
+            let mut reversed = line(1_000, LineState::Reversed { reviewed, held: None }, due);
+            reversed.taken_back = reversed.amount;
+            assert_eq!(reversed.give_back(all, now()).unwrap().state.name(), expect);
+        }
+    }
+
+    #[test]
+    fn past_approval_a_payout_keeps_its_lines() {
+        let claimed = line(1_000, LineState::InPayout { payout: payout_id(), page: 0 }, now());
+        for state in [PayoutState::Submitting, PayoutState::Submitted, PayoutState::Paid, PayoutState::Cancelled] {
+            let open = open(state);
+            assert_eq!(claimed.clone().hold("why", open.as_ref()), Err(LineError::PayoutClosed), "{state:?}");
+            assert_eq!(claimed.clone().reject("why", open.as_ref()), Err(LineError::PayoutClosed), "{state:?}");
+            assert_eq!(claimed.clone().take_back(minor(1), open.as_ref()), Err(LineError::PayoutClosed), "{state:?}");
+        }
+        for state in [PayoutState::Drafting, PayoutState::Pending, PayoutState::Approved] {
+            assert!(claimed.clone().take_back(minor(1), open(state).as_ref()).is_ok(), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_refund_of_a_rejected_line_applies_when_it_is_reinstated() {
+        let rejected = line(1_000, LineState::Rejected { why: "no".into(), refunded: Minor::ZERO }, now());
+        let part = rejected.clone().take_back(minor(400), None).unwrap();
+        assert_eq!(part.net().unwrap(), minor(1_000), "it is only recorded");
+        let back = part.clone().reinstate("ann").unwrap();
+        assert_eq!((back.state.name(), back.net().unwrap()), (StateName::Pending, minor(600)));
+        let gone = part.take_back(minor(600), None).unwrap().reinstate("ann").unwrap();
+        assert_eq!(gone.state.name(), StateName::Reversed);
+    }
+
+    #[test]
+    fn no_more_is_taken_back_than_is_left() {
+        let pending = line(1_000, LineState::Pending, now());
+        for bad in [0, -1, 1_001] {
+            assert_eq!(pending.clone().take_back(minor(bad), None), Err(LineError::TooMuch), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,613 @@
+//! A payout: lines of one program, partner and currency, paid together. Its amount is always the sum of its lines.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Hash, LineId, PartnerId, PayoutId, ProgramId, RunId};
+use crate::journal::EntryRef;
+use crate::money::{Currency, Minor, Money, MoneyError};
+use crate::program::MethodKind;
+
+/// Lines on one page. A page and its lines are claimed in one transaction of at most 100 actions.
+pub const PAGE_LINES: usize = 45;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Payout {
+    pub id: PayoutId,
+    pub program: ProgramId,
+    pub partner: PartnerId,
+    pub run: RunId,
+    pub currency: Currency,
+    pub state: PayoutState,
+    pub amount: Minor,
+    pub line_count: u32,
+    /// Pages written so far; they are numbered from 0.
+    pub pages: u32,
+    /// Covers every line, the method and the destination: what an approval is bound to.
+    pub lines_hash: Hash,
+    /// Counts changes of the content. An approval does not raise it.
+    pub content_version: u32,
+    pub method: MethodKind,
+    pub destination: Hash,
+    /// Why it may be below the minimum payout, if somebody decided so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below_minimum: Option<String>,
+    /// The minimum that applied when it was drafted; below it, a payout that shrinks is cancelled.
+    pub minimum: Minor,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<Approval>,
+    /// People whose hand is in one of its lines.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub hands: BTreeSet<String>,
+    pub created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paid_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// How much of the amount has been paid.
+    pub paid: Minor,
+    /// How many pages' lines have followed the payout to its end, while some have not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settling: Option<u32>,
+    /// Journal entries about this payout so far: the position of the next one.
+    pub entries: u32,
+    pub entry: EntryRef,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    pub by: String,
+    pub at: Timestamp,
+}
+
+/// A page of claimed lines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Page {
+    pub payout: PayoutId,
+    pub number: u32,
+    pub lines: Vec<PageLine>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageLine {
+    pub id: LineId,
+    pub net: Minor,
+}
+
+impl Page {
+    pub fn hash(&self) -> Hash {
+        let lines: Vec<_> = self.lines.iter().map(|line| (&line.id, line.net)).collect();
+        Hash::of(serde_json::json!(lines).to_string().as_bytes())
+    }
+
+    pub fn total(&self) -> Result<Minor, MoneyError> {
+        Minor::total(self.lines.iter().map(|line| line.net))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PayoutState {
+    /// Claiming lines.
+    Drafting,
+    /// Waits for approval.
+    Pending,
+    /// Approved by whom it takes; waits for the rail.
+    Approved,
+    /// Set before the first byte leaves; from here on nothing inside changes.
+    Submitting,
+    /// The rail accepted it.
+    Submitted,
+    PartiallyPaid,
+    Paid,
+    /// The rail refused it.
+    Failed,
+    /// The money came back.
+    Returned,
+    /// Ended before `submitting`.
+    Cancelled,
+    /// Ended after it, with proof that no money moved.
+    Void,
+}
+
+impl PayoutState {
+    pub const ALL: [Self; 11] = [
+        Self::Drafting,
+        Self::Pending,
+        Self::Approved,
+        Self::Submitting,
+        Self::Submitted,
+        Self::PartiallyPaid,
+        Self::Paid,
+        Self::Failed,
+        Self::Returned,
+        Self::Cancelled,
+        Self::Void,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Drafting => "drafting",
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Submitting => "submitting",
+            Self::Submitted => "submitted",
+            Self::PartiallyPaid => "partially_paid",
+            Self::Paid => "paid",
+            Self::Failed => "failed",
+            Self::Returned => "returned",
+            Self::Cancelled => "cancelled",
+            Self::Void => "void",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// The states behind a word that payout systems commonly filter by.
+    pub fn of_status(status: &str) -> Option<&'static [Self]> {
+        match status {
+            "pending" => Some(&[Self::Drafting, Self::Pending]),
+            "approved" => Some(&[Self::Approved]),
+            "processing" => Some(&[Self::Submitting, Self::Submitted, Self::PartiallyPaid]),
+            "completed" | "paid" => Some(&[Self::Paid]),
+            "failed" => Some(&[Self::Failed, Self::Returned]),
+            "cancelled" => Some(&[Self::Cancelled, Self::Void]),
+            _ => None,
+        }
+    }
+
+    /// Whether its lines may still change.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Drafting | Self::Pending | Self::Approved)
+    }
+}
+
+/// What can happen to a payout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PayoutAction {
+    CloseDraft,
+    /// Positives and negatives came to zero: settled without a rail.
+    Net,
+    Cancel,
+    Approve,
+    SendBack,
+    BeginSubmit,
+    Submit,
+    PayPart,
+    Pay,
+    Fail,
+    Return,
+    Void,
+    /// A payment was undone, and none or a part of the money is still out.
+    Unpay,
+    Retry,
+}
+
+impl PayoutAction {
+    pub const ALL: [Self; 14] = [
+        Self::CloseDraft,
+        Self::Net,
+        Self::Cancel,
+        Self::Approve,
+        Self::SendBack,
+        Self::BeginSubmit,
+        Self::Submit,
+        Self::PayPart,
+        Self::Pay,
+        Self::Fail,
+        Self::Return,
+        Self::Void,
+        Self::Unpay,
+        Self::Retry,
+    ];
+
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::CloseDraft => "closed",
+            Self::Net => "netted",
+            Self::Cancel => "cancelled",
+            Self::Approve => "approved",
+            Self::SendBack => "sent back",
+            Self::BeginSubmit | Self::Submit => "submitted",
+            Self::PayPart | Self::Pay => "marked paid",
+            Self::Fail => "marked failed",
+            Self::Return => "marked returned",
+            Self::Void => "voided",
+            Self::Unpay => "unpaid",
+            Self::Retry => "retried",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PayoutError {
+    #[error("a payout that is {} cannot be {}", from.as_str(), action.words())]
+    Illegal { from: PayoutState, action: PayoutAction },
+    #[error("{0} approved this payout already; it takes a different person")]
+    ApprovedBySame(String),
+    #[error("{0} has a hand in one of its commissions, and so must not approve the payout")]
+    HandInLine(String),
+    #[error("its commissions are still being settled; try again")]
+    Settling,
+    #[error("QuickBooks payouts are settled by QuickBooks alone")]
+    SettledByRail,
+    #[error("the amount must be more than zero and at most the {0} still open")]
+    BadAmount(Money),
+    #[error(transparent)]
+    Money(#[from] MoneyError),
+}
+
+impl PayoutState {
+    /// The table of transitions; everything else is refused.
+    pub const fn next(self, action: PayoutAction) -> Result<Self, PayoutError> {
+        use PayoutAction as A;
+        Ok(match (self, action) {
+            (Self::Drafting, A::CloseDraft) => Self::Pending,
+            (Self::Drafting, A::Net) => Self::Paid,
+            (Self::Drafting | Self::Pending | Self::Approved, A::Cancel) => Self::Cancelled,
+            (Self::Pending, A::Approve) => Self::Approved,
+            (Self::Approved, A::SendBack) => Self::Pending,
+            (Self::Approved, A::BeginSubmit) | (Self::Failed | Self::Returned, A::Retry) => Self::Submitting,
+            (Self::Approved | Self::Submitting, A::Submit) => Self::Submitted,
+            (Self::Approved | Self::Submitted | Self::PartiallyPaid, A::PayPart) => Self::PartiallyPaid,
+            (Self::Approved | Self::Submitted | Self::PartiallyPaid, A::Pay) => Self::Paid,
+            (Self::Submitting | Self::Submitted | Self::PartiallyPaid, A::Fail) => Self::Failed,
+            (Self::Submitted | Self::PartiallyPaid | Self::Paid, A::Return) => Self::Returned,
+            (Self::Submitted | Self::PartiallyPaid | Self::Failed | Self::Returned, A::Void) => Self::Void,
+            (Self::Paid | Self::PartiallyPaid, A::Unpay) => Self::Submitted,
+            (Self::Paid, A::PayPart) => Self::PartiallyPaid,
+            _ => return Err(PayoutError::Illegal { from: self, action }),
+        })
+    }
+}
+
+/// Proof that a payout's lines may still change.
+#[derive(Debug, Clone)]
+pub struct OpenPayout(PayoutId);
+
+impl OpenPayout {
+    pub const fn id(&self) -> &PayoutId {
+        &self.0
+    }
+}
+
+/// A payout's new content after a line left it or shrank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retallied {
+    /// It stands, smaller; approvals are gone.
+    Stands(Payout),
+    /// It no longer reaches its minimum: its lines must be freed.
+    Cancelled(Payout),
+}
+
+impl Payout {
+    pub const fn money(&self) -> Money {
+        Money::new(self.amount, self.currency)
+    }
+
+    pub fn open(&self) -> Option<OpenPayout> {
+        (self.state.is_open() && self.settling.is_none()).then(|| OpenPayout(self.id.clone()))
+    }
+
+    fn step(mut self, action: PayoutAction) -> Result<Self, PayoutError> {
+        if self.settling.is_some() {
+            return Err(PayoutError::Settling);
+        }
+        self.state = self.state.next(action)?;
+        Ok(self)
+    }
+
+    /// The hash an approval is bound to: every page, the method, the destination and the currency.
+    pub fn content_hash(&self, pages: &[Page]) -> Hash {
+        let page_hashes: Vec<_> = pages.iter().map(Page::hash).collect();
+        let terms = serde_json::json!([self.method, self.destination, self.currency]);
+        let terms = Hash::of(terms.to_string().as_bytes());
+        Hash::chain(page_hashes.iter().chain(std::iter::once(&terms)))
+    }
+
+    /// Takes amount, count and hash from the pages, the one place they come from.
+    pub fn tally(mut self, pages: &[Page]) -> Result<Self, MoneyError> {
+        self.amount = Minor::total(pages.iter().map(Page::total).collect::<Result<Vec<_>, _>>()?)?;
+        self.line_count = u32::try_from(pages.iter().map(|page| page.lines.len()).sum::<usize>()).unwrap_or(u32::MAX);
+        self.lines_hash = self.content_hash(pages);
+        self.pages = u32::try_from(pages.len()).unwrap_or(u32::MAX);
+        Ok(self)
+    }
+
+    /// Ends the claiming: waits for approval, settles at zero, or is cancelled where too little was left to claim.
+    pub fn close_draft(self, now: Timestamp) -> Result<Self, PayoutError> {
+        if self.line_count > 1 && self.amount.is_zero() {
+            let mut netted = self.step(PayoutAction::Net)?;
+            netted.paid_at = Some(now);
+            netted.reference = Some("netted".to_owned());
+            return Ok(netted.settle());
+        }
+        if self.reaches_minimum() { self.step(PayoutAction::CloseDraft) } else { self.cancel() }
+    }
+
+    fn reaches_minimum(&self) -> bool {
+        self.amount.is_positive() && (self.below_minimum.is_some() || self.amount >= self.minimum)
+    }
+
+    /// Lines follow their payout to its end page by page; there is nothing to follow with where no page is.
+    fn settle(mut self) -> Self {
+        self.settling = (self.pages > 0).then_some(0);
+        self
+    }
+
+    pub fn cancel(self) -> Result<Self, PayoutError> {
+        Ok(self.step(PayoutAction::Cancel)?.settle())
+    }
+
+    /// One more approval. `needed` is one, or two at or above the large-payout limit.
+    pub fn approve(mut self, by: &str, at: Timestamp, needed: usize) -> Result<Self, PayoutError> {
+        if self.state != PayoutState::Pending {
+            return Err(PayoutError::Illegal { from: self.state, action: PayoutAction::Approve });
+        }
+        if self.hands.contains(by) {
+            return Err(PayoutError::HandInLine(by.to_owned()));
+        }
+        if self.approvals.iter().any(|approval| approval.by == by) {
+            return Err(PayoutError::ApprovedBySame(by.to_owned()));
+        }
+        self.approvals.push(Approval { by: by.to_owned(), at });
+        if self.approvals.len() < needed {
+            return Ok(self);
+        }
+        self.approved_at = Some(at);
+        self.step(PayoutAction::Approve)
+    }
+
+    pub fn send_back(self) -> Result<Self, PayoutError> {
+        let mut back = self.step(PayoutAction::SendBack)?;
+        back.clear_approvals();
+        Ok(back)
+    }
+
+    fn clear_approvals(&mut self) {
+        self.approvals.clear();
+        self.approved_at = None;
+    }
+
+    /// A person attests a payment outside QuickBooks. `part`: all that is open where left out.
+    pub fn mark_paid(self, reference: Option<&str>, at: Timestamp, part: Option<Minor>) -> Result<Self, PayoutError> {
+        if self.method == MethodKind::Quickbooks {
+            return Err(PayoutError::SettledByRail);
+        }
+        let open = self.amount.minus(self.paid)?;
+        let part = part.unwrap_or(open);
+        let action = if part == open { PayoutAction::Pay } else { PayoutAction::PayPart };
+        // `paid` is left only when the payment comes back.
+        if self.state == PayoutState::Paid {
+            return Err(PayoutError::Illegal { from: self.state, action });
+        }
+        let mut paid = self.step(action)?;
+        if !part.is_positive() || part > open {
+            return Err(PayoutError::BadAmount(Money::new(open, paid.currency)));
+        }
+        paid.paid = paid.paid.plus(part)?;
+        paid.reference = reference.map(str::to_owned).or(paid.reference);
+        paid.submitted_at = paid.submitted_at.or(Some(at));
+        if paid.state == PayoutState::Paid {
+            paid.paid_at = Some(at);
+            paid = paid.settle();
+        }
+        Ok(paid)
+    }
+
+    /// What was inside changed: new sums, no approvals, and `pending` again, or `cancelled` below the minimum.
+    pub fn retally(self, pages: &[Page]) -> Result<Retallied, PayoutError> {
+        if self.open().is_none() {
+            return Err(PayoutError::Illegal { from: self.state, action: PayoutAction::SendBack });
+        }
+        let mut changed = self.tally(pages)?;
+        changed.content_version += 1;
+        changed.clear_approvals();
+        if changed.state == PayoutState::Drafting {
+            return Ok(Retallied::Stands(changed));
+        }
+        changed.state = PayoutState::Pending;
+        if changed.reaches_minimum() {
+            Ok(Retallied::Stands(changed))
+        } else {
+            Ok(Retallied::Cancelled(changed.cancel()?))
+        }
+    }
+}
+
+/// What an approver saw: stale if the payout has changed since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub version: u32,
+    pub amount: Minor,
+    pub lines_hash: Hash,
+}
+
+impl Seen {
+    /// What differs now, in words; empty where nothing does.
+    pub fn differences(&self, payout: &Payout) -> Vec<String> {
+        let mut differences = Vec::new();
+        if self.version != payout.content_version {
+            differences.push(format!("version is {}, not {}", payout.content_version, self.version));
+        }
+        if self.amount != payout.amount {
+            differences.push(format!("amount is {}, not {}", payout.money(), Money::new(self.amount, payout.currency)));
+        }
+        if self.lines_hash != payout.lines_hash {
+            differences.push("its commissions or destination changed".to_owned());
+        }
+        differences
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::conversion::tests::minor;
+    use crate::line::tests::now;
+
+    pub(crate) fn payout(amount: i64) -> Payout {
+        let partner = PartnerId::from_uuid(2);
+        let run = RunId::derive(&ProgramId::from_uuid(1), "monthly", "2026-06-01");
+        let id = PayoutId::derive(&run, &partner, now());
+        let line = LineId::derive(&partner, 1, now(), &["cnv", "rule", "1"]);
+        let page = Page { payout: id.clone(), number: 0, lines: vec![PageLine { id: line, net: minor(amount) }] };
+        let empty = Payout {
+            id,
+            program: ProgramId::from_uuid(1),
+            partner,
+            run,
+            currency: "USD".parse().unwrap(),
+            state: PayoutState::Pending,
+            amount: Minor::ZERO,
+            line_count: 0,
+            pages: 0,
+            lines_hash: Hash::of(b""),
+            content_version: 1,
+            method: MethodKind::Manual,
+            destination: Hash::of(b""),
+            below_minimum: None,
+            minimum: minor(500),
+            approvals: vec![],
+            hands: BTreeSet::new(),
+            created_at: now(),
+            approved_at: None,
+            submitted_at: None,
+            paid_at: None,
+            reference: None,
+            paid: Minor::ZERO,
+            settling: None,
+            entries: 1,
+            entry: EntryRef::none(),
+        };
+        empty.tally(&[page]).unwrap()
+    }
+
+    fn pages(amounts: &[i64]) -> Vec<Page> {
+        let payout = payout(0);
+        let lines = amounts.iter().enumerate().map(|(n, amount)| PageLine {
+            id: LineId::derive(&payout.partner, 1, now(), &["cnv", "rule", &n.to_string()]),
+            net: minor(*amount),
+        });
+        vec![Page { payout: payout.id.clone(), number: 0, lines: lines.collect() }]
+    }
+
+    #[test]
+    fn only_the_transitions_of_the_table_happen() {
+        use PayoutAction as A;
+        use PayoutState as S;
+        let legal = [
+            (S::Drafting, A::CloseDraft, S::Pending),
+            (S::Drafting, A::Net, S::Paid),
+            (S::Drafting, A::Cancel, S::Cancelled),
+            (S::Pending, A::Approve, S::Approved),
+            (S::Pending, A::Cancel, S::Cancelled),
+            (S::Approved, A::SendBack, S::Pending),
+            (S::Approved, A::Cancel, S::Cancelled),
+            (S::Approved, A::BeginSubmit, S::Submitting),
+            (S::Approved, A::Submit, S::Submitted),
+            (S::Approved, A::PayPart, S::PartiallyPaid),
+            (S::Approved, A::Pay, S::Paid),
+            (S::Submitting, A::Submit, S::Submitted),
+            (S::Submitting, A::Fail, S::Failed),
+            (S::Submitted, A::PayPart, S::PartiallyPaid),
+            (S::Submitted, A::Pay, S::Paid),
+            (S::Submitted, A::Fail, S::Failed),
+            (S::Submitted, A::Return, S::Returned),
+            (S::Submitted, A::Void, S::Void),
+            (S::PartiallyPaid, A::PayPart, S::PartiallyPaid),
+            (S::PartiallyPaid, A::Pay, S::Paid),
+            (S::PartiallyPaid, A::Fail, S::Failed),
+            (S::PartiallyPaid, A::Return, S::Returned),
+            (S::PartiallyPaid, A::Void, S::Void),
+            (S::PartiallyPaid, A::Unpay, S::Submitted),
+            (S::Paid, A::Unpay, S::Submitted),
+            (S::Paid, A::PayPart, S::PartiallyPaid),
+            (S::Paid, A::Return, S::Returned),
+            (S::Failed, A::Retry, S::Submitting),
+            (S::Failed, A::Void, S::Void),
+            (S::Returned, A::Retry, S::Submitting),
+            (S::Returned, A::Void, S::Void),
+        ];
+        for from in S::ALL {
+            for action in A::ALL {
+                let expect = legal.iter().find(|(f, a, _)| (*f, *a) == (from, action)).map(|(.., to)| *to);
+                assert_eq!(from.next(action).ok(), expect, "{from:?} {action:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_people_approve_and_neither_twice() {
+        let once = payout(1_000).approve("ann", now(), 2).unwrap();
+        assert_eq!(once.state, PayoutState::Pending);
+        assert_eq!(once.clone().approve("ann", now(), 2), Err(PayoutError::ApprovedBySame("ann".into())));
+        let twice = once.approve("ben", now(), 2).unwrap();
+        assert_eq!((twice.state, twice.content_version), (PayoutState::Approved, 1));
+        assert!(matches!(twice.approve("cy", now(), 2), Err(PayoutError::Illegal { .. })));
+    }
+
+    #[test]
+    fn nobody_approves_what_they_had_a_hand_in() {
+        let mut touched = payout(1_000);
+        touched.hands.insert("ann".into());
+        assert_eq!(touched.approve("ann", now(), 1), Err(PayoutError::HandInLine("ann".into())));
+    }
+
+    #[test]
+    fn a_change_inside_asks_for_approval_again() {
+        let approved = payout(1_000).approve("ann", now(), 1).unwrap();
+        let Retallied::Stands(changed) = approved.clone().retally(&pages(&[900])).unwrap() else { panic!("cancelled") };
+        assert_eq!((changed.state, changed.amount, changed.content_version), (PayoutState::Pending, minor(900), 2));
+        assert!(changed.approvals.is_empty());
+        assert_ne!(changed.lines_hash, approved.lines_hash);
+        assert!(matches!(approved.clone().retally(&pages(&[400])).unwrap(), Retallied::Cancelled(_)));
+        let mut overridden = approved;
+        overridden.below_minimum = Some("closing the account".into());
+        assert!(matches!(overridden.retally(&pages(&[400])).unwrap(), Retallied::Stands(_)));
+    }
+
+    #[test]
+    fn a_draft_closes_by_its_sum() {
+        let draft = |amounts: &[i64]| {
+            let draft = Payout { state: PayoutState::Drafting, ..payout(0) };
+            draft.tally(&pages(amounts)).unwrap().close_draft(now()).unwrap()
+        };
+        assert_eq!(draft(&[500]).state, PayoutState::Pending);
+        assert_eq!(draft(&[499]).state, PayoutState::Cancelled);
+        let netted = draft(&[500, -500]);
+        assert_eq!((netted.state, netted.settling), (PayoutState::Paid, Some(0)));
+    }
+
+    #[test]
+    fn marking_paid_takes_parts_and_never_more_than_is_open() {
+        let approved = payout(1_000).approve("ann", now(), 1).unwrap();
+        let part = approved.clone().mark_paid(Some("tx 1"), now(), Some(minor(400))).unwrap();
+        assert_eq!((part.state, part.paid, part.settling), (PayoutState::PartiallyPaid, minor(400), None));
+        assert!(matches!(part.clone().mark_paid(None, now(), Some(minor(601))), Err(PayoutError::BadAmount(_))));
+        let all = part.mark_paid(Some("tx 2"), now(), None).unwrap();
+        assert_eq!((all.state, all.paid, all.settling), (PayoutState::Paid, minor(1_000), Some(0)));
+        assert!(payout(1_000).mark_paid(None, now(), None).is_err(), "not before it is approved");
+        let qbo = Payout { method: MethodKind::Quickbooks, ..approved };
+        assert_eq!(qbo.mark_paid(None, now(), None), Err(PayoutError::SettledByRail));
+    }
+
+    #[test]
+    fn what_an_approver_saw_is_compared_in_words() {
+        let payout = payout(1_000);
+        let seen = Seen { version: 1, amount: payout.amount, lines_hash: payout.lines_hash.clone() };
+        assert!(seen.differences(&payout).is_empty());
+        let stale = Seen { version: 2, amount: minor(1), lines_hash: Hash::of(b"other") };
+        assert_eq!(stale.differences(&payout).len(), 3);
+    }
+}

@@ -1,0 +1,322 @@
+//! A merchant's partner program, and the partners who earn in it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+use serde::{Deserialize, Serialize};
+
+use crate::conversion::Code;
+use crate::ids::{Hash, PartnerId, ProgramId};
+use crate::money::{Currency, Minor};
+
+/// The longest hold period, and the latest slice.
+pub const MAX_HOLD_DAYS: u16 = 3_650;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Program {
+    pub id: ProgramId,
+    pub name: String,
+    pub currency: Currency,
+    pub time_zone: Zone,
+    /// Days between the sale and the earliest payout.
+    pub hold_days: u16,
+    /// Days between the report of a sale and the earliest payout, whatever its date: a guard for imports and late reports.
+    pub min_hold_days: u16,
+    pub approval: ApprovalMode,
+    /// Zero: any amount is paid.
+    pub minimum_payout: Minor,
+    /// From this sum per partner and 30 days on, a payout takes two people.
+    pub large_payout_limit: Minor,
+    /// Whether a rule set needs a second person's sign-off before it is published.
+    pub rule_sign_off: bool,
+    /// How long after a change of payout details nothing is paid to the new ones.
+    pub cooling_off_days: u16,
+    pub schedule: Schedule,
+    pub created_at: Timestamp,
+    pub created_by: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalMode {
+    Manual,
+    Automatic,
+}
+
+/// A time zone of the IANA database, by name. The database is compiled in, so every machine computes the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Zone(String);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a time zone of the IANA database")]
+pub struct UnknownZone(String);
+
+impl Zone {
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    pub fn time_zone(&self) -> TimeZone {
+        // The name was checked on the way in, and the database cannot change under us.
+        TimeZoneDatabase::bundled().get(&self.0).unwrap_or(TimeZone::UTC)
+    }
+}
+
+impl TryFrom<String> for Zone {
+    type Error = UnknownZone;
+    fn try_from(name: String) -> Result<Self, UnknownZone> {
+        if TimeZoneDatabase::bundled().get(&name).is_ok() {
+            Ok(Self(name))
+        } else {
+            Err(UnknownZone(name.chars().take(60).collect()))
+        }
+    }
+}
+
+impl From<Zone> for String {
+    fn from(zone: Zone) -> Self {
+        zone.0
+    }
+}
+
+/// When payout runs happen. See [`crate::schedule`] for the calendar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Schedule {
+    pub frequency: Frequency,
+    /// Day of the month (monthly, quarterly; clamped to the month's end) or of the week (weekly, Monday is 1).
+    pub run_day: i8,
+    /// A day on which a bi-weekly run happens.
+    pub anchor: Date,
+    /// A scheduled run claims what matured before the run date less these days.
+    pub cut_off_days: u16,
+    /// The pay date is the run date plus these days.
+    pub pay_days: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Frequency {
+    Monthly,
+    SemiMonthly,
+    Biweekly,
+    Weekly,
+    Quarterly,
+    OnDemand,
+}
+
+impl Frequency {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Monthly => "monthly",
+            Self::SemiMonthly => "semi_monthly",
+            Self::Biweekly => "biweekly",
+            Self::Weekly => "weekly",
+            Self::Quarterly => "quarterly",
+            Self::OnDemand => "on_demand",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Partner {
+    pub id: PartnerId,
+    pub program: ProgramId,
+    pub name: String,
+    pub email: String,
+    pub code: Code,
+    /// `affiliate`, `referral`, `reseller` or the merchant's own word.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub group: Option<String>,
+    /// Overrides the program's minimum payout.
+    pub minimum_payout: Option<Minor>,
+    /// May be paid instantly, where the program allows that.
+    pub trusted: bool,
+    pub status: PartnerStatus,
+    pub payout_methods: Vec<PayoutMethod>,
+    /// Over how many partitions new lines are spread. Raising it needs no migration.
+    pub shards: u8,
+    pub created_at: Timestamp,
+    pub created_by: String,
+}
+
+impl Partner {
+    /// The method payouts use unless a request names another.
+    pub fn preferred_method(&self) -> Option<&PayoutMethod> {
+        self.payout_methods.iter().find(|method| method.preferred).or(self.payout_methods.first())
+    }
+
+    pub fn method(&self, kind: MethodKind) -> Option<&PayoutMethod> {
+        self.payout_methods.iter().find(|method| method.kind == kind)
+    }
+
+    /// SHA-256 of the trimmed, lower-cased address in hexadecimal, as customers' addresses are hashed: equal hashes are a
+    /// partner buying through their own link.
+    pub fn email_hash(&self) -> String {
+        email_hash(&self.email)
+    }
+}
+
+/// How e-mail addresses are kept where only equality matters.
+pub fn email_hash(address: &str) -> String {
+    use sha2::{Digest, Sha256};
+    data_encoding::HEXLOWER.encode(&Sha256::digest(address.trim().to_lowercase().as_bytes()))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PartnerStatus {
+    Active,
+    Suspended,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PayoutMethod {
+    pub kind: MethodKind,
+    #[serde(default)]
+    pub details: BTreeMap<String, String>,
+    #[serde(default)]
+    pub preferred: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MethodKind {
+    Quickbooks,
+    Paypal,
+    Wise,
+    Bank,
+    Manual,
+}
+
+impl PayoutMethod {
+    /// A hash by which an approval notices that the destination changed, without holding it.
+    pub fn fingerprint(&self) -> Hash {
+        let details: Vec<_> = self.details.iter().collect();
+        Hash::of(serde_json::json!([self.kind, details]).to_string().as_bytes())
+    }
+
+    /// Refuses details that could not be paid to.
+    pub fn check(&self) -> Result<(), UnusableDetails> {
+        let given = |field: &str| self.details.get(field).is_some_and(|value| !value.trim().is_empty());
+        let email = |field: &str| {
+            self.details
+                .get(field)
+                .is_some_and(|address| is_email(address))
+                .then_some(())
+                .ok_or(UnusableDetails(self.kind, "needs a valid e-mail address"))
+        };
+        match self.kind {
+            MethodKind::Quickbooks | MethodKind::Manual => Ok(()),
+            MethodKind::Paypal if given("payerId") && !given("email") => Ok(()),
+            MethodKind::Paypal => email("email"),
+            MethodKind::Wise if given("name") => email("email"),
+            MethodKind::Bank if given("name") && given("iban") => {
+                let iban = self.details.get("iban").map(String::as_str).unwrap_or_default();
+                if is_iban(iban) {
+                    Ok(())
+                } else {
+                    Err(UnusableDetails(self.kind, "has an IBAN whose check digits are wrong"))
+                }
+            }
+            MethodKind::Bank if given("name") && given("accountNumber") && given("routingNumber") => Ok(()),
+            MethodKind::Wise => Err(UnusableDetails(self.kind, "needs a name and an e-mail address")),
+            MethodKind::Bank => {
+                Err(UnusableDetails(self.kind, "needs a name and either an IBAN or account and routing number"))
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the payout method {0:?} {1}")]
+pub struct UnusableDetails(pub MethodKind, pub &'static str);
+
+/// Whether mail could be sent there: one `@`, something before it, a dotted domain after it.
+pub fn is_email(address: &str) -> bool {
+    let Some((local, domain)) = address.split_once('@') else { return false };
+    let clean =
+        |part: &str| !part.is_empty() && part.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != '@');
+    address.len() <= 254
+        && clean(local)
+        && clean(domain)
+        && domain.contains('.')
+        && !domain.starts_with('.')
+        && !domain.ends_with('.')
+}
+
+/// Length, alphabet and the check digits of ISO 13616 (mod 97).
+fn is_iban(text: &str) -> bool {
+    let iban: String = text.chars().filter(|c| *c != ' ').collect::<String>().to_uppercase();
+    if !(15..=34).contains(&iban.len()) || !iban.bytes().all(|c| c.is_ascii_alphanumeric()) {
+        return false;
+    }
+    let (head, tail) = iban.split_at(4);
+    let remainder = tail
+        .chars()
+        .chain(head.chars())
+        .filter_map(|c| c.to_digit(36))
+        .fold(0_u32, |acc, digit| if digit < 10 { (acc * 10 + digit) % 97 } else { (acc * 100 + digit) % 97 });
+    remainder == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_zones_of_the_database_are_taken() {
+        assert!(Zone::try_from("Europe/Berlin".to_owned()).is_ok());
+        for bad in ["", "Mars/Olympus", "+02:00", "../etc/passwd"] {
+            assert!(Zone::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn details_that_cannot_be_paid_to_are_refused() {
+        let method = |kind, details: &[(&str, &str)]| PayoutMethod {
+            kind,
+            details: details.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            preferred: false,
+        };
+        use MethodKind::{Bank, Manual, Paypal, Quickbooks, Wise};
+        for fine in [
+            method(Manual, &[]),
+            method(Quickbooks, &[]),
+            method(Paypal, &[("email", "pay@partner.example")]),
+            method(Paypal, &[("payerId", "QYR5Z8XDVJNXQ")]),
+            method(Wise, &[("name", "Partner"), ("email", "pay@partner.example")]),
+            method(Bank, &[("name", "Partner"), ("iban", "DE89 3704 0044 0532 0130 00")]),
+            method(Bank, &[("name", "Partner"), ("accountNumber", "12345678"), ("routingNumber", "021000021")]),
+        ] {
+            assert_eq!(fine.check(), Ok(()), "{fine:?}");
+        }
+        for bad in [
+            method(Paypal, &[]),
+            method(Paypal, &[("email", "nobody")]),
+            method(Wise, &[("email", "pay@partner.example")]),
+            method(Bank, &[("name", "Partner")]),
+            method(Bank, &[("name", "Partner"), ("iban", "DE88 3704 0044 0532 0130 00")]),
+        ] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_changes_with_the_destination_only() {
+        let to = |email: &str, preferred| PayoutMethod {
+            kind: MethodKind::Paypal,
+            details: BTreeMap::from([("email".to_owned(), email.to_owned())]),
+            preferred,
+        };
+        assert_eq!(to("a@x.example", true).fingerprint(), to("a@x.example", false).fingerprint());
+        assert_ne!(to("a@x.example", true).fingerprint(), to("b@x.example", true).fingerprint());
+    }
+}

@@ -1,0 +1,617 @@
+//! Rule sets: immutable, numbered versions of what a program pays for. They are written in the form of the API, kept as
+//! written, and resolved once into rules that cannot be wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+use crate::conversion::Action;
+use crate::ids::ProgramId;
+use crate::money::{Currency, Minor, Percent, parse_decimal};
+use crate::program::MAX_HOLD_DAYS;
+
+pub const MAX_RULES: usize = 100;
+pub const MAX_TIERS: usize = 20;
+pub const MAX_SLICES: usize = 6;
+pub const MAX_EXAMPLES: usize = 50;
+/// Readers cache the published versions for up to a minute, so a new one must not start sooner than this.
+pub const NOTICE: SignedDuration = SignedDuration::from_mins(5);
+
+/// A refusal that names the field by JSON pointer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{pointer}: {detail}")]
+pub struct FieldError {
+    pub pointer: String,
+    pub detail: String,
+}
+
+impl FieldError {
+    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), detail: detail.into() }
+    }
+}
+
+/// One version of a program's rules.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleSet {
+    pub program: ProgramId,
+    /// Counts from 1 within the program.
+    pub version: u32,
+    #[serde(flatten)]
+    pub draft: RuleSetDraft,
+    pub author: String,
+    pub created_at: Timestamp,
+    #[serde(flatten)]
+    pub state: RuleSetState,
+}
+
+/// What an author writes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleSetDraft {
+    pub rationale: String,
+    /// Inclusive.
+    pub effective_from: Timestamp,
+    pub rules: Vec<RuleInput>,
+    /// Sales with the amounts they must earn, checked before publishing.
+    #[serde(default)]
+    pub examples: Vec<Example>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Example {
+    /// A sale in our own event form.
+    pub input: serde_json::Value,
+    /// The lines' amounts in order, in major units.
+    pub expect: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum RuleSetState {
+    Draft,
+    #[serde(rename_all = "camelCase")]
+    SignedOff {
+        signed_off_by: String,
+    },
+    #[serde(rename_all = "camelCase")]
+    Published {
+        signed_off_by: Option<String>,
+        published_by: String,
+        published_at: Timestamp,
+    },
+}
+
+impl RuleSetState {
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::SignedOff { .. } => "signed_off",
+            Self::Published { .. } => "published",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuleSetError {
+    #[error("version {0} is published and cannot change")]
+    Published(u32),
+    #[error("version {0} is signed off already")]
+    SignedOff(u32),
+    #[error("the author of version {0} cannot sign it off; a second person must")]
+    AuthorSignsOff(u32),
+    #[error("version {0} needs a second person's sign-off before it is published")]
+    NotSignedOff(u32),
+    #[error("version {0} would take effect in less than five minutes; draft it again with a later effectiveFrom")]
+    TooSoon(u32),
+}
+
+impl RuleSet {
+    /// A second person vouches for the version.
+    pub fn sign_off(self, by: &str) -> Result<Self, RuleSetError> {
+        match self.state {
+            RuleSetState::Published { .. } => Err(RuleSetError::Published(self.version)),
+            RuleSetState::SignedOff { .. } => Err(RuleSetError::SignedOff(self.version)),
+            RuleSetState::Draft if self.author == by => Err(RuleSetError::AuthorSignsOff(self.version)),
+            RuleSetState::Draft => Ok(Self { state: RuleSetState::SignedOff { signed_off_by: by.to_owned() }, ..self }),
+        }
+    }
+
+    /// `first`: no other version of the program was ever published, so nobody can have cached one.
+    pub fn publish(self, by: &str, now: Timestamp, sign_off_needed: bool, first: bool) -> Result<Self, RuleSetError> {
+        let signed_off_by = match &self.state {
+            RuleSetState::Published { .. } => return Err(RuleSetError::Published(self.version)),
+            RuleSetState::Draft if sign_off_needed => return Err(RuleSetError::NotSignedOff(self.version)),
+            RuleSetState::Draft => None,
+            RuleSetState::SignedOff { signed_off_by } => Some(signed_off_by.clone()),
+        };
+        if !first && self.draft.effective_from < now + NOTICE {
+            return Err(RuleSetError::TooSoon(self.version));
+        }
+        let state = RuleSetState::Published { signed_off_by, published_by: by.to_owned(), published_at: now };
+        Ok(Self { state, ..self })
+    }
+
+    pub const fn is_published(&self) -> bool {
+        matches!(self.state, RuleSetState::Published { .. })
+    }
+}
+
+/// The published version in force at a moment: the latest to have started; of two starting together, the newer.
+pub fn in_force(versions: &[RuleSet], at: Timestamp) -> Option<&RuleSet> {
+    versions
+        .iter()
+        .filter(|set| set.is_published() && set.draft.effective_from <= at)
+        .max_by_key(|set| (set.draft.effective_from, set.version))
+}
+
+/// A rule as written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleInput {
+    #[serde(default)]
+    pub key: Option<String>,
+    pub name: String,
+    #[serde(default)]
+    pub priority: i32,
+    #[serde(default)]
+    pub hold_days: Option<u16>,
+    #[serde(default)]
+    pub minimum_sales: Option<u32>,
+    #[serde(default, rename = "match")]
+    pub matches: MatchInput,
+    pub reward: RewardInput,
+    #[serde(default)]
+    pub base: BaseKind,
+    #[serde(default)]
+    pub slices: Vec<SliceInput>,
+    #[serde(default)]
+    pub caps: CapsInput,
+    #[serde(default = "always")]
+    pub recurrence: String,
+}
+
+fn always() -> String {
+    "always".to_owned()
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MatchInput {
+    pub actions: Vec<Action>,
+    pub products: Vec<String>,
+    pub categories: Vec<String>,
+    pub campaigns: Vec<String>,
+    pub partners: Vec<String>,
+    pub groups: Vec<String>,
+    pub channels: Vec<String>,
+    pub countries: Vec<String>,
+    pub customer: Option<CustomerKind>,
+    pub min_order: Option<String>,
+    pub max_order: Option<String>,
+    pub coupons: Vec<String>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CustomerKind {
+    New,
+    Returning,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum RewardInput {
+    Flat { amount: String },
+    FlatPerUnit { amount: String },
+    Percent { rate: String },
+    Tiered { metric: String, window: String, shape: String, tiers: Vec<TierInput> },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TierInput {
+    pub after: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SliceInput {
+    pub share: String,
+    #[serde(default)]
+    pub days: u16,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CapsInput {
+    pub per_order: Option<String>,
+    pub per_partner_month: Option<String>,
+    pub per_program_month: Option<String>,
+}
+
+/// What a rate applies to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BaseKind {
+    /// Goods after discounts, without tax and shipping.
+    #[default]
+    Net,
+    /// Goods before discounts, without tax and shipping.
+    Gross,
+}
+
+/// A rule that can be applied.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    pub key: String,
+    pub name: String,
+    pub priority: i32,
+    pub hold_days: Option<u16>,
+    pub matches: Match,
+    pub reward: Reward,
+    pub base: BaseKind,
+    /// Shares summing to one; a single one where the rule has no milestones.
+    pub slices: Vec<Slice>,
+}
+
+/// Every filled field must agree; empty ones agree with anything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Match {
+    pub actions: BTreeSet<Action>,
+    pub products: BTreeSet<String>,
+    pub categories: BTreeSet<String>,
+    pub campaigns: BTreeSet<String>,
+    pub partners: BTreeSet<String>,
+    pub groups: BTreeSet<String>,
+    pub channels: BTreeSet<String>,
+    pub countries: BTreeSet<String>,
+    pub customer: Option<CustomerKind>,
+    pub min_order: Option<Minor>,
+    pub max_order: Option<Minor>,
+    pub coupons: BTreeSet<String>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reward {
+    Flat(Minor),
+    FlatPerUnit(Minor),
+    Percent(Percent),
+    /// By the count of the partner's conversions under this rule, over its whole life; the whole order at the tier it is in.
+    TieredByCount(Vec<Tier>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tier {
+    /// The tier applies when the position exceeds this.
+    pub after: u64,
+    pub pay: Pay,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pay {
+    Rate(Percent),
+    Amount(Minor),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slice {
+    /// A fraction of one.
+    pub share: Decimal,
+    pub days: u16,
+}
+
+impl Rule {
+    /// Whether the reward depends on how many conversions came before, so that a tally must be kept.
+    pub const fn is_tiered(&self) -> bool {
+        matches!(self.reward, Reward::TieredByCount(_))
+    }
+}
+
+impl RuleSetDraft {
+    /// The rules, ready to rate with. All refusals at once, each with its field.
+    pub fn resolve(&self, currency: Currency) -> Result<Vec<Rule>, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        if self.rationale.trim().is_empty() {
+            errors.push(FieldError::new("/rationale", "say why, for those who read this later"));
+        }
+        if self.rules.is_empty() || self.rules.len() > MAX_RULES {
+            errors.push(FieldError::new("/rules", format!("needs 1 to {MAX_RULES} rules")));
+        }
+        if self.examples.len() > MAX_EXAMPLES {
+            errors.push(FieldError::new("/examples", format!("at most {MAX_EXAMPLES} examples")));
+        }
+        let mut rules: Vec<Rule> = Vec::with_capacity(self.rules.len());
+        for (n, input) in self.rules.iter().enumerate() {
+            let mut resolver = Resolver { at: format!("/rules/{n}"), currency, errors: Vec::new() };
+            let rule = resolver.rule(input);
+            errors.append(&mut resolver.errors);
+            if rules.iter().any(|other| other.key == rule.key) {
+                errors.push(FieldError::new(format!("/rules/{n}/key"), format!("{:?} is used twice", rule.key)));
+            }
+            rules.push(rule);
+        }
+        if errors.is_empty() { Ok(rules) } else { Err(errors) }
+    }
+}
+
+/// Lower-case words joined by dashes.
+fn slug(name: &str) -> String {
+    let words = name.to_lowercase();
+    let words: Vec<_> = words.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    words.join("-")
+}
+
+/// Collects every refusal of one rule instead of stopping at the first.
+struct Resolver {
+    at: String,
+    currency: Currency,
+    errors: Vec<FieldError>,
+}
+
+impl Resolver {
+    fn refuse(&mut self, field: &str, detail: impl Into<String>) {
+        self.errors.push(FieldError::new(format!("{}{field}", self.at), detail));
+    }
+
+    fn amount(&mut self, field: &str, text: &str) -> Minor {
+        match Minor::parse(text, self.currency) {
+            Ok(amount) if !amount.is_negative() => return amount,
+            Ok(_) => self.refuse(field, "must not be negative"),
+            Err(error) => self.refuse(field, error.to_string()),
+        }
+        Minor::ZERO
+    }
+
+    fn percent(&mut self, field: &str, text: &str) -> Percent {
+        match parse_decimal(text) {
+            Ok(rate) if rate >= Decimal::ZERO && rate <= Decimal::ONE_HUNDRED && rate.normalize().scale() <= 6 => {
+                return Percent::new(rate);
+            }
+            Ok(_) => self.refuse(field, "must be a percentage from 0 to 100 with at most six decimals"),
+            Err(error) => self.refuse(field, error.to_string()),
+        }
+        Percent::new(Decimal::ZERO)
+    }
+
+    fn rule(&mut self, input: &RuleInput) -> Rule {
+        let key = slug(input.key.as_deref().unwrap_or(&input.name));
+        if key.is_empty() || key.len() > 60 {
+            self.refuse("/name", "needs 1 to 60 characters that a key can be made of");
+        }
+        if input.hold_days.is_some_and(|days| days > MAX_HOLD_DAYS) {
+            self.refuse("/holdDays", format!("at most {MAX_HOLD_DAYS}"));
+        }
+        self.not_yet(input);
+        Rule {
+            key,
+            name: input.name.clone(),
+            priority: input.priority,
+            hold_days: input.hold_days,
+            matches: self.matches(&input.matches),
+            reward: self.reward(&input.reward),
+            base: input.base,
+            slices: self.slices(&input.slices),
+        }
+    }
+
+    /// Options of the form that are not built yet are refused, never silently ignored.
+    fn not_yet(&mut self, input: &RuleInput) {
+        if input.minimum_sales.is_some_and(|count| count > 0) {
+            self.refuse("/minimumSales", "minimum sales are not supported yet");
+        }
+        if input.caps != CapsInput::default() {
+            self.refuse("/caps", "caps are not supported yet");
+        }
+        if input.recurrence != "always" {
+            self.refuse("/recurrence", "only \"always\" is supported yet");
+        }
+    }
+
+    fn matches(&mut self, input: &MatchInput) -> Match {
+        let set = |values: &[String]| values.iter().cloned().collect::<BTreeSet<_>>();
+        let upper = |values: &[String]| values.iter().map(|v| v.trim().to_ascii_uppercase()).collect::<BTreeSet<_>>();
+        let min_order = input.min_order.as_deref().map(|text| self.amount("/match/minOrder", text));
+        let max_order = input.max_order.as_deref().map(|text| self.amount("/match/maxOrder", text));
+        if let (Some(min), Some(max)) = (min_order, max_order)
+            && min > max
+        {
+            self.refuse("/match/maxOrder", "is less than minOrder");
+        }
+        Match {
+            actions: input.actions.iter().copied().collect(),
+            products: set(&input.products),
+            categories: set(&input.categories),
+            campaigns: set(&input.campaigns),
+            partners: set(&input.partners),
+            groups: set(&input.groups),
+            channels: set(&input.channels),
+            countries: upper(&input.countries),
+            customer: input.customer,
+            min_order,
+            max_order,
+            coupons: upper(&input.coupons),
+            metadata: input.metadata.clone(),
+        }
+    }
+
+    fn reward(&mut self, input: &RewardInput) -> Reward {
+        match input {
+            RewardInput::Flat { amount } => Reward::Flat(self.amount("/reward/amount", amount)),
+            RewardInput::FlatPerUnit { amount } => Reward::FlatPerUnit(self.amount("/reward/amount", amount)),
+            RewardInput::Percent { rate } => Reward::Percent(self.percent("/reward/rate", rate)),
+            RewardInput::Tiered { metric, window, shape, tiers } => {
+                for (field, given, supported) in [
+                    ("/reward/metric", metric, "count"),
+                    ("/reward/window", window, "lifetime"),
+                    ("/reward/shape", shape, "marginal_by_order"),
+                ] {
+                    if given != supported {
+                        self.refuse(field, format!("only {supported:?} is supported yet"));
+                    }
+                }
+                Reward::TieredByCount(self.tiers(tiers))
+            }
+        }
+    }
+
+    fn tiers(&mut self, inputs: &[TierInput]) -> Vec<Tier> {
+        if inputs.is_empty() || inputs.len() > MAX_TIERS {
+            self.refuse("/reward/tiers", format!("needs 1 to {MAX_TIERS} tiers"));
+        }
+        let mut tiers: Vec<Tier> = Vec::with_capacity(inputs.len());
+        for (n, input) in inputs.iter().enumerate() {
+            let field = |name: &str| format!("/reward/tiers/{n}/{name}");
+            let after = input.after.parse().unwrap_or_else(|_| {
+                self.refuse(&field("after"), "must be a whole number of conversions");
+                0
+            });
+            let pay = match (&input.rate, &input.amount) {
+                (Some(rate), None) => Pay::Rate(self.percent(&field("rate"), rate)),
+                (None, Some(amount)) => Pay::Amount(self.amount(&field("amount"), amount)),
+                _ => {
+                    self.refuse(&field("rate"), "a tier has either a rate or an amount");
+                    Pay::Amount(Minor::ZERO)
+                }
+            };
+            match tiers.last() {
+                None if after != 0 => self.refuse(&field("after"), "the first tier starts after 0"),
+                Some(previous) if after <= previous.after => self.refuse(&field("after"), "tiers must ascend"),
+                _ => {}
+            }
+            tiers.push(Tier { after, pay });
+        }
+        tiers
+    }
+
+    fn slices(&mut self, inputs: &[SliceInput]) -> Vec<Slice> {
+        if inputs.is_empty() {
+            return vec![Slice { share: Decimal::ONE, days: 0 }];
+        }
+        if inputs.len() > MAX_SLICES {
+            self.refuse("/slices", format!("at most {MAX_SLICES} slices"));
+        }
+        let mut slices = Vec::with_capacity(inputs.len());
+        for (n, input) in inputs.iter().enumerate() {
+            let percent = self.percent(&format!("/slices/{n}/share"), &input.share);
+            if percent.value().is_zero() {
+                self.refuse(&format!("/slices/{n}/share"), "must be more than zero");
+            }
+            if input.days > MAX_HOLD_DAYS {
+                self.refuse(&format!("/slices/{n}/days"), format!("at most {MAX_HOLD_DAYS}"));
+            }
+            slices.push(Slice { share: percent.fraction().unwrap_or_default(), days: input.days });
+        }
+        if slices.iter().map(|slice: &Slice| slice.share).sum::<Decimal>() != Decimal::ONE {
+            self.refuse("/slices", "shares must sum to 100");
+        }
+        if !slices.is_sorted_by_key(|slice| slice.days) {
+            self.refuse("/slices", "days must not descend");
+        }
+        slices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(rules: serde_json::Value) -> RuleSetDraft {
+        serde_json::from_value(serde_json::json!({
+            "rationale": "test", "effectiveFrom": "2026-01-01T00:00:00Z", "rules": rules,
+        }))
+        .unwrap()
+    }
+
+    fn pointers(rules: serde_json::Value) -> Vec<String> {
+        let errors = draft(rules).resolve("USD".parse().unwrap()).unwrap_err();
+        errors.into_iter().map(|error| error.pointer).collect()
+    }
+
+    #[test]
+    fn a_key_is_the_slug_of_the_name() {
+        let rules =
+            draft(serde_json::json!([{"name": "Ten % on Everything!", "reward": {"kind": "percent", "rate": "10"}}]));
+        assert_eq!(rules.resolve("USD".parse().unwrap()).unwrap()[0].key, "ten-on-everything");
+    }
+
+    #[test]
+    fn each_refusal_names_its_field() {
+        use serde_json::json;
+        let percent = |rate: &str| json!({"name": "a", "reward": {"kind": "percent", "rate": rate}});
+        assert_eq!(pointers(json!([])), ["/rules"]);
+        assert_eq!(pointers(json!([percent("-1")])), ["/rules/0/reward/rate"]);
+        assert_eq!(pointers(json!([percent("101")])), ["/rules/0/reward/rate"]);
+        assert_eq!(pointers(json!([percent("ten")])), ["/rules/0/reward/rate"]);
+        assert_eq!(pointers(json!([percent("1"), percent("2")])), ["/rules/1/key"]);
+        assert_eq!(
+            pointers(json!([{"name": "a", "reward": {"kind": "flat", "amount": "1.001"}}])),
+            ["/rules/0/reward/amount"]
+        );
+        let sliced = |shares: &[&str]| {
+            let slices: Vec<_> = shares.iter().map(|share| json!({"share": share, "days": 0})).collect();
+            json!([{"name": "a", "reward": {"kind": "percent", "rate": "1"}, "slices": slices}])
+        };
+        assert_eq!(pointers(sliced(&["40", "50"])), ["/rules/0/slices"]);
+        assert_eq!(pointers(sliced(&["0", "100"])), ["/rules/0/slices/0/share"]);
+        let tiered = |tiers: serde_json::Value| {
+            json!([{"name": "a", "reward": {"kind": "tiered", "metric": "count", "window": "lifetime",
+                "shape": "marginal_by_order", "tiers": tiers}}])
+        };
+        assert_eq!(pointers(tiered(json!([]))), ["/rules/0/reward/tiers"]);
+        assert_eq!(pointers(tiered(json!([{"after": "1", "rate": "1"}]))), ["/rules/0/reward/tiers/0/after"]);
+        assert_eq!(
+            pointers(tiered(json!([{"after": "0", "rate": "1"}, {"after": "0", "rate": "2"}]))),
+            ["/rules/0/reward/tiers/1/after"]
+        );
+        assert_eq!(
+            pointers(tiered(json!([{"after": "0", "rate": "1", "amount": "1"}]))),
+            ["/rules/0/reward/tiers/0/rate"]
+        );
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_rather_than_ignored() {
+        use serde_json::json;
+        let with = |field: &str, value: serde_json::Value| {
+            let mut rule = json!({"name": "a", "reward": {"kind": "percent", "rate": "1"}});
+            rule[field] = value;
+            json!([rule])
+        };
+        assert_eq!(pointers(with("caps", json!({"perOrder": "5"}))), ["/rules/0/caps"]);
+        assert_eq!(pointers(with("recurrence", json!("first_sale"))), ["/rules/0/recurrence"]);
+        assert_eq!(pointers(with("minimumSales", json!(2))), ["/rules/0/minimumSales"]);
+    }
+
+    #[test]
+    fn a_version_is_published_by_two_people_and_then_fixed() {
+        let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
+        let set = RuleSet {
+            program: ProgramId::from_uuid(1),
+            version: 2,
+            draft: RuleSetDraft { effective_from: now + NOTICE, ..draft(serde_json::json!([])) },
+            author: "ann".into(),
+            created_at: now,
+            state: RuleSetState::Draft,
+        };
+        assert_eq!(set.clone().publish("ann", now, true, false), Err(RuleSetError::NotSignedOff(2)));
+        assert_eq!(set.clone().sign_off("ann"), Err(RuleSetError::AuthorSignsOff(2)));
+        let signed = set.clone().sign_off("ben").unwrap();
+        assert_eq!(signed.clone().sign_off("cy"), Err(RuleSetError::SignedOff(2)));
+        let later = now + SignedDuration::from_secs(1);
+        assert_eq!(signed.clone().publish("ann", later, true, false), Err(RuleSetError::TooSoon(2)));
+        assert!(signed.clone().publish("ann", later, true, true).is_ok(), "the first version may start at once");
+        let published = signed.publish("ann", now, true, false).unwrap();
+        assert_eq!(published.clone().sign_off("cy"), Err(RuleSetError::Published(2)));
+        assert_eq!(in_force(std::slice::from_ref(&published), now), None);
+        assert_eq!(in_force(std::slice::from_ref(&published), now + NOTICE), Some(&published));
+        assert!(set.publish("ann", now, false, false).is_ok(), "sign-off can be switched off");
+    }
+}
