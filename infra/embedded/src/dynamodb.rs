@@ -67,8 +67,8 @@ pub(crate) fn memory(clock: Clock) -> Result<Database, DatabaseError> {
 pub(crate) fn open(path: &Path) -> Result<Database, DatabaseError> {
     let database = Database::new(&path.to_string_lossy())?;
     Connection::open(path)?.execute_batch(STREAM_INDEX)?;
-    // The only public call that sets `synchronous = NORMAL`: with the write-ahead log it cannot corrupt the file, and it
-    // spares a disk flush per write. A power cut may cost a local system its last writes; that is a fair trade.
+    // The only public call that sets `synchronous = NORMAL`: with the write-ahead log it cannot corrupt the file, and
+    // it spares a disk flush per write. A power cut may cost a local system its last writes; that is a fair trade.
     database.disable_bulk_loading()?;
     Ok(database)
 }
@@ -127,9 +127,7 @@ where
 {
     let request = aws_json::parse(body).map_err(|error| unreadable(&error))?;
     let answer = operation(request)?;
-    serde_json::to_vec(&answer)
-        .map(Bytes::from)
-        .map_err(|error| DynoxideError::InternalServerError(error.to_string()))
+    serde_json::to_vec(&answer).map(Bytes::from).map_err(|error| DynoxideError::InternalServerError(error.to_string()))
 }
 
 /// What a request `dynoxide` could not read is refused with. Its readers mark the class of error in front of the
@@ -152,5 +150,30 @@ fn unreadable(error: &serde_json::Error) -> DynoxideError {
         DynoxideError::ValidationException(message)
     } else {
         DynoxideError::SerializationException(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::system_clock;
+
+    #[test]
+    fn a_memory_database_has_the_index() {
+        let database = memory(system_clock()).unwrap();
+        let uri = "file:embedded-copy?mode=memory&cache=shared";
+        let copy = Connection::open(uri).unwrap();
+        database.vacuum_into(uri).unwrap();
+        let indexes = "SELECT count(*) FROM sqlite_master WHERE name = '_stream_records_by_sequence'";
+        assert_eq!(copy.query_row(indexes, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+    }
+
+    #[test]
+    fn marked_read_errors_keep_their_class() {
+        let error = |text: &str| unreadable(&serde::de::Error::custom(text)).to_json();
+        assert!(error("VALIDATION_REQUEST:no").contains("ValidationException"));
+        assert!(error("SERIALIZATION:no").contains("SerializationException"));
+        assert!(error("missing field `TableName`").contains("ValidationException"));
+        assert!(error("invalid type: integer").contains("SerializationException"));
     }
 }

@@ -5,9 +5,9 @@
 //! that calls the services directly, so nothing opens a socket. Tools that need one (`sam local invoke`, the AWS CLI,
 //! boto3) reach the same services through [`Embedded::serve`].
 //!
-//! What it never does: read the wall clock or draw random numbers for the services written here (the caller's
-//! [`Clock`] and a counter give times and ids, so a run can be repeated exactly), check signatures or permissions,
-//! fire schedules, expire messages by retention, or fail on its own. Faults are put between SDK and services with
+//! What it never does: read the wall clock or draw random numbers for the services written here (the caller's [`Clock`]
+//! and a counter give times and ids, so a run can be repeated exactly), check signatures or permissions, fire
+//! schedules, expire messages by retention, or fail on its own. Faults are put between SDK and services with
 //! [`Embedded::sdk_config_through`].
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -28,7 +28,7 @@ pub use clock::{Clock, system_clock};
 pub use connector::{CallFuture, Service, sdk_config};
 pub use dynamodb::DatabaseError;
 pub use eventbridge::{AcceptedEvent, Delivery, Outcome};
-pub use scheduler::Schedule;
+pub use scheduler::{Schedule, ScheduleState, ScheduleTarget};
 pub use state::SnapshotError;
 pub use system::{Embedded, OpenError};
 

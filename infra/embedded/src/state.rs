@@ -10,6 +10,7 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Millis;
 use crate::eventbridge::Bus;
 use crate::ids::Ids;
 use crate::scheduler::Schedule;
@@ -60,6 +61,15 @@ impl<T> DerefMut for Tracked<T> {
     }
 }
 
+/// What an operation works on.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) services: &'a mut Tracked<Services>,
+    pub(crate) now: Millis,
+    /// The host the request was sent to; queue URLs name it.
+    pub(crate) host: &'a str,
+}
+
 /// Why a snapshot could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
@@ -81,8 +91,9 @@ impl SnapshotFile {
     /// The saved state, or an empty one if nothing was saved yet.
     pub(crate) fn load(&self) -> Result<Services, SnapshotError> {
         match fs::read(&self.0) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|source| SnapshotError::Content { path: self.0.clone(), source }),
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|source| SnapshotError::Content { path: self.0.clone(), source })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Services::default()),
             Err(source) => Err(io_error(&self.0, source)),
         }
@@ -90,8 +101,8 @@ impl SnapshotFile {
 
     /// Replaces the file in one step: a crash leaves the former snapshot or the new one, never half of one.
     pub(crate) fn save(&self, services: &Services) -> Result<(), SnapshotError> {
-        let bytes = serde_json::to_vec(services)
-            .map_err(|source| SnapshotError::Content { path: self.0.clone(), source })?;
+        let bytes =
+            serde_json::to_vec(services).map_err(|source| SnapshotError::Content { path: self.0.clone(), source })?;
         let unfinished = self.0.with_extension("json.new");
         fs::write(&unfinished, bytes).map_err(|source| io_error(&unfinished, source))?;
         fs::rename(&unfinished, &self.0).map_err(|source| io_error(&self.0, source))

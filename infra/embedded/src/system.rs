@@ -18,7 +18,7 @@ use crate::connector::{self, CallFuture, Service};
 use crate::dynamodb::DatabaseError;
 use crate::eventbridge::{AcceptedEvent, EventLog};
 use crate::scheduler::Schedule;
-use crate::state::{Services, SnapshotError, SnapshotFile, Tracked};
+use crate::state::{Call, Services, SnapshotError, SnapshotFile, Tracked};
 use crate::{dynamodb, endpoint, eventbridge, scheduler, secrets, sqs};
 
 /// Why the services could not be opened.
@@ -91,8 +91,7 @@ impl Embedded {
         let (parts, body) = request.into_parts();
         let Some((service, operation)) = aws_json::target(&parts.headers) else {
             return if scheduler::owns(parts.uri.path()) {
-                let response = scheduler::handle(&mut self.call(""), &parts.method, &parts.uri, &body);
-                self.saved(JSON_1_1, response)
+                self.with_services("", |call| scheduler::handle(call, &parts.method, &parts.uri, &body))
             } else {
                 aws_json::unknown_operation(JSON_1_0)
             };
@@ -103,19 +102,31 @@ impl Embedded {
         match service {
             dynamodb::TARGET | dynamodb::STREAMS_TARGET => dynamodb::handle(&self.inner.database, operation, &body),
             sqs::TARGET => {
-                let result = sqs::dispatch(&mut self.call(host), operation, &body);
-                self.saved(JSON_1_0, aws_json::respond(JSON_1_0, result))
+                self.with_services(host, |call| aws_json::respond(JSON_1_0, sqs::dispatch(call, operation, &body)))
             }
-            eventbridge::TARGET => {
-                let result = eventbridge::dispatch(&mut self.call(host), &mut self.log(), operation, &body);
-                self.saved(JSON_1_1, aws_json::respond(JSON_1_1, result))
-            }
+            eventbridge::TARGET => self.with_services(host, |call| {
+                aws_json::respond(JSON_1_1, eventbridge::dispatch(call, &mut self.log(), operation, &body))
+            }),
             secrets::TARGET => {
-                let result = secrets::dispatch(&mut self.call(host), operation, &body);
-                self.saved(JSON_1_1, aws_json::respond(JSON_1_1, result))
+                self.with_services(host, |call| aws_json::respond(JSON_1_1, secrets::dispatch(call, operation, &body)))
             }
             _ => aws_json::unknown_operation(JSON_1_0),
         }
+    }
+
+    /// Runs one request on the state, and saves what it changed before anyone sees the answer.
+    fn with_services(&self, host: &str, answer: impl FnOnce(&mut Call<'_>) -> Response<Bytes>) -> Response<Bytes> {
+        let mut services = self.services();
+        let now = Millis::now(&self.inner.clock);
+        let response = answer(&mut Call { services: &mut services, now, host });
+        if let Some(snapshot) = &self.inner.snapshot
+            && services.take_touched()
+            && let Err(error) = snapshot.save(&services)
+        {
+            tracing::error!(%error, "the services could not be saved");
+            return aws_json::internal_failure(JSON_1_1, &error.to_string());
+        }
+        response
     }
 
     /// Offers the services over HTTP/1 until `shutdown` resolves; requests already begun are finished first.
@@ -146,5 +157,11 @@ impl Embedded {
 
     fn log(&self) -> MutexGuard<'_, EventLog> {
         self.inner.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Service for Embedded {
+    fn call(&self, request: Request<Bytes>) -> CallFuture<'_> {
+        Box::pin(std::future::ready(Ok(self.handle(request))))
     }
 }

@@ -1,1 +1,28 @@
+//! The single table: keys, items, conditional transactions, and what they cost.
+//!
+//! The seam to the outside is the AWS SDK's client; there is no interface of ours to mock. Whoever wants another
+//! DynamoDB gives the client another endpoint or another HTTP connector.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod cursor;
+mod items;
+mod keys;
+mod meter;
+mod schema;
+mod table;
+mod transaction;
+
+pub use cursor::{BadCursor, CursorKey};
+pub use items::exception::{Exception, ExceptionBody, ExceptionCode, ExceptionStatus};
+pub use items::idempotency::{Answer, Remembered};
+pub use items::journal::Chain;
+pub use items::lines::LinePosition;
+pub use items::payouts::DraftLock;
+pub use items::run::{CarriedBecause, Decision, Outcome, Run, RunProgress};
+pub use items::source::{CodeClaim, Source};
+pub use items::tally::Tally;
+pub use keys::Key;
+pub use meter::{Meter, Units};
+pub use schema::{LIST_INDEX, WORK_INDEX, create_table};
+pub use table::{Listing, Store, StoreError};
+pub use transaction::Transaction;

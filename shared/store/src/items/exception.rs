@@ -1,0 +1,145 @@
+//! Exceptions: what needs a person. Nothing that was refused is lost: the body it came with is kept beside it for 30 days.
+
+use domain::ids::{ExceptionId, ProgramId, SourceId};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::keys::{Key, Place, exceptions_list, sortable};
+use crate::table::{Item, Listing, Order, Range, Store, StoreError};
+use crate::transaction::Transaction;
+
+/// Days a raw body is kept.
+const BODY_DAYS: i64 = 30;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exception {
+    pub id: ExceptionId,
+    pub code: ExceptionCode,
+    pub detail: String,
+    pub program: Option<ProgramId>,
+    pub source: Option<SourceId>,
+    /// The source's id of the order it is about.
+    pub order: Option<String>,
+    pub status: ExceptionStatus,
+    pub created_at: Timestamp,
+    pub resolved_at: Option<Timestamp>,
+    pub resolved_by: Option<String>,
+    pub resolution: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExceptionCode {
+    /// A good signature over something that cannot be read.
+    Unreadable,
+    /// Cannot be true, or cannot be booked as it is.
+    Impossible,
+    /// A currency other than the program's, while there are no exchange rates.
+    ForeignCurrency,
+    /// The same id with other content.
+    Contradiction,
+    /// More was refunded than was charged; the reversal was clamped.
+    RefundBeyondCharge,
+    /// No published rule set was in force.
+    NoRules,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExceptionStatus {
+    Open,
+    Resolved,
+}
+
+impl ExceptionStatus {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Resolved => "resolved",
+        }
+    }
+}
+
+impl Item for Exception {
+    fn key(&self) -> Key {
+        Key::exception(&self.id)
+    }
+
+    fn revision(&self) -> u32 {
+        match self.status {
+            ExceptionStatus::Open => 1,
+            ExceptionStatus::Resolved => 2,
+        }
+    }
+
+    fn list_place(&self) -> Option<Place> {
+        let order = format!("{}#{}", sortable(self.created_at), self.id);
+        Some(Place::new(exceptions_list(self.status.as_str()), order))
+    }
+}
+
+/// The body an exception came with, as received.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExceptionBody {
+    pub exception: ExceptionId,
+    pub body: String,
+    pub received_at: Timestamp,
+}
+
+impl Item for ExceptionBody {
+    fn key(&self) -> Key {
+        Key::exception_body(&self.exception)
+    }
+
+    fn expires(&self) -> Option<i64> {
+        Some(self.received_at.as_second() + BODY_DAYS * 24 * 3_600)
+    }
+}
+
+impl Transaction {
+    /// Fails if it was filed already.
+    pub fn file(&mut self, exception: &Exception, body: Option<&str>) -> Result<(), StoreError> {
+        self.create(exception)?;
+        if let Some(body) = body {
+            self.create(&ExceptionBody {
+                exception: exception.id.clone(),
+                body: body.to_owned(),
+                received_at: exception.created_at,
+            })?;
+        }
+        Ok(())
+    }
+
+    pub fn replace_exception(&mut self, exception: &Exception, read: &Exception) -> Result<(), StoreError> {
+        self.replace(exception, read.revision())
+    }
+}
+
+impl Store {
+    pub async fn exception(&self, operation: &'static str, id: &ExceptionId) -> Result<Option<Exception>, StoreError> {
+        self.get(operation, &Key::exception(id)).await
+    }
+
+    pub async fn exception_body(
+        &self,
+        operation: &'static str,
+        id: &ExceptionId,
+    ) -> Result<Option<ExceptionBody>, StoreError> {
+        self.get(operation, &Key::exception_body(id)).await
+    }
+
+    /// Newest first.
+    pub async fn exceptions(
+        &self,
+        operation: &'static str,
+        status: ExceptionStatus,
+        after: Option<&str>,
+        limit: i32,
+    ) -> Result<Listing<Exception>, StoreError> {
+        let range =
+            Range { after, order: Order::Backward, limit: Some(limit), ..Range::all(exceptions_list(status.as_str())) };
+        let keys = self.list(operation, range).await?;
+        Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
+    }
+}

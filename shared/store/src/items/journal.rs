@@ -1,0 +1,62 @@
+//! Journal entries: written once, never changed. The text that was hashed is what is kept.
+
+use domain::ids::Hash;
+use domain::journal::{Entry, EntryRef, Sealed};
+use serde::{Deserialize, Serialize};
+
+use crate::keys::{Key, journal_partition};
+use crate::table::{Item, Range, Store, StoreError};
+use crate::transaction::Transaction;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredEntry {
+    stream: String,
+    position: u32,
+    hash: String,
+    text: String,
+}
+
+impl Item for StoredEntry {
+    fn key(&self) -> Key {
+        Key::entry(&self.stream, self.position)
+    }
+}
+
+impl StoredEntry {
+    fn open(self) -> Result<Sealed, StoreError> {
+        if Hash::of(self.text.as_bytes()).as_str() != self.hash {
+            return Err(StoreError::Corrupt(format!("journal entry {}/{} was altered", self.stream, self.position)));
+        }
+        let entry: Entry = serde_json::from_str(&self.text).map_err(StoreError::corrupt)?;
+        let at = EntryRef { stream: self.stream, position: self.position, hash: self.hash };
+        Ok(Sealed { entry, text: self.text, at })
+    }
+}
+
+/// The entries of one conversion, payout or command, in order.
+pub type Chain = Vec<Sealed>;
+
+impl Transaction {
+    /// Fails if the position in the stream is taken: then somebody else changed the same thing first.
+    pub fn entry(&mut self, sealed: &Sealed) -> Result<(), StoreError> {
+        self.create(&StoredEntry {
+            stream: sealed.at.stream.clone(),
+            position: sealed.at.position,
+            hash: sealed.at.hash.clone(),
+            text: sealed.text.clone(),
+        })
+    }
+}
+
+impl Store {
+    /// Every entry is checked against its hash.
+    pub async fn chain(&self, operation: &'static str, stream: &str) -> Result<Chain, StoreError> {
+        let stored: Vec<StoredEntry> = self.query_all(operation, Range::all(journal_partition(stream))).await?;
+        stored.into_iter().map(StoredEntry::open).collect()
+    }
+
+    pub async fn entry(&self, operation: &'static str, at: &EntryRef) -> Result<Option<Sealed>, StoreError> {
+        let stored: Option<StoredEntry> = self.get(operation, &Key::entry(&at.stream, at.position)).await?;
+        stored.map(StoredEntry::open).transpose()
+    }
+}

@@ -1,0 +1,105 @@
+//! Lines, in the partitions of their partner.
+
+use domain::ids::{LineId, PartnerId, encode_shard};
+use domain::line::Line;
+use domain::program::Partner;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::keys::{DUE_BUCKETS, Key, Place, due_partition, line_partition, payable_partition, sortable, work_place};
+use crate::table::{Item, Listing, Order, Range, Store, StoreError};
+
+impl Item for Line {
+    fn key(&self) -> Key {
+        Key::line(&self.id)
+    }
+
+    fn revision(&self) -> u32 {
+        self.version
+    }
+
+    fn work_place(&self) -> Option<Place> {
+        work_place(self)
+    }
+}
+
+/// Where a list of a partner's lines goes on: after this time and hash, in every shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinePosition(pub String);
+
+/// Sorts after every id.
+const AFTER_IDS: &str = "#~";
+
+impl Store {
+    pub async fn line(&self, operation: &'static str, id: &LineId) -> Result<Option<Line>, StoreError> {
+        self.get(operation, &Key::line(id)).await
+    }
+
+    /// In the order of the ids; those that do not exist are left out.
+    pub async fn lines(&self, operation: &'static str, ids: &[LineId]) -> Result<Vec<Line>, StoreError> {
+        let keys: Vec<_> = ids.iter().map(Key::line).collect();
+        self.get_many(operation, &keys).await
+    }
+
+    /// A partner's lines, newest first, across all shards.
+    pub async fn partner_lines(
+        &self,
+        operation: &'static str,
+        partner: &Partner,
+        after: Option<&LinePosition>,
+        limit: usize,
+    ) -> Result<(Vec<Line>, Option<LinePosition>), StoreError> {
+        let mut merged: Vec<Line> = Vec::new();
+        let mut more = false;
+        for shard in 0..partner.shards.max(1) {
+            let range = Range {
+                after: after.map(|position| position.0.as_str()),
+                order: Order::Backward,
+                limit: Some(i32::try_from(limit).unwrap_or(i32::MAX)),
+                ..Range::all(line_partition(&partner.id, &encode_shard(shard)))
+            };
+            let page: Listing<Line> = self.query(operation, range).await?;
+            more |= page.after.is_some();
+            merged.extend(page.items);
+        }
+        merged.sort_by(|a, b| b.id.position().cmp(a.id.position()));
+        more |= merged.len() > limit;
+        merged.truncate(limit);
+        let next = if more { merged.last().map(|line| LinePosition(line.id.position().to_owned())) } else { None };
+        Ok((merged, next))
+    }
+
+    /// Approved lines whose hold period is over, oldest first, from one bucket of the due index. The index may lag: what is
+    /// returned was read from the table, but more may be due.
+    pub async fn due_lines(
+        &self,
+        operation: &'static str,
+        bucket: u8,
+        now: Timestamp,
+        after: Option<&str>,
+    ) -> Result<Listing<Line>, StoreError> {
+        let up_to = format!("{}{AFTER_IDS}", sortable(now));
+        let range = Range { after, up_to: Some(&up_to), limit: Some(200), ..Range::all(due_partition(bucket)) };
+        let keys = self.work(operation, range).await?;
+        Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
+    }
+
+    pub fn due_buckets() -> impl Iterator<Item = u8> {
+        0..DUE_BUCKETS
+    }
+
+    /// All lines of a partner that the index says are payable, by due date. Whether that is all of them the balance tells.
+    pub async fn payable_lines(&self, operation: &'static str, partner: &PartnerId) -> Result<Vec<Line>, StoreError> {
+        let mut lines = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let range = Range { after: after.as_deref(), ..Range::all(payable_partition(partner)) };
+            let keys = self.work(operation, range).await?;
+            lines.extend(self.get_many::<Line>(operation, &keys.items).await?);
+            after = keys.after;
+            if after.is_none() {
+                return Ok(lines);
+            }
+        }
+    }
+}

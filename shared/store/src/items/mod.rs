@@ -1,0 +1,12 @@
+//! One module per noun: how it is kept, and the ways it is read and written.
+
+pub mod balance;
+pub mod exception;
+pub mod idempotency;
+pub mod journal;
+pub mod lines;
+pub mod payouts;
+pub mod program;
+pub mod run;
+pub mod source;
+pub mod tally;

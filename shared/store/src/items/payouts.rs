@@ -1,0 +1,137 @@
+//! Payouts, their pages of lines, and the lock that keeps a partner to one draft at a time.
+
+use domain::ids::{PartnerId, PayoutId, ProgramId};
+use domain::money::Currency;
+use domain::payout::{Page, Payout};
+use serde::{Deserialize, Serialize};
+
+use crate::keys::{Key, PAGES, PAYOUTS, Place, page_partition, partner_partition, payouts_list, sortable};
+use crate::table::{Item, Listing, Order, Range, Store, StoreError};
+use crate::transaction::Transaction;
+
+impl Item for Payout {
+    fn key(&self) -> Key {
+        Key::payout(&self.id)
+    }
+
+    fn revision(&self) -> u32 {
+        self.entries
+    }
+
+    fn list_place(&self) -> Option<Place> {
+        Some(Place::new(payouts_list(&self.program), format!("{}#{}", sortable(self.created_at), self.id)))
+    }
+}
+
+impl Item for Page {
+    fn key(&self) -> Key {
+        Key::page(&self.payout, self.number)
+    }
+}
+
+/// Held while a payout of the partner is drafted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DraftLock {
+    pub partner: PartnerId,
+    pub currency: Currency,
+    pub payout: PayoutId,
+}
+
+impl Item for DraftLock {
+    fn key(&self) -> Key {
+        Key::draft_lock(&self.partner, self.currency)
+    }
+}
+
+impl Transaction {
+    pub fn create_payout(&mut self, payout: &Payout) -> Result<(), StoreError> {
+        self.create(payout)
+    }
+
+    /// Fails unless nothing happened to the payout since it was read.
+    pub fn replace_payout(&mut self, payout: &Payout, read: &Payout) -> Result<(), StoreError> {
+        self.replace(payout, read.entries)
+    }
+
+    /// Pages are written only together with their payout, whose revision guards them.
+    pub fn write_page(&mut self, page: &Page) -> Result<(), StoreError> {
+        self.write(page)
+    }
+
+    /// Fails if the partner has a draft already.
+    pub fn lock_draft(&mut self, payout: &Payout) -> Result<(), StoreError> {
+        self.create(&DraftLock {
+            partner: payout.partner.clone(),
+            currency: payout.currency,
+            payout: payout.id.clone(),
+        })
+    }
+
+    pub fn unlock_draft(&mut self, payout: &Payout) -> Result<(), StoreError> {
+        self.delete_if(&Key::draft_lock(&payout.partner, payout.currency), "payout", payout.id.as_str())
+    }
+}
+
+impl Store {
+    pub async fn payout(&self, operation: &'static str, id: &PayoutId) -> Result<Option<Payout>, StoreError> {
+        self.get(operation, &Key::payout(id)).await
+    }
+
+    /// In the order of the ids; those that do not exist are left out.
+    pub async fn payouts(&self, operation: &'static str, ids: &[PayoutId]) -> Result<Vec<Payout>, StoreError> {
+        let keys: Vec<_> = ids.iter().map(Key::payout).collect();
+        self.get_many(operation, &keys).await
+    }
+
+    pub async fn pages(&self, operation: &'static str, payout: &PayoutId) -> Result<Vec<Page>, StoreError> {
+        self.query_all(operation, Range::prefix(page_partition(payout), PAGES)).await
+    }
+
+    pub async fn page(
+        &self,
+        operation: &'static str,
+        payout: &PayoutId,
+        number: u32,
+    ) -> Result<Option<Page>, StoreError> {
+        self.get(operation, &Key::page(payout, number)).await
+    }
+
+    pub async fn draft_lock(
+        &self,
+        operation: &'static str,
+        partner: &PartnerId,
+        currency: Currency,
+    ) -> Result<Option<DraftLock>, StoreError> {
+        self.get(operation, &Key::draft_lock(partner, currency)).await
+    }
+
+    /// Newest first.
+    pub async fn partner_payouts(
+        &self,
+        operation: &'static str,
+        partner: &PartnerId,
+        after: Option<&str>,
+        limit: i32,
+    ) -> Result<Listing<Payout>, StoreError> {
+        let range = Range {
+            after,
+            order: Order::Backward,
+            limit: Some(limit),
+            ..Range::prefix(partner_partition(partner), PAYOUTS)
+        };
+        self.query(operation, range).await
+    }
+
+    /// Newest first.
+    pub async fn program_payouts(
+        &self,
+        operation: &'static str,
+        program: &ProgramId,
+        after: Option<&str>,
+        limit: i32,
+    ) -> Result<Listing<Payout>, StoreError> {
+        let range = Range { after, order: Order::Backward, limit: Some(limit), ..Range::all(payouts_list(program)) };
+        let keys = self.list(operation, range).await?;
+        Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
+    }
+}

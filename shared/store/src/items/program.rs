@@ -1,0 +1,136 @@
+//! Programs, their rule sets, and their partners.
+
+use domain::conversion::Code;
+use domain::ids::{PartnerId, ProgramId};
+use domain::program::{Partner, Program};
+use domain::rules::{RuleSet, RuleSetState};
+
+use crate::items::source::CodeClaim;
+use crate::keys::{Key, PROGRAMS_LIST, Place, RULE_SETS, partners_list, program_partition, sortable};
+use crate::table::{Item, Listing, Range, Store, StoreError};
+use crate::transaction::Transaction;
+
+impl Item for Program {
+    fn key(&self) -> Key {
+        Key::program(&self.id)
+    }
+
+    fn list_place(&self) -> Option<Place> {
+        Some(Place::new(PROGRAMS_LIST, format!("{}#{}", sortable(self.created_at), self.id)))
+    }
+}
+
+impl Item for RuleSet {
+    fn key(&self) -> Key {
+        Key::rule_set(&self.program, self.version)
+    }
+
+    /// A version's content never changes; its state only goes forward.
+    fn revision(&self) -> u32 {
+        match self.state {
+            RuleSetState::Draft => 1,
+            RuleSetState::SignedOff { .. } => 2,
+            RuleSetState::Published { .. } => 3,
+        }
+    }
+}
+
+impl Item for Partner {
+    fn key(&self) -> Key {
+        Key::partner(&self.id)
+    }
+
+    fn list_place(&self) -> Option<Place> {
+        Some(Place::new(partners_list(&self.program), format!("{}#{}", sortable(self.created_at), self.id)))
+    }
+}
+
+impl Transaction {
+    pub fn create_program(&mut self, program: &Program) -> Result<(), StoreError> {
+        self.create(program)
+    }
+
+    /// Fails if the version exists.
+    pub fn create_rule_set(&mut self, set: &RuleSet) -> Result<(), StoreError> {
+        self.create(set)
+    }
+
+    pub fn replace_rule_set(&mut self, set: &RuleSet, read: &RuleSet) -> Result<(), StoreError> {
+        self.replace(set, read.revision())
+    }
+
+    /// Fails if another partner of the program has the code.
+    pub fn create_partner(&mut self, partner: &Partner) -> Result<(), StoreError> {
+        self.create(partner)?;
+        self.create(&CodeClaim {
+            program: partner.program.clone(),
+            code: partner.code.clone(),
+            partner: partner.id.clone(),
+        })
+    }
+}
+
+impl Store {
+    pub async fn program(&self, operation: &'static str, id: &ProgramId) -> Result<Option<Program>, StoreError> {
+        self.get(operation, &Key::program(id)).await
+    }
+
+    pub async fn programs(
+        &self,
+        operation: &'static str,
+        after: Option<&str>,
+        limit: i32,
+    ) -> Result<Listing<Program>, StoreError> {
+        let range = Range { after, limit: Some(limit), ..Range::all(PROGRAMS_LIST.to_owned()) };
+        let keys = self.list(operation, range).await?;
+        Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
+    }
+
+    /// All versions, oldest first.
+    pub async fn rule_sets(&self, operation: &'static str, program: &ProgramId) -> Result<Vec<RuleSet>, StoreError> {
+        self.query_all(operation, Range::prefix(program_partition(program), RULE_SETS)).await
+    }
+
+    pub async fn rule_set(
+        &self,
+        operation: &'static str,
+        program: &ProgramId,
+        version: u32,
+    ) -> Result<Option<RuleSet>, StoreError> {
+        self.get(operation, &Key::rule_set(program, version)).await
+    }
+
+    pub async fn partner(&self, operation: &'static str, id: &PartnerId) -> Result<Option<Partner>, StoreError> {
+        self.get(operation, &Key::partner(id)).await
+    }
+
+    pub async fn partners_by_id(&self, operation: &'static str, ids: &[PartnerId]) -> Result<Vec<Partner>, StoreError> {
+        let keys: Vec<_> = ids.iter().map(Key::partner).collect();
+        self.get_many(operation, &keys).await
+    }
+
+    pub async fn partner_with_code(
+        &self,
+        operation: &'static str,
+        program: &ProgramId,
+        code: &Code,
+    ) -> Result<Option<Partner>, StoreError> {
+        match self.get::<CodeClaim>(operation, &Key::code(program, code)).await? {
+            Some(claim) => self.partner(operation, &claim.partner).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Oldest first.
+    pub async fn partners(
+        &self,
+        operation: &'static str,
+        program: &ProgramId,
+        after: Option<&str>,
+        limit: i32,
+    ) -> Result<Listing<Partner>, StoreError> {
+        let range = Range { after, limit: Some(limit), ..Range::all(partners_list(program)) };
+        let keys = self.list(operation, range).await?;
+        Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
+    }
+}

@@ -1,0 +1,158 @@
+//! Payout runs: planned page by page, one frozen decision per partner.
+
+use domain::ids::{PartnerId, PayoutId, ProgramId, RunId};
+use domain::money::Money;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::keys::{DECISIONS, Key, Place, run_partition, runs_list, sortable};
+use crate::table::{Item, Listing, Order, Range, Store, StoreError};
+use crate::transaction::Transaction;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    pub id: RunId,
+    pub program: ProgramId,
+    /// The schedule's frequency, `manual` or `on_demand`.
+    pub kind: String,
+    /// The run date or the idempotency key: with the kind, what makes the run the same run.
+    pub period: String,
+    pub planned_at: Timestamp,
+    pub cut_off: Timestamp,
+    /// Whether lines due at the cut-off itself are within: yes for runs "as of now", no for scheduled ones.
+    pub cut_off_inclusive: bool,
+    pub created_by: String,
+    #[serde(flatten)]
+    pub progress: RunProgress,
+    /// Partners to whom a message was sent so far.
+    pub asked: u32,
+    /// Only these partners, where any are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<PartnerId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<PartnerId>,
+    pub changes: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum RunProgress {
+    /// Partners are being asked; the list goes on after this position.
+    Planning { after: Option<String> },
+    /// Every partner has been asked.
+    Planned,
+}
+
+impl Item for Run {
+    fn key(&self) -> Key {
+        Key::run(&self.id)
+    }
+
+    fn revision(&self) -> u32 {
+        self.changes
+    }
+
+    fn list_place(&self) -> Option<Place> {
+        Some(Place::new(runs_list(&self.program), format!("{}#{}", sortable(self.planned_at), self.id)))
+    }
+}
+
+/// What a run decided about one partner. Written once: lines that become payable later wait for the next run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision {
+    pub run: RunId,
+    pub partner: PartnerId,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The identity of the payout, fixed before its first line is claimed.
+    Payout { payout: PayoutId },
+    /// Nothing is paid this time; everything stays as it is.
+    Carried { because: CarriedBecause, minor: i64, currency: String },
+}
+
+impl Outcome {
+    pub fn carried(because: CarriedBecause, money: Money) -> Self {
+        Self::Carried { because, minor: money.amount.units(), currency: money.currency.to_string() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CarriedBecause {
+    NothingPayable,
+    NegativeBalance,
+    BelowThreshold,
+    PartnerSuspended,
+    NoPayoutMethod,
+    Excluded,
+    DraftInProgress,
+}
+
+impl Item for Decision {
+    fn key(&self) -> Key {
+        Key::decision(&self.run, &self.partner)
+    }
+}
+
+impl Transaction {
+    /// Fails if the run exists: the same schedule fired twice.
+    pub fn create_run(&mut self, run: &Run) -> Result<(), StoreError> {
+        self.create(run)
+    }
+
+    pub fn replace_run(&mut self, run: &Run, read: &Run) -> Result<(), StoreError> {
+        self.replace(run, read.changes)
+    }
+
+    /// Fails if the run decided about the partner already.
+    pub fn decide(&mut self, decision: &Decision) -> Result<(), StoreError> {
+        self.create(decision)
+    }
+}
+
+impl Store {
+    pub async fn run(&self, operation: &'static str, id: &RunId) -> Result<Option<Run>, StoreError> {
+        self.get(operation, &Key::run(id)).await
+    }
+
+    /// Newest first.
+    pub async fn runs(
+        &self,
+        operation: &'static str,
+        program: &ProgramId,
+        after: Option<&str>,
+        limit: i32,
+    ) -> Result<Listing<Run>, StoreError> {
+        let range = Range { after, order: Order::Backward, limit: Some(limit), ..Range::all(runs_list(program)) };
+        let keys = self.list(operation, range).await?;
+        Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
+    }
+
+    pub async fn decision(
+        &self,
+        operation: &'static str,
+        run: &RunId,
+        partner: &PartnerId,
+    ) -> Result<Option<Decision>, StoreError> {
+        self.get(operation, &Key::decision(run, partner)).await
+    }
+
+    pub async fn decisions(
+        &self,
+        operation: &'static str,
+        run: &RunId,
+        after: Option<&str>,
+        limit: Option<i32>,
+    ) -> Result<Listing<Decision>, StoreError> {
+        let range = Range { after, limit, ..Range::prefix(run_partition(run), DECISIONS) };
+        self.query(operation, range).await
+    }
+}

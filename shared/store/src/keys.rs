@@ -1,0 +1,219 @@
+//! Where everything stands in the table. One place, so that the layout can be read at a glance.
+//!
+//! | noun | pk | sk |
+//! |---|---|---|
+//! | program | `PRG#<program>` | `PRG` |
+//! | rule set version | `PRG#<program>` | `RUL#<version>` |
+//! | claim of a referral code | `PRG#<program>` | `COD#<code>` |
+//! | source | `SRC#<source>` | `SRC` |
+//! | partner | `PAR#<partner>` | `PAR` |
+//! | balance shard | `PAR#<partner>` | `BAL#<currency>#<shard>` |
+//! | tally of a tiered rule | `PAR#<partner>` | `TLY#<rule>` |
+//! | draft lock | `PAR#<partner>` | `DRF#<currency>` |
+//! | payout | `PAR#<partner>` | `PAY#<time and hash>` |
+//! | page of a payout | `PAY#<payout>` | `PAG#<number>` |
+//! | line | `LIN#<partner>#<shard>` | `<time and hash>` |
+//! | journal entry | `JRN#<stream>` | `<position>` |
+//! | run | `RUN#<run>` | `RUN` |
+//! | a run's decision about a partner | `RUN#<run>` | `PAR#<partner>` |
+//! | exception, and the body it came with | `EXC#<exception>` | `EXC`, `BODY` |
+//! | remembered answer | `IDM#<hash>` | `IDM` |
+//!
+//! A line's and a payout's id *is* its address, so neither needs an index to be found or to be listed by partner.
+//! Nothing but journal entries has a partition key starting with `JRN#`: IAM denies updating and deleting those.
+//!
+//! Two sparse indexes, both keys only, since what is found is always read again from the table:
+//! `list` (programs; partners, payouts and runs of a program; exceptions by status) and
+//! `work` (approved lines by due date, payable lines by partner; a line leaves it when nothing is to be done with it).
+
+use domain::conversion::Code;
+use domain::ids::{ExceptionId, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId};
+use domain::line::{Line, LineState};
+use domain::money::Currency;
+use sha2::{Digest, Sha256};
+
+/// Over how many partitions the due index is spread.
+pub const DUE_BUCKETS: u8 = 8;
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub pk: String,
+    pub sk: String,
+}
+
+impl Key {
+    fn new(pk: String, sk: impl Into<String>) -> Self {
+        Self { pk, sk: sk.into() }
+    }
+
+    pub fn program(id: &ProgramId) -> Self {
+        Self::new(program_partition(id), "PRG")
+    }
+
+    pub fn rule_set(program: &ProgramId, version: u32) -> Self {
+        Self::new(program_partition(program), format!("{RULE_SETS}{version:06}"))
+    }
+
+    pub fn code(program: &ProgramId, code: &Code) -> Self {
+        Self::new(program_partition(program), format!("COD#{}", code.as_str()))
+    }
+
+    pub fn source(id: &SourceId) -> Self {
+        Self::new(format!("SRC#{id}"), "SRC")
+    }
+
+    pub fn partner(id: &PartnerId) -> Self {
+        Self::new(partner_partition(id), "PAR")
+    }
+
+    pub fn balance(partner: &PartnerId, currency: Currency, shard: &str) -> Self {
+        Self::new(partner_partition(partner), format!("{BALANCES}{currency}#{shard}"))
+    }
+
+    pub fn tally(partner: &PartnerId, rule: &str) -> Self {
+        Self::new(partner_partition(partner), format!("TLY#{rule}"))
+    }
+
+    pub fn draft_lock(partner: &PartnerId, currency: Currency) -> Self {
+        Self::new(partner_partition(partner), format!("DRF#{currency}"))
+    }
+
+    pub fn payout(id: &PayoutId) -> Self {
+        Self::new(partner_partition(&id.partner()), format!("{PAYOUTS}{}", id.position()))
+    }
+
+    pub fn page(payout: &PayoutId, number: u32) -> Self {
+        Self::new(page_partition(payout), format!("{PAGES}{number:05}"))
+    }
+
+    pub fn line(id: &LineId) -> Self {
+        Self::new(line_partition(&id.partner(), id.shard()), id.position())
+    }
+
+    pub fn entry(stream: &str, position: u32) -> Self {
+        Self::new(journal_partition(stream), format!("{position:06}"))
+    }
+
+    pub fn run(id: &RunId) -> Self {
+        Self::new(run_partition(id), "RUN")
+    }
+
+    pub fn decision(run: &RunId, partner: &PartnerId) -> Self {
+        Self::new(run_partition(run), format!("{DECISIONS}{partner}"))
+    }
+
+    pub fn exception(id: &ExceptionId) -> Self {
+        Self::new(format!("EXC#{id}"), "EXC")
+    }
+
+    pub fn exception_body(id: &ExceptionId) -> Self {
+        Self::new(format!("EXC#{id}"), "BODY")
+    }
+
+    /// Hashed: the key is a client's text of any length.
+    pub fn idempotency(caller: &str, key: &str) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update((caller.len() as u64).to_be_bytes());
+        hasher.update(caller);
+        hasher.update(key);
+        Self::new(
+            format!(
+                "IDM#{}",
+                base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, hasher.finalize())
+            ),
+            "IDM",
+        )
+    }
+}
+
+pub const RULE_SETS: &str = "RUL#";
+pub const BALANCES: &str = "BAL#";
+pub const PAYOUTS: &str = "PAY#";
+pub const PAGES: &str = "PAG#";
+pub const DECISIONS: &str = "PAR#";
+
+pub fn program_partition(id: &ProgramId) -> String {
+    format!("PRG#{id}")
+}
+
+pub fn partner_partition(id: &PartnerId) -> String {
+    format!("PAR#{id}")
+}
+
+pub fn line_partition(partner: &PartnerId, shard: &str) -> String {
+    format!("LIN#{partner}#{shard}")
+}
+
+pub fn page_partition(payout: &PayoutId) -> String {
+    format!("PAY#{payout}")
+}
+
+pub fn journal_partition(stream: &str) -> String {
+    format!("JRN#{stream}")
+}
+
+pub fn run_partition(run: &RunId) -> String {
+    format!("RUN#{run}")
+}
+
+/// Where an item stands in an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub pk: String,
+    pub sk: String,
+}
+
+impl Place {
+    pub fn new(pk: impl Into<String>, sk: impl Into<String>) -> Self {
+        Self { pk: pk.into(), sk: sk.into() }
+    }
+}
+
+/// What a line waits for, if anything is to be done with it.
+pub fn work_place(line: &Line) -> Option<Place> {
+    let order = format!("{}#{}", sortable(line.due_at), line.id);
+    match line.state {
+        LineState::Approved => Some(Place::new(due_partition(due_bucket(&line.id)), order)),
+        LineState::Payable => Some(Place::new(payable_partition(&line.partner), order)),
+        _ => None,
+    }
+}
+
+fn due_bucket(line: &LineId) -> u8 {
+    Sha256::digest(line.as_str().as_bytes())[0] % DUE_BUCKETS
+}
+
+pub fn due_partition(bucket: u8) -> String {
+    format!("DUE#{bucket}")
+}
+
+pub fn payable_partition(partner: &PartnerId) -> String {
+    format!("PAYABLE#{partner}")
+}
+
+/// A moment whose text sorts as it does: always with nine decimals.
+pub fn sortable(moment: jiff::Timestamp) -> String {
+    format!("{moment:.9}")
+}
+
+pub const PROGRAMS_LIST: &str = "PRG";
+
+pub fn partners_list(program: &ProgramId) -> String {
+    format!("PAR#{program}")
+}
+
+pub fn payouts_list(program: &ProgramId) -> String {
+    format!("PAY#{program}")
+}
+
+pub fn runs_list(program: &ProgramId) -> String {
+    format!("RUN#{program}")
+}
+
+pub fn sources_list(program: &ProgramId) -> String {
+    format!("SRC#{program}")
+}
+
+pub fn exceptions_list(status: &str) -> String {
+    format!("EXC#{status}")
+}

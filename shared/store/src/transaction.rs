@@ -1,0 +1,234 @@
+//! Writing the table: everything that belongs together in one conditional transaction, retried where nothing was applied.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{Delete, Put, ReturnConsumedCapacity, TransactWriteItem, Update};
+use domain::balance::{Balance, Bucket};
+use domain::ids::PartnerId;
+use domain::journal::{Change, Sealed, balance_changes};
+use domain::money::Currency;
+
+use crate::keys::Key;
+use crate::table::{Item, Store, StoreError, attributes, key_attributes, number, text};
+
+/// How often a transaction that lost against another is tried again.
+const CONFLICT_TRIES: usize = 8;
+/// Actions in one transaction, by DynamoDB's own limit.
+const MAX_ACTIONS: usize = 100;
+
+/// Actions that apply together or not at all.
+#[derive(Debug)]
+pub struct Transaction {
+    operation: &'static str,
+    actions: Vec<TransactWriteItem>,
+}
+
+impl Transaction {
+    /// `operation` names it in the capacity report.
+    pub const fn new(operation: &'static str) -> Self {
+        Self { operation, actions: Vec::new() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.actions.len()
+    }
+
+    /// Fails if the item exists.
+    pub(crate) fn create<T: Item>(&mut self, item: &T) -> Result<(), StoreError> {
+        let put = Put::builder().set_item(Some(attributes(item)?)).condition_expression("attribute_not_exists(pk)");
+        self.put(put)
+    }
+
+    /// Fails unless the item stands at the revision it was read at.
+    pub(crate) fn replace<T: Item>(&mut self, item: &T, read_at: u32) -> Result<(), StoreError> {
+        let put = Put::builder()
+            .set_item(Some(attributes(item)?))
+            .condition_expression("rev = :rev")
+            .expression_attribute_values(":rev", number(read_at));
+        self.put(put)
+    }
+
+    /// Writes the item whatever stood there: for what only one writer can reach.
+    pub(crate) fn write<T: Item>(&mut self, item: &T) -> Result<(), StoreError> {
+        self.put(Put::builder().set_item(Some(attributes(item)?)))
+    }
+
+    fn put(&mut self, put: aws_sdk_dynamodb::types::builders::PutBuilder) -> Result<(), StoreError> {
+        // The table's name is filled in when it is committed.
+        self.actions.push(TransactWriteItem::builder().put(put.table_name("-").build()?).build());
+        Ok(())
+    }
+
+    /// Fails unless the item's attribute has the value.
+    pub(crate) fn delete_if(&mut self, key: &Key, attribute: &str, value: &str) -> Result<(), StoreError> {
+        let delete = Delete::builder()
+            .table_name("-")
+            .set_key(Some(key_attributes(key)))
+            .condition_expression("#a = :a")
+            .expression_attribute_names("#a", attribute)
+            .expression_attribute_values(":a", text(value))
+            .build()?;
+        self.actions.push(TransactWriteItem::builder().delete(delete).build());
+        Ok(())
+    }
+
+    /// Writes changed lines, each conditional on its version, the entry that tells it, and the balances that follow.
+    pub fn change(&mut self, changes: &[Change], entry: &Sealed) -> Result<(), StoreError> {
+        for change in changes {
+            match &change.before {
+                None => self.create(&change.after)?,
+                Some(before) => self.replace(&change.after, before.version)?,
+            }
+        }
+        self.entry(entry)?;
+        for ((partner, currency, shard), sum) in balance_changes(changes)? {
+            self.add_to_balance(&partner, currency, &shard, &sum)?;
+        }
+        Ok(())
+    }
+
+    fn add_to_balance(
+        &mut self,
+        partner: &PartnerId,
+        currency: Currency,
+        shard: &str,
+        sum: &Balance,
+    ) -> Result<(), StoreError> {
+        let mut adds = Vec::new();
+        let mut update =
+            Update::builder().table_name("-").set_key(Some(key_attributes(&Key::balance(partner, currency, shard))));
+        let amounts = sum.amounts().map(|(bucket, amount)| (bucket.as_str().to_owned(), amount.units()));
+        let counts = sum.counts().map(|(state, count)| (count_attribute(state), count));
+        for (n, (attribute, value)) in amounts.chain(counts).enumerate() {
+            adds.push(format!("#a{n} :a{n}"));
+            update = update
+                .expression_attribute_names(format!("#a{n}"), attribute)
+                .expression_attribute_values(format!(":a{n}"), number(value));
+        }
+        if adds.is_empty() {
+            return Ok(());
+        }
+        let update = update.update_expression(format!("ADD {}", adds.join(", "))).build()?;
+        self.actions.push(TransactWriteItem::builder().update(update).build());
+        Ok(())
+    }
+}
+
+pub(crate) fn count_attribute(state: domain::line::StateName) -> String {
+    format!("{}_lines", Bucket::of(state).as_str())
+}
+
+impl Store {
+    /// Applies a transaction. [`StoreError::Stale`] if a condition failed: then nothing was applied.
+    pub async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
+        let Transaction { operation, actions } = transaction;
+        if actions.is_empty() {
+            return Ok(());
+        }
+        if actions.len() > MAX_ACTIONS {
+            return Err(StoreError::Unavailable(format!("{operation} would take {} actions at once", actions.len())));
+        }
+        let actions: Vec<_> = actions.into_iter().map(|action| in_table(action, &self.table)).collect();
+        if let [action] = actions.as_slice()
+            && let Some(put) = &action.put
+        {
+            return self.put_alone(operation, put.clone()).await;
+        }
+        for attempt in 0..CONFLICT_TRIES {
+            pause(attempt).await;
+            let answer = self
+                .client
+                .transact_write_items()
+                .set_transact_items(Some(actions.clone()))
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .send()
+                .await;
+            match answer {
+                Ok(done) => {
+                    self.meter.record_write(operation, done.consumed_capacity());
+                    return Ok(());
+                }
+                Err(error) => match refusal(&error) {
+                    // Nothing was applied, so it may be sent again as a new transaction.
+                    Refusal::Conflict => tracing::debug!(operation, attempt, "transaction conflict"),
+                    Refusal::Condition => return Err(StoreError::Stale),
+                    Refusal::Other => return Err(StoreError::sdk(error)),
+                },
+            }
+        }
+        Err(StoreError::Contention)
+    }
+
+    /// One put needs no transaction, and costs half.
+    async fn put_alone(&self, operation: &'static str, put: Put) -> Result<(), StoreError> {
+        let answer = self
+            .client
+            .put_item()
+            .table_name(put.table_name)
+            .set_item(Some(put.item))
+            .set_condition_expression(put.condition_expression)
+            .set_expression_attribute_values(put.expression_attribute_values)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .send()
+            .await;
+        match answer {
+            Ok(done) => {
+                self.meter.record_write(operation, done.consumed_capacity.as_slice());
+                Ok(())
+            }
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Err(StoreError::Stale),
+            Err(error) => Err(StoreError::sdk(error)),
+        }
+    }
+}
+
+fn in_table(mut action: TransactWriteItem, table: &str) -> TransactWriteItem {
+    if let Some(put) = &mut action.put {
+        table.clone_into(&mut put.table_name);
+    }
+    if let Some(update) = &mut action.update {
+        table.clone_into(&mut update.table_name);
+    }
+    if let Some(delete) = &mut action.delete {
+        table.clone_into(&mut delete.table_name);
+    }
+    action
+}
+
+enum Refusal {
+    Conflict,
+    Condition,
+    Other,
+}
+
+/// A failed condition outweighs a conflict beside it: what was read is out of date either way.
+fn refusal<R>(error: &SdkError<TransactWriteItemsError, R>) -> Refusal {
+    let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else {
+        return if error.code() == Some("TransactionInProgressException") { Refusal::Conflict } else { Refusal::Other };
+    };
+    let codes: Vec<_> = canceled.cancellation_reasons().iter().filter_map(|reason| reason.code()).collect();
+    if codes.contains(&"ConditionalCheckFailed") {
+        Refusal::Condition
+    } else if codes
+        .iter()
+        .any(|code| matches!(*code, "TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded"))
+    {
+        Refusal::Conflict
+    } else {
+        Refusal::Other
+    }
+}
+
+/// Full jitter: up to 20 ms, doubling, at most 1.3 s. The first attempt does not wait.
+pub(crate) async fn pause(attempt: usize) {
+    if attempt > 0 {
+        let ceiling = 20_u64 << attempt.min(6);
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..ceiling))).await;
+    }
+}

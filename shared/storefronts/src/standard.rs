@@ -1,0 +1,327 @@
+//! Our own event: what the JSON API takes, and what a webhook signed by Standard Webhooks carries.
+//!
+//! Money is a decimal string in major units. A field left out, or `null`, takes its default: no tax, shipping or discount
+//! of a sale; tax, shipping and items of a refund not known. Fields that are not ours are ignored.
+
+use std::collections::BTreeMap;
+
+use domain::conversion::{Action, ConversionEvent, Customer, EventBody, Item, MAX_TEXT, PartnerRef, Refund, Sale};
+use domain::money::{Currency, Minor};
+use jiff::Timestamp;
+use rust_decimal::Decimal;
+use serde::Deserialize;
+
+use crate::payload::{Exact, cut, parse as parse_json};
+use crate::{Problem, Unreadable};
+
+/// Entries of one event's metadata.
+const MAX_METADATA: usize = 50;
+
+/// An event as its sender states it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandardEvent {
+    /// As sent; the API requires it, a webhook's source already knows its program.
+    pub program_id: Option<String>,
+    pub event: ConversionEvent,
+}
+
+/// Reads one event. All faults of a well-formed one are told together.
+pub fn parse(body: &[u8]) -> Result<StandardEvent, Unreadable> {
+    let form: Form = parse_json(body)?;
+    let mut faults = Faults::default();
+    let event = form.event(&mut faults);
+    match event {
+        Some(event) if faults.0.is_empty() => Ok(StandardEvent { program_id: form.program_id, event }),
+        _ => Err(Unreadable::Invalid(faults.0)),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Form {
+    id: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    program_id: Option<String>,
+    occurred_at: Option<String>,
+    partner: Option<FormPartner>,
+    coupon: Option<String>,
+    click_id: Option<String>,
+    visitor_id: Option<String>,
+    customer: Option<FormCustomer>,
+    amount: Option<FormAmount>,
+    items: Option<Vec<FormItem>>,
+    channel: Option<String>,
+    campaign: Option<String>,
+    country: Option<String>,
+    metadata: Option<BTreeMap<String, String>>,
+    conversion: Option<String>,
+    reason: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FormPartner {
+    id: Option<String>,
+    code: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FormCustomer {
+    id: Option<String>,
+    email_hash: Option<String>,
+    new: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FormAmount {
+    total: Option<String>,
+    tax: Option<String>,
+    shipping: Option<String>,
+    discount: Option<String>,
+    currency: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FormItem {
+    sku: Option<String>,
+    product: Option<String>,
+    category: Option<String>,
+    quantity: Option<Exact>,
+    amount: Option<String>,
+    gift_card: Option<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Faults(Vec<Problem>);
+
+impl Faults {
+    fn add(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
+        self.0.push(Problem { pointer: pointer.into(), detail: detail.into() });
+    }
+
+    /// Text that is given, not blank and not too long.
+    fn name(&mut self, text: Option<&String>, pointer: &str) -> Option<String> {
+        let text = text?.trim();
+        if text.is_empty() || text.chars().count() > MAX_TEXT {
+            self.add(pointer, format!("must have 1 to {MAX_TEXT} characters"));
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    fn required<T>(&mut self, value: Option<T>, pointer: &str) -> Option<T> {
+        if value.is_none() {
+            self.add(pointer, "is required");
+        }
+        value
+    }
+
+    fn money(&mut self, text: Option<&String>, currency: Currency, pointer: &str) -> Option<Minor> {
+        match Minor::parse(text?, currency) {
+            Ok(amount) if amount.is_negative() => {
+                self.add(pointer, "must not be negative");
+                None
+            }
+            Ok(amount) => Some(amount),
+            Err(error) => {
+                self.add(pointer, cut(&error.to_string()));
+                None
+            }
+        }
+    }
+}
+
+impl Form {
+    fn event(&self, faults: &mut Faults) -> Option<ConversionEvent> {
+        let id = faults.required(self.id.as_ref(), "/id").and_then(|id| faults.name(Some(id), "/id"));
+        let occurred_at = self.occurred_at(faults);
+        let body = self.body(faults);
+        Some(ConversionEvent { id: id?, occurred_at: occurred_at?, body: body? })
+    }
+
+    fn occurred_at(&self, faults: &mut Faults) -> Option<Timestamp> {
+        let text = faults.required(self.occurred_at.as_ref(), "/occurredAt")?;
+        let time = text.parse().ok();
+        if time.is_none() {
+            faults.add("/occurredAt", "is not an RFC 3339 time");
+        }
+        time
+    }
+
+    fn body(&self, faults: &mut Faults) -> Option<EventBody> {
+        let kind = faults.required(self.kind.as_deref(), "/type")?;
+        let action = match kind {
+            "sale" => Action::Sale,
+            "lead" => Action::Lead,
+            "sign_up" => Action::SignUp,
+            "renewal" => Action::Renewal,
+            "custom" => Action::Custom,
+            "refund" => return self.refund(faults).map(EventBody::Refund),
+            "edit" => {
+                faults.add("/type", "edits are not supported yet: send a refund, or another sale");
+                return None;
+            }
+            _ => {
+                faults.add("/type", "must be sale, refund, lead, sign_up, renewal or custom");
+                return None;
+            }
+        };
+        self.sale(action, faults).map(EventBody::Sale)
+    }
+
+    fn sale(&self, action: Action, faults: &mut Faults) -> Option<Sale> {
+        let partner = self.partner(faults);
+        let coupon = faults.name(given(self.coupon.as_ref()), "/coupon");
+        let click_id = faults.name(given(self.click_id.as_ref()), "/clickId");
+        let visitor_id = faults.name(given(self.visitor_id.as_ref()), "/visitorId");
+        let customer = self.customer(faults);
+        let channel = faults.name(given(self.channel.as_ref()), "/channel");
+        let campaign = faults.name(given(self.campaign.as_ref()), "/campaign");
+        let country = self.country(faults);
+        let metadata = self.metadata(faults);
+        let (amount, currency) = self.amount(faults)?;
+        // What was only asked for or signed up to may be worth nothing yet.
+        let total = match (&amount.total, action) {
+            (None, Action::Lead | Action::SignUp | Action::Custom) => Some(Minor::ZERO),
+            (total, _) => self.total(total.as_ref(), currency, faults),
+        };
+        let tax = faults.money(amount.tax.as_ref(), currency, "/amount/tax").unwrap_or_default();
+        let shipping = faults.money(amount.shipping.as_ref(), currency, "/amount/shipping").unwrap_or_default();
+        let discount = faults.money(amount.discount.as_ref(), currency, "/amount/discount").unwrap_or_default();
+        let items = self.items(currency, faults);
+        Some(Sale {
+            action,
+            partner,
+            coupons: coupon.into_iter().collect(),
+            click_id,
+            visitor_id,
+            customer,
+            currency,
+            total: total?,
+            tax,
+            shipping,
+            discount,
+            items,
+            channel,
+            campaign,
+            country,
+            metadata,
+        })
+    }
+
+    fn refund(&self, faults: &mut Faults) -> Option<Refund> {
+        let conversion = faults.required(self.conversion.as_ref(), "/conversion");
+        let conversion = conversion.and_then(|order| faults.name(Some(order), "/conversion"));
+        let (amount, currency) = self.amount(faults)?;
+        let total = self.total(amount.total.as_ref(), currency, faults);
+        let tax = faults.money(amount.tax.as_ref(), currency, "/amount/tax");
+        let shipping = faults.money(amount.shipping.as_ref(), currency, "/amount/shipping");
+        let items = self.items(currency, faults);
+        Some(Refund {
+            conversion: conversion?,
+            currency,
+            total: total?,
+            tax,
+            shipping,
+            // An empty list names no item, which is not the same as giving no goods back.
+            items: Some(items).filter(|items| !items.is_empty()),
+            reason: self.reason.as_deref().filter(|reason| !reason.trim().is_empty()).map(cut),
+        })
+    }
+
+    fn amount(&self, faults: &mut Faults) -> Option<(&FormAmount, Currency)> {
+        let amount = faults.required(self.amount.as_ref(), "/amount")?;
+        let code = faults.required(amount.currency.as_deref(), "/amount/currency")?;
+        match code.parse() {
+            Ok(currency) => Some((amount, currency)),
+            Err(error) => {
+                faults.add("/amount/currency", error.to_string());
+                None
+            }
+        }
+    }
+
+    fn total(&self, text: Option<&String>, currency: Currency, faults: &mut Faults) -> Option<Minor> {
+        let text = faults.required(text, "/amount/total")?;
+        faults.money(Some(text), currency, "/amount/total")
+    }
+
+    fn partner(&self, faults: &mut Faults) -> Option<PartnerRef> {
+        let partner = self.partner.as_ref()?;
+        let id = faults.name(given(partner.id.as_ref()), "/partner/id");
+        let code = faults.name(given(partner.code.as_ref()), "/partner/code");
+        match (id, code) {
+            (Some(_), Some(_)) => {
+                faults.add("/partner", "has an id and a code: give one of them");
+                None
+            }
+            (Some(id), None) => Some(PartnerRef::Id(id)),
+            (None, code) => code.map(PartnerRef::Code),
+        }
+    }
+
+    fn customer(&self, faults: &mut Faults) -> Customer {
+        let Some(customer) = &self.customer else { return Customer::default() };
+        let hash = given(customer.email_hash.as_ref()).map(|hash| hash.trim().to_ascii_lowercase());
+        let is_hash = |hash: &String| hash.len() == 64 && hash.bytes().all(|c| c.is_ascii_hexdigit());
+        if hash.as_ref().is_some_and(|hash| !is_hash(hash)) {
+            faults.add("/customer/emailHash", "is not a SHA-256 in hexadecimal");
+        }
+        Customer { id: faults.name(given(customer.id.as_ref()), "/customer/id"), email_hash: hash, new: customer.new }
+    }
+
+    fn country(&self, faults: &mut Faults) -> Option<String> {
+        let code = given(self.country.as_ref())?.trim();
+        if code.len() == 2 && code.bytes().all(|c| c.is_ascii_alphabetic()) {
+            return Some(code.to_ascii_uppercase());
+        }
+        faults.add("/country", "is not an ISO 3166 code of two letters");
+        None
+    }
+
+    fn metadata(&self, faults: &mut Faults) -> BTreeMap<String, String> {
+        let Some(metadata) = &self.metadata else { return BTreeMap::new() };
+        if metadata.len() > MAX_METADATA {
+            faults.add("/metadata", format!("has more than {MAX_METADATA} entries"));
+        }
+        if metadata.keys().any(|key| key.is_empty() || key.chars().count() > MAX_TEXT) {
+            faults.add("/metadata", format!("a key must have 1 to {MAX_TEXT} characters"));
+        }
+        metadata.iter().map(|(key, value)| (key.clone(), cut(value))).collect()
+    }
+
+    fn items(&self, currency: Currency, faults: &mut Faults) -> Vec<Item> {
+        let items = self.items.iter().flatten().enumerate();
+        items.filter_map(|(k, item)| item.read(&format!("/items/{k}"), currency, faults)).collect()
+    }
+}
+
+impl FormItem {
+    fn read(&self, at: &str, currency: Currency, faults: &mut Faults) -> Option<Item> {
+        let sku = faults.name(given(self.sku.as_ref()), &format!("{at}/sku"));
+        let product = faults.name(given(self.product.as_ref()), &format!("{at}/product"));
+        let category = faults.name(given(self.category.as_ref()), &format!("{at}/category"));
+        let quantity = self.quantity(&format!("{at}/quantity"), faults);
+        let amount = faults.required(self.amount.as_ref(), &format!("{at}/amount"))?;
+        let amount = faults.money(Some(amount), currency, &format!("{at}/amount"))?;
+        Some(Item { sku, product, category, quantity: quantity?, amount, gift_card: self.gift_card == Some(true) })
+    }
+
+    fn quantity(&self, pointer: &str, faults: &mut Faults) -> Option<Decimal> {
+        let Some(quantity) = &self.quantity else { return Some(Decimal::ONE) };
+        match quantity.decimal(String::new) {
+            Ok(quantity) if !quantity.is_sign_negative() => Some(quantity),
+            _ => {
+                faults.add(pointer, "is not a decimal number of at least 0");
+                None
+            }
+        }
+    }
+}
+
+/// Blank text is as good as none where none is fine.
+fn given(text: Option<&String>) -> Option<&String> {
+    text.filter(|text| !text.trim().is_empty())
+}
