@@ -158,6 +158,9 @@ pub struct PayoutChange {
     pub paid: Minor,
     pub currency: Currency,
     pub version: u32,
+    /// The entry before this one in the payout's history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<EntryRef>,
 }
 
 /// An amount moved from one bucket of a partner to another.
@@ -228,7 +231,8 @@ impl Entry {
         }
     }
 
-    /// Notes a payout's change, and advances it to this entry's position where the entry is in its stream.
+    /// Notes a payout's change.
+    #[must_use]
     pub fn with_payout(mut self, before: Option<&Payout>, after: &Payout) -> Self {
         self.payouts.push(PayoutChange {
             id: after.id.clone(),
@@ -238,6 +242,7 @@ impl Entry {
             paid: after.paid,
             currency: after.currency,
             version: after.content_version,
+            after: before.map(|payout| payout.entry.clone()),
         });
         self
     }

@@ -24,7 +24,8 @@
 //!
 //! Two sparse indexes, both keys only, since what is found is always read again from the table:
 //! `list` (programs; partners, payouts and runs of a program; exceptions by status) and
-//! `work` (approved lines by due date, payable lines by partner; a line leaves it when nothing is to be done with it).
+//! `work` (approved lines by due date, payable lines by partner, runs and payouts that are under way; each leaves it when
+//! nothing is to be done with it).
 
 use domain::conversion::Code;
 use domain::ids::{ExceptionId, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId};
@@ -195,6 +196,9 @@ pub fn payable_partition(partner: &PartnerId) -> String {
 pub fn sortable(moment: jiff::Timestamp) -> String {
     format!("{moment:.9}")
 }
+
+pub const UNFINISHED_RUNS: &str = "RUNS";
+pub const UNFINISHED_PAYOUTS: &str = "PAYOUTS";
 
 pub const PROGRAMS_LIST: &str = "PRG";
 

@@ -13,12 +13,13 @@ mod table;
 mod transaction;
 
 pub use cursor::{BadCursor, CursorKey};
+pub use items::everything::Everything;
 pub use items::exception::{Exception, ExceptionBody, ExceptionCode, ExceptionStatus};
 pub use items::idempotency::{Answer, Remembered};
 pub use items::journal::Chain;
 pub use items::lines::LinePosition;
 pub use items::payouts::DraftLock;
-pub use items::run::{CarriedBecause, Decision, Outcome, Run, RunProgress};
+pub use items::run::{CarriedBecause, Decision, Outcome, PayoutRequest, Run, RunProgress};
 pub use items::source::{CodeClaim, Source};
 pub use items::tally::Tally;
 pub use keys::Key;

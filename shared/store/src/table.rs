@@ -353,7 +353,7 @@ fn sort_condition<'a>(range: &'a Range<'_>, forward: bool) -> (&'static str, Vec
     }
 }
 
-fn text_of(item: &Attributes, name: &str) -> Result<String, StoreError> {
+pub(crate) fn text_of(item: &Attributes, name: &str) -> Result<String, StoreError> {
     match item.get(name) {
         Some(AttributeValue::S(value)) => Ok(value.clone()),
         _ => Err(StoreError::Corrupt(format!("an item has no {name}"))),

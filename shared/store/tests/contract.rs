@@ -190,7 +190,11 @@ async fn a_code_belongs_to_one_partner_of_a_program() {
 async fn a_line_changes_only_from_the_version_that_was_read() {
     let store = store().await;
     let partner = partner(1, 1);
-    let [pending] = write(&store, "cnv_1", vec![Change::new(line(&partner, 1, LineState::Pending))]).await.unwrap().try_into().unwrap();
+    let [pending] = write(&store, "cnv_1", vec![Change::new(line(&partner, 1, LineState::Pending))])
+        .await
+        .unwrap()
+        .try_into()
+        .unwrap();
     let now = at("2026-02-02T00:00:00Z");
     let approved = pending.clone().approve(now).unwrap();
     let rejected = pending.clone().reject("no", None).unwrap();
@@ -219,7 +223,9 @@ async fn a_partner_lines_list_is_newest_first_across_shards_and_pages() {
     let partner = partner(1, 5);
     let mut written = Vec::new();
     for n in 0..37 {
-        written.extend(write(&store, &format!("cnv_{n}"), vec![Change::new(line(&partner, n, LineState::Pending))]).await.unwrap());
+        written.extend(
+            write(&store, &format!("cnv_{n}"), vec![Change::new(line(&partner, n, LineState::Pending))]).await.unwrap(),
+        );
     }
     assert!(written.iter().map(|line| line.id.shard()).collect::<std::collections::BTreeSet<_>>().len() > 1);
     let (mut seen, mut after) = (Vec::new(), None);
@@ -242,7 +248,11 @@ async fn lines_stand_in_the_work_index_only_while_something_is_to_be_done() {
     let store = store().await;
     let partner = partner(1, 1);
     let now = at("2026-02-02T00:00:00Z");
-    let [approved] = write(&store, "cnv_1", vec![Change::new(line(&partner, 1, LineState::Approved))]).await.unwrap().try_into().unwrap();
+    let [approved] = write(&store, "cnv_1", vec![Change::new(line(&partner, 1, LineState::Approved))])
+        .await
+        .unwrap()
+        .try_into()
+        .unwrap();
     let due = |moment: Timestamp| {
         let store = store.clone();
         async move {

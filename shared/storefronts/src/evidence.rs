@@ -1,7 +1,7 @@
 //! Who referred the customer, from the places merchants and referral tools leave it in.
 //!
-//! Evidence is chosen by the visitor's browser, so what cannot be a code or an id is passed over, never refused: a strange
-//! link must not keep an order from being counted.
+//! Evidence is chosen by the visitor's browser, so what cannot be a code or an id is passed over, never refused: a
+//! strange link must not keep an order from being counted.
 
 use data_encoding::HEXLOWER;
 use domain::conversion::{Code, MAX_TEXT, PartnerRef};
@@ -17,7 +17,8 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// A named value: a cart attribute, a meta field, a metadata entry. Names differ by case, leading `_` and separators.
+    /// A named value: a cart attribute, a meta field, a metadata entry. Names differ by case, leading `_` and
+    /// separators.
     pub fn named(&mut self, name: &str, value: &str) {
         let name: String = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
         match name.as_str() {
@@ -41,9 +42,8 @@ impl Evidence {
         }
     }
 
-    /// A reference of unstated kind. Referral tools put the id of a click where merchants put a partner's code: Dub's is
-    /// `dub_id_` and the id (dub.co/docs, "conversions with Stripe Payment Links"), Rewardful's is a UUID
-    /// (developers.rewardful.com, "Stripe Checkout").
+    /// A reference of unstated kind. Referral tools put the id of a click where merchants put a partner's code: Dub
+    /// writes `dub_id_` and the id, Rewardful a UUID, as their guides for Stripe Checkout say.
     pub fn reference(&mut self, value: &str) {
         let value = value.trim();
         if let Some(click) = value.strip_prefix("dub_id_") {
@@ -80,7 +80,8 @@ fn is_uuid(text: &str) -> bool {
         && text.bytes().enumerate().all(|(k, c)| if dashes.contains(&k) { c == b'-' } else { c.is_ascii_hexdigit() })
 }
 
-/// SHA-256 of the trimmed, lower-cased address, in hexadecimal: enough to know the customer again, not to write to them.
+/// SHA-256 of the trimmed, lower-cased address, in hexadecimal: enough to know the customer again, not to write to
+/// them.
 pub fn email_hash<'a>(addresses: impl IntoIterator<Item = Option<&'a str>>) -> Option<String> {
     let address = addresses.into_iter().flatten().map(str::trim).find(|address| address.contains('@'))?;
     Some(HEXLOWER.encode(&Sha256::digest(address.to_lowercase().as_bytes())))
@@ -96,8 +97,8 @@ pub fn country<'a>(codes: impl IntoIterator<Item = Option<&'a str>>) -> Option<S
 mod tests {
     use super::*;
 
-    fn code(text: &str) -> Option<PartnerRef> {
-        Some(PartnerRef::Code(text.into()))
+    fn code(text: &str) -> PartnerRef {
+        PartnerRef::Code(text.into())
     }
 
     #[test]
@@ -106,16 +107,16 @@ mod tests {
         found.named("_affiliate_code", "not a code!");
         found.named("Referral-Code", " ANNA10 ");
         found.landing("https://shop.example/?ref=BEN20&utm_campaign=autumn%20sale#top");
-        assert_eq!(found.partner, code("ANNA10"));
+        assert_eq!(found.partner, Some(code("ANNA10")));
         assert_eq!(found.campaign.as_deref(), Some("autumn sale"));
     }
 
     #[test]
     fn landing_pages_may_be_paths() {
         for (address, expect) in [
-            ("/p?x=1&via=kenji", code("kenji")),
-            ("/p?aff=a%2Eb", code("a.b")),
-            ("/p#?ref=a", code("a")),
+            ("/p?x=1&via=kenji", Some(code("kenji"))),
+            ("/p?aff=a%2Eb", Some(code("a.b"))),
+            ("/p#?ref=a", Some(code("a"))),
             ("/p?ref=", None),
             ("/p?ref=%ff%fe", None),
             ("/ref=a", None),

@@ -1,7 +1,7 @@
 //! Storefronts' webhooks: is the signature right, and which [`ConversionEvent`]s does the payload report?
 //!
-//! Pure: no I/O, no clock, no environment. Nothing here panics, whatever bytes arrive. Money is read from the text of the
-//! payload into exact decimals, ids as text or whole numbers; neither ever passes through a float.
+//! Pure: no I/O, no clock, no environment. Nothing here panics, whatever bytes arrive. Money is read from the text of
+//! the payload into exact decimals, ids as text or whole numbers; neither ever passes through a float.
 //!
 //! Only money that has really moved accrues: a paid order, never one that was merely placed, authorized or renewed by a
 //! trial. A payload that is fine but moves no money is [`Reading::Ignored`]; one that cannot be understood, or that a

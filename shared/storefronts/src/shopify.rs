@@ -418,20 +418,20 @@ struct Parts {
 
 /// How the parts make up the cash. A refund does not tell whether the shop's prices include tax; the sum does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    TaxApart,
-    TaxWithinLines,
-    TaxWithinAll,
+enum TaxForm {
+    Apart,
+    WithinLines,
+    WithinAll,
 }
 
 impl Parts {
-    fn sum(&self, form: Form) -> Result<Minor, MoneyError> {
+    fn sum(&self, form: TaxForm) -> Result<Minor, MoneyError> {
         let goods = Minor::total(self.lines.iter().map(|(goods, _)| *goods))?;
         let sum = goods.plus(self.shipping)?.plus(self.extra)?;
         match form {
-            Form::TaxApart => sum.plus(self.line_tax()?)?.plus(self.aside_tax),
-            Form::TaxWithinLines => sum.plus(self.aside_tax),
-            Form::TaxWithinAll => Ok(sum),
+            TaxForm::Apart => sum.plus(self.line_tax()?)?.plus(self.aside_tax),
+            TaxForm::WithinLines => sum.plus(self.aside_tax),
+            TaxForm::WithinAll => Ok(sum),
         }
     }
 
@@ -440,8 +440,8 @@ impl Parts {
     }
 
     /// The form in which the parts are the cash; `None` where they are not (duties, tips, rounding, another tender).
-    fn form(&self, cash: Minor) -> Result<Option<Form>, MoneyError> {
-        for form in [Form::TaxApart, Form::TaxWithinLines, Form::TaxWithinAll] {
+    fn form(&self, cash: Minor) -> Result<Option<TaxForm>, MoneyError> {
+        for form in [TaxForm::Apart, TaxForm::WithinLines, TaxForm::WithinAll] {
             if self.sum(form)? == cash {
                 return Ok(Some(form));
             }
@@ -501,7 +501,7 @@ impl RefundOrder {
         let (total, told) = match (parts, form) {
             (Some(parts), Some(form)) => {
                 let total = parts.sum(form).map_err(refuse)?;
-                (total, self.told(&parts, form, total)?)
+                (total, self.told(&parts, form)?)
             }
             // The cash is certain, how it divides is not: prorating it never takes back more than went back.
             _ if shop.currency == paid_in => (cash, Told::default()),
@@ -578,14 +578,14 @@ impl RefundOrder {
     }
 
     /// How the refund divides.
-    fn told(&self, parts: &Parts, form: Form, total: Minor) -> Result<Told, Unreadable> {
+    fn told(&self, parts: &Parts, form: TaxForm) -> Result<Told, Unreadable> {
         let refuse = |error: MoneyError| money(String::new, &error);
         if parts.lines.is_empty() {
-            return Ok(without_lines(parts, total));
+            return Ok(without_lines(parts));
         }
         let mut amounts = Vec::with_capacity(parts.lines.len());
         for (goods, tax) in &parts.lines {
-            let net = if form == Form::TaxApart { *goods } else { goods.minus(*tax).map_err(refuse)? };
+            let net = if form == TaxForm::Apart { *goods } else { goods.minus(*tax).map_err(refuse)? };
             amounts.push(net);
         }
         let goods = Minor::total(amounts.iter().copied()).map_err(refuse)?;
@@ -634,16 +634,13 @@ struct Told {
 }
 
 /// Shipping given back, an amount typed in by hand, or both.
-fn without_lines(parts: &Parts, total: Minor) -> Told {
-    if !parts.extra.is_positive() {
-        return Told {
-            tax: known(parts.aside_tax),
-            shipping: Some(if parts.extra.is_zero() { parts.shipping } else { total }),
-            items: None,
-        };
+fn without_lines(parts: &Parts) -> Told {
+    let shipping = known(parts.shipping);
+    if parts.extra.is_positive() {
+        // Nobody knows how much of a typed amount is tax.
+        return Told { tax: None, shipping: shipping.filter(|shipping| shipping.is_positive()), items: None };
     }
-    // Nobody knows how much of a typed amount is tax.
-    Told { tax: None, shipping: known(parts.shipping).filter(|shipping| shipping.is_positive()), items: None }
+    Told { tax: known(parts.aside_tax), shipping, items: None }
 }
 
 /// Parts that make no sense are not told.

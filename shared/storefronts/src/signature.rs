@@ -1,8 +1,8 @@
 //! Who sent a webhook.
 //!
 //! Every scheme is an HMAC-SHA256, compared in constant time. What is signed is not the same everywhere: Shopify's and
-//! WooCommerce's signature covers the body alone, so a header like the topic may have been swapped on the way, and there
-//! is no protection against replay but the ids inside the body.
+//! WooCommerce's signature covers the body alone, so a header like the topic may have been swapped on the way, and
+//! there is no protection against replay but the ids inside the body.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +14,7 @@ use sha2::Sha256;
 
 use crate::{Kind, header};
 
-/// How far a signed time may lie from ours. Stripe: docs.stripe.com/webhooks "replay attacks"; Standard Webhooks: the
+/// How far a signed time may lie from ours. Stripe: docs.stripe.com/webhooks, on replay attacks; Standard Webhooks: the
 /// tolerance of its libraries, which holds in both directions.
 const TOLERANCE_SECONDS: u64 = 300;
 /// Standard Webhooks, "symmetric": a secret has 24 to 64 bytes. Shorter ones could be guessed.
@@ -67,8 +67,8 @@ fn base64_of_body(
     any_matches(secrets.iter().map(|secret| secret.as_bytes().to_vec()), &[body], &[signature])
 }
 
-/// Stripe (docs.stripe.com/webhooks "verify manually"): `t=...,v1=...[,v1=...]`, hexadecimal, over `t.body`. The key is
-/// the whole `whsec_` text. Other schemes (`v0`) are for tests only and are passed over, lest they downgrade.
+/// Stripe (docs.stripe.com/webhooks, on verifying manually): `t=...,v1=...[,v1=...]`, hexadecimal, over `t.body`. The
+/// key is the whole `whsec_` text. Other schemes (`v0`) are for tests only and are passed over, lest they downgrade.
 fn stripe(secrets: &[&str], headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<(), BadSignature> {
     const NAME: &str = "Stripe-Signature";
     let text = header(headers, &["stripe-signature"]).ok_or(BadSignature::Missing(NAME))?;
@@ -115,7 +115,9 @@ fn any_matches(
 ) -> Result<(), BadSignature> {
     for key in keys.filter(|key| !key.is_empty()) {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&key) else { continue };
-        signed.iter().for_each(|part| mac.update(part));
+        for part in signed {
+            mac.update(part);
+        }
         if signatures.iter().any(|signature| mac.clone().verify_slice(signature).is_ok()) {
             return Ok(());
         }
@@ -189,8 +191,7 @@ mod tests {
     }
 
     fn stripe_header(time: i64, signatures: &[&str]) -> HeaderMap {
-        let list: String = signatures.iter().map(|signature| format!(",v1={signature}")).collect();
-        headers(&[("stripe-signature", &format!("t={time}{list},v0=00"))])
+        headers(&[("stripe-signature", &format!("t={time},v1={},v0=00", signatures.join(",v1=")))])
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Our own event: what the JSON API takes, and what a webhook signed by Standard Webhooks carries.
 //!
-//! Money is a decimal string in major units. A field left out, or `null`, takes its default: no tax, shipping or discount
-//! of a sale; tax, shipping and items of a refund not known. Fields that are not ours are ignored.
+//! Money is a decimal string in major units. A field left out, or `null`, takes its default: no tax, shipping or
+//! discount of a sale; tax, shipping and items of a refund not known. Fields that are not ours are ignored.
 
 use std::collections::BTreeMap;
 
@@ -118,6 +118,11 @@ impl Faults {
         value
     }
 
+    fn total(&mut self, text: Option<&String>, currency: Currency) -> Option<Minor> {
+        let text = self.required(text, "/amount/total")?;
+        self.money(Some(text), currency, "/amount/total")
+    }
+
     fn money(&mut self, text: Option<&String>, currency: Currency, pointer: &str) -> Option<Minor> {
         match Minor::parse(text?, currency) {
             Ok(amount) if amount.is_negative() => {
@@ -185,7 +190,7 @@ impl Form {
         // What was only asked for or signed up to may be worth nothing yet.
         let total = match (&amount.total, action) {
             (None, Action::Lead | Action::SignUp | Action::Custom) => Some(Minor::ZERO),
-            (total, _) => self.total(total.as_ref(), currency, faults),
+            (total, _) => faults.total(total.as_ref(), currency),
         };
         let tax = faults.money(amount.tax.as_ref(), currency, "/amount/tax").unwrap_or_default();
         let shipping = faults.money(amount.shipping.as_ref(), currency, "/amount/shipping").unwrap_or_default();
@@ -215,7 +220,7 @@ impl Form {
         let conversion = faults.required(self.conversion.as_ref(), "/conversion");
         let conversion = conversion.and_then(|order| faults.name(Some(order), "/conversion"));
         let (amount, currency) = self.amount(faults)?;
-        let total = self.total(amount.total.as_ref(), currency, faults);
+        let total = faults.total(amount.total.as_ref(), currency);
         let tax = faults.money(amount.tax.as_ref(), currency, "/amount/tax");
         let shipping = faults.money(amount.shipping.as_ref(), currency, "/amount/shipping");
         let items = self.items(currency, faults);
@@ -241,11 +246,6 @@ impl Form {
                 None
             }
         }
-    }
-
-    fn total(&self, text: Option<&String>, currency: Currency, faults: &mut Faults) -> Option<Minor> {
-        let text = faults.required(text, "/amount/total")?;
-        faults.money(Some(text), currency, "/amount/total")
     }
 
     fn partner(&self, faults: &mut Faults) -> Option<PartnerRef> {

@@ -2,11 +2,11 @@
 //! one (`invoice.paid`), else on its checkout session (`checkout.session.completed`, or `.async_payment_succeeded` for
 //! methods that pay later).
 //!
-//! Object meanings: docs.stripe.com/api, "The Checkout Session object", "The Invoice object". Both shapes of tax and price
-//! on invoices are read, those before and since API version 2025-03-31 ("basil").
+//! Object meanings: docs.stripe.com/api, "The Checkout Session object", "The Invoice object". Both shapes of tax and
+//! price on invoices are read, those before and since API version 2025-03-31 ("basil").
 //!
-//! - Events of the sandbox (`livemode: false`) are read like any other: merchants try their connection out with them, and
-//!   each mode has its own endpoint and secret.
+//! - Events of the sandbox (`livemode: false`) are read like any other: merchants try their connection out with them,
+//!   and each mode has its own endpoint and secret.
 //! - Refunds and lost disputes name a payment, which cannot be traced to its session or invoice here. They are refused
 //!   with that reason, so that a person records them, never passed over. A session's payment is kept in its metadata.
 //! - A promotion code is only named by its id, and is evidence as such: a partner may be given `promo_...` as a coupon.
@@ -381,8 +381,8 @@ impl Invoice {
         })
     }
 
-    /// The lines, where all of them are here and they add up to the goods that were charged. Otherwise (a long invoice, a
-    /// credit for unused time, a balance) the totals alone count.
+    /// The lines, where all of them are here and they add up to the goods that were charged. Otherwise (a long invoice,
+    /// a credit for unused time, a balance) the totals alone count.
     fn items(&self, currency: Currency, [total, tax, shipping]: [Minor; 3]) -> Result<Vec<Item>, Unreadable> {
         let Some(lines) = self.lines.as_ref().filter(|lines| lines.has_more != Some(true)) else {
             return Ok(Vec::new());
@@ -473,9 +473,9 @@ fn coupons<'a>(discounts: impl Iterator<Item = &'a Value>) -> Vec<String> {
         .collect()
 }
 
-/// Currencies Stripe counts in whole units (docs.stripe.com/currencies, "zero-decimal"). ISO 4217 gives MGA two decimals.
-/// ISK and UGX have none in ISO 4217, but Stripe states them in hundredths "to maintain backwards compatibility"
-/// (ibid., "special cases"). HUF and TWD are special in payouts only.
+/// Currencies Stripe counts in whole units (docs.stripe.com/currencies, "zero-decimal"). ISO 4217 gives MGA two
+/// decimals. ISK and UGX have none in ISO 4217, but Stripe states them in hundredths "to maintain backwards
+/// compatibility" (ibid., "special cases"). HUF and TWD are special in payouts only.
 const WHOLE_UNITS: [&str; 15] =
     ["BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF"];
 /// Currencies Stripe counts in thousandths; the last digit it sends is always 0.

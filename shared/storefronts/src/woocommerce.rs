@@ -1,7 +1,8 @@
 //! WooCommerce: an order in status `processing` or `completed` is a sale; each entry of its `refunds` a refund.
 //!
-//! The body is the order as REST API v3 shows it (woocommerce.github.io, "Order properties"), built when it is delivered:
-//! one order comes many times, always whole. There is no topic for refunds; they only ever show in the order.
+//! The body is the order as REST API v3 shows it (woocommerce.github.io, "Order properties"), built when it is
+//! delivered: one order comes many times, always whole. There is no topic for refunds; they only ever show in the
+//! order.
 //!
 //! - Line totals are after coupons and without tax, also where the shop's prices include tax. Fees are not goods. An
 //!   order's total is what was left to pay after gift cards, which are tender.

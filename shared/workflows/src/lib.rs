@@ -1,1 +1,26 @@
+//! One file per use case. Functions, the local system and the simulator call these; they call the store and the domain.
+//!
+//! Every workflow can be repeated: it reads, decides, and writes in one conditional transaction; where the data changed
+//! meanwhile it reads again. What was applied before is found applied.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod audit;
+pub mod balances;
+mod changes;
+pub mod context;
+pub mod draft;
+pub mod error;
+pub mod exceptions;
+pub mod explain;
+pub mod ingest;
+pub mod mature;
+pub mod payouts;
+pub mod publish;
+pub mod queues;
+pub mod review;
+pub mod rules;
+pub mod runs;
+pub mod setup;
+
+pub use context::{Clock, Context, SystemClock};
+pub use error::{Refusal, Result};

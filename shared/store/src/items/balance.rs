@@ -24,14 +24,20 @@ impl Store {
         let shards: Vec<HashMap<String, serde_json::Value>> = self.query_all(operation, range).await?;
         let mut balance = Balance::default();
         for shard in shards {
-            let units = |attribute: &str| shard.get(attribute).and_then(serde_json::Value::as_i64).unwrap_or_default();
-            for bucket in Bucket::ALL {
-                balance.add_amount(bucket, Minor::new(units(bucket.as_str()))?)?;
-            }
-            for state in StateName::ALL {
-                balance.add_count(state, units(&count_attribute(state)));
-            }
+            balance.apply(&balance_of(&shard)?)?;
         }
         Ok(balance)
     }
+}
+
+pub(crate) fn balance_of(shard: &HashMap<String, serde_json::Value>) -> Result<Balance, StoreError> {
+    let units = |attribute: &str| shard.get(attribute).and_then(serde_json::Value::as_i64).unwrap_or_default();
+    let mut balance = Balance::default();
+    for bucket in Bucket::ALL {
+        balance.add_amount(bucket, Minor::new(units(bucket.as_str()))?)?;
+    }
+    for state in StateName::ALL {
+        balance.add_count(state, units(&count_attribute(state)));
+    }
+    Ok(balance)
 }

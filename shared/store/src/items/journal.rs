@@ -9,7 +9,7 @@ use crate::table::{Item, Range, Store, StoreError};
 use crate::transaction::Transaction;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct StoredEntry {
+pub(crate) struct StoredEntry {
     stream: String,
     position: u32,
     hash: String,
@@ -23,7 +23,7 @@ impl Item for StoredEntry {
 }
 
 impl StoredEntry {
-    fn open(self) -> Result<Sealed, StoreError> {
+    pub(crate) fn open(self) -> Result<Sealed, StoreError> {
         if Hash::of(self.text.as_bytes()).as_str() != self.hash {
             return Err(StoreError::Corrupt(format!("journal entry {}/{} was altered", self.stream, self.position)));
         }

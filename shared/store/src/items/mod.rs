@@ -1,6 +1,7 @@
 //! One module per noun: how it is kept, and the ways it is read and written.
 
 pub mod balance;
+pub mod everything;
 pub mod exception;
 pub mod idempotency;
 pub mod journal;

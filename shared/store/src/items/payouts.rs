@@ -2,10 +2,12 @@
 
 use domain::ids::{PartnerId, PayoutId, ProgramId};
 use domain::money::Currency;
-use domain::payout::{Page, Payout};
+use domain::payout::{Page, Payout, PayoutState};
 use serde::{Deserialize, Serialize};
 
-use crate::keys::{Key, PAGES, PAYOUTS, Place, page_partition, partner_partition, payouts_list, sortable};
+use crate::keys::{
+    Key, PAGES, PAYOUTS, Place, UNFINISHED_PAYOUTS, page_partition, partner_partition, payouts_list, sortable,
+};
 use crate::table::{Item, Listing, Order, Range, Store, StoreError};
 use crate::transaction::Transaction;
 
@@ -20,6 +22,11 @@ impl Item for Payout {
 
     fn list_place(&self) -> Option<Place> {
         Some(Place::new(payouts_list(&self.program), format!("{}#{}", sortable(self.created_at), self.id)))
+    }
+
+    fn work_place(&self) -> Option<Place> {
+        let unfinished = self.state == PayoutState::Drafting || self.settling.is_some();
+        unfinished.then(|| Place::new(UNFINISHED_PAYOUTS, self.id.as_str()))
     }
 }
 
@@ -103,6 +110,12 @@ impl Store {
         currency: Currency,
     ) -> Result<Option<DraftLock>, StoreError> {
         self.get(operation, &Key::draft_lock(partner, currency)).await
+    }
+
+    /// Payouts that are drafting, or whose lines have not all followed them.
+    pub async fn unfinished_payouts(&self, operation: &'static str) -> Result<Vec<Payout>, StoreError> {
+        let keys = self.work(operation, Range::all(UNFINISHED_PAYOUTS.to_owned())).await?;
+        self.get_many(operation, &keys.items).await
     }
 
     /// Newest first.

@@ -1,11 +1,12 @@
 //! Payout runs: planned page by page, one frozen decision per partner.
 
 use domain::ids::{PartnerId, PayoutId, ProgramId, RunId};
-use domain::money::Money;
+use domain::money::{Minor, Money};
+use domain::program::MethodKind;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::keys::{DECISIONS, Key, Place, run_partition, runs_list, sortable};
+use crate::keys::{DECISIONS, Key, Place, UNFINISHED_RUNS, run_partition, runs_list, sortable};
 use crate::table::{Item, Listing, Order, Range, Store, StoreError};
 use crate::transaction::Transaction;
 
@@ -32,7 +33,24 @@ pub struct Run {
     pub include: Vec<PartnerId>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<PartnerId>,
+    /// What a partner's payout was asked to be, for a run on demand.
+    #[serde(default)]
+    pub request: PayoutRequest,
     pub changes: u32,
+}
+
+/// What an on-demand request asks for beyond the usual.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PayoutRequest {
+    /// At most this much.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amount: Option<Minor>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<MethodKind>,
+    /// Why it may be below the minimum payout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub below_minimum: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +73,11 @@ impl Item for Run {
 
     fn list_place(&self) -> Option<Place> {
         Some(Place::new(runs_list(&self.program), format!("{}#{}", sortable(self.planned_at), self.id)))
+    }
+
+    fn work_place(&self) -> Option<Place> {
+        let planning = matches!(self.progress, RunProgress::Planning { .. });
+        planning.then(|| Place::new(UNFINISHED_RUNS, self.id.as_str()))
     }
 }
 
@@ -134,6 +157,12 @@ impl Store {
         let range = Range { after, order: Order::Backward, limit: Some(limit), ..Range::all(runs_list(program)) };
         let keys = self.list(operation, range).await?;
         Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
+    }
+
+    /// Runs whose planning has not ended.
+    pub async fn unfinished_runs(&self, operation: &'static str) -> Result<Vec<Run>, StoreError> {
+        let keys = self.work(operation, Range::all(UNFINISHED_RUNS.to_owned())).await?;
+        self.get_many(operation, &keys.items).await
     }
 
     pub async fn decision(

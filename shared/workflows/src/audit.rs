@@ -1,0 +1,309 @@
+//! The audit: recomputes everything from the lines and the journal, and tells which invariants hold. It reads the whole
+//! table and trusts no index, no balance and no stored sum.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::balance::{Balance, Bucket};
+use domain::conversion::{EventBody, Refunded, Sale};
+use domain::explain::explain;
+use domain::journal::{Entry, LineChange};
+use domain::line::{Line, LineKind, LineState};
+use domain::money::Minor;
+use domain::payout::{Page, PayoutState};
+use serde::Serialize;
+use store::Everything;
+
+use crate::context::Context;
+use crate::error::Result;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Invariant {
+    pub name: &'static str,
+    pub holds: bool,
+    /// What was checked, or what is wrong.
+    pub detail: String,
+}
+
+/// A check: how many things it looked at, or the first few that are wrong.
+type Findings = (usize, Vec<String>);
+
+/// Every invariant that can be recomputed so far.
+pub async fn audit(context: &Context) -> Result<Vec<Invariant>> {
+    let all = context.store.everything().await?;
+    let books = Books::of(&all);
+    let checks: [(&'static str, Findings); 10] = [
+        ("every item can be read and no journal entry was altered", (all.entries.len(), all.damaged.clone())),
+        ("each conversion event has one effect", books.one_effect()),
+        ("a conversion's entries are numbered without gaps", books.no_gaps()),
+        ("every line's chain of entries leads to its current state", books.chains_lead_to_lines()),
+        ("balance = fold of journal entries = sum of lines", books.balances()),
+        ("postings of every entry sum to zero", books.postings_sum_to_zero()),
+        ("payout amount = sum of its lines, and no two payouts share a line", books.payouts()),
+        ("a line is paid exactly if its payout is", books.lines_follow_payouts()),
+        ("what refunds took back is the cumulative target", books.reversals()),
+        ("computing every commission again gives the same amount", books.replay()),
+    ];
+    Ok(checks
+        .into_iter()
+        .map(|(name, (checked, wrong))| Invariant {
+            name,
+            holds: wrong.is_empty(),
+            detail: if wrong.is_empty() {
+                format!("{checked} checked")
+            } else {
+                wrong.into_iter().take(5).collect::<Vec<_>>().join("; ")
+            },
+        })
+        .collect())
+}
+
+struct Books<'a> {
+    all: &'a Everything,
+    lines: BTreeMap<&'a str, &'a Line>,
+    /// Entries by stream, in order.
+    streams: BTreeMap<&'a str, Vec<&'a Entry>>,
+}
+
+impl<'a> Books<'a> {
+    fn of(all: &'a Everything) -> Self {
+        let mut streams: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+        for sealed in &all.entries {
+            streams.entry(&sealed.entry.stream).or_default().push(&sealed.entry);
+        }
+        for entries in streams.values_mut() {
+            entries.sort_by_key(|entry| entry.position);
+        }
+        Self { all, lines: all.lines.iter().map(|line| (line.id.as_str(), line)).collect(), streams }
+    }
+
+    fn conversions(&self) -> impl Iterator<Item = (&'a str, &Vec<&'a Entry>)> {
+        self.streams.iter().filter(|(stream, _)| stream.starts_with("cnv_")).map(|(stream, entries)| (*stream, entries))
+    }
+
+    fn one_effect(&self) -> Findings {
+        let (mut checked, mut wrong) = (0, Vec::new());
+        for (conversion, entries) in self.conversions() {
+            let mut seen = BTreeSet::new();
+            for event in entries.iter().filter_map(|entry| entry.event.as_ref()) {
+                checked += 1;
+                let kind = matches!(event.body, EventBody::Sale(_));
+                if !seen.insert((kind, &event.id)) {
+                    wrong.push(format!("{conversion}: event {} twice", event.id));
+                }
+            }
+        }
+        (checked, wrong)
+    }
+
+    fn no_gaps(&self) -> Findings {
+        let numbered = |entries: &[&Entry]| (1..).zip(entries).all(|(position, entry)| entry.position == position);
+        let wrong = self.conversions().filter(|(_, entries)| !numbered(entries)).map(|(id, _)| id.to_owned()).collect();
+        (self.conversions().count(), wrong)
+    }
+
+    fn chains_lead_to_lines(&self) -> Findings {
+        let by_place: BTreeMap<String, &Entry> =
+            self.all.entries.iter().map(|sealed| (sealed.at.to_string(), &sealed.entry)).collect();
+        let mut wrong = Vec::new();
+        for line in &self.all.lines {
+            let mut at = Some(line.entry.to_string());
+            let mut expect: Option<(domain::line::StateName, Minor)> =
+                Some((line.state.name(), line.net().unwrap_or_default()));
+            let mut versions = 0;
+            while let Some(place) = at.take() {
+                let Some(change) = by_place.get(&place).and_then(|entry| change_of(entry, line)) else {
+                    wrong.push(format!("{}: no entry {place}", line.id));
+                    break;
+                };
+                versions += 1;
+                if expect.is_some_and(|expect| expect != (change.to.state, change.to.net)) {
+                    wrong.push(format!("{}: entry {place} does not lead to what follows", line.id));
+                }
+                expect = change.from.as_ref().map(|facts| (facts.state, facts.net));
+                at = change.after.as_ref().map(ToString::to_string);
+            }
+            if versions != line.version {
+                wrong.push(format!("{}: {versions} entries for version {}", line.id, line.version));
+            }
+        }
+        (self.all.lines.len(), wrong)
+    }
+
+    fn balances(&self) -> Findings {
+        let mut from_lines: BTreeMap<(String, String), Balance> = BTreeMap::new();
+        for line in &self.all.lines {
+            let sum = from_lines.entry((line.partner.to_string(), line.currency.to_string())).or_default();
+            let net = line.net().unwrap_or_default();
+            let bucket = Bucket::of(line.state.name());
+            for (bucket, amount) in
+                [(bucket, net), (Bucket::Reversed, line.taken_back), (Bucket::Accrued, line.amount.negated())]
+            {
+                let _ = sum.add_amount(bucket, amount);
+            }
+            sum.add_count(line.state.name(), 1);
+        }
+        let mut from_journal: BTreeMap<String, Balance> = BTreeMap::new();
+        for posting in self.all.entries.iter().flat_map(|sealed| &sealed.entry.postings) {
+            let sum = from_journal.entry(posting.partner.to_string()).or_default();
+            let _ = sum.add_amount(posting.from, posting.amount.negated());
+            let _ = sum.add_amount(posting.to, posting.amount);
+        }
+        let mut wrong = Vec::new();
+        let keys: BTreeSet<_> = from_lines.keys().chain(self.all.balances.keys()).collect();
+        for key in &keys {
+            let none = Balance::default();
+            let stored = self.all.balances.get(*key).unwrap_or(&none);
+            let lines = from_lines.get(*key).unwrap_or(&none);
+            let journal = from_journal.get(&key.0).unwrap_or(&none);
+            let same_amounts = |a: &Balance, b: &Balance| a.amounts().eq(b.amounts());
+            if !same_amounts(stored, lines) || !stored.counts().eq(lines.counts()) {
+                wrong.push(format!("{} {}: the balance is not the sum of the lines", key.0, key.1));
+            }
+            if !same_amounts(stored, journal) {
+                wrong.push(format!("{} {}: the balance is not the fold of the journal", key.0, key.1));
+            }
+        }
+        (keys.len(), wrong)
+    }
+
+    fn postings_sum_to_zero(&self) -> Findings {
+        let unbalanced = |balance: &Balance| balance.total() != Ok(Minor::ZERO);
+        let wrong = self.all.balances.iter().filter(|(_, balance)| unbalanced(balance)).map(|(key, _)| key.0.clone());
+        (self.all.entries.len(), wrong.collect())
+    }
+
+    fn payouts(&self) -> Findings {
+        let mut wrong = Vec::new();
+        let mut claimed: BTreeSet<&str> = BTreeSet::new();
+        for payout in &self.all.payouts {
+            let mut pages: Vec<Page> = self.all.pages.iter().filter(|page| page.payout == payout.id).cloned().collect();
+            pages.sort_by_key(|page| page.number);
+            let on_pages: Vec<_> = pages.iter().flat_map(|page| &page.lines).collect();
+            let sum = Minor::total(on_pages.iter().map(|line| line.net));
+            if sum != Ok(payout.amount) || payout.content_hash(&pages) != payout.lines_hash {
+                wrong.push(format!("{}: amount or hash is not that of its lines", payout.id));
+            }
+            if matches!(payout.state, PayoutState::Cancelled | PayoutState::Void) {
+                continue;
+            }
+            for on_page in on_pages {
+                let line = self.lines.get(on_page.id.as_str());
+                let held = line.is_some_and(|line| {
+                    line.payout().is_some_and(|(id, _)| *id == payout.id) && line.net() == Ok(on_page.net)
+                });
+                if !held {
+                    wrong.push(format!("{}: {} is on a page but not in the payout", payout.id, on_page.id));
+                }
+                if !claimed.insert(on_page.id.as_str()) {
+                    wrong.push(format!("{} is in two payouts", on_page.id));
+                }
+            }
+        }
+        (self.all.payouts.len(), wrong)
+    }
+
+    fn lines_follow_payouts(&self) -> Findings {
+        let payouts: BTreeMap<&str, _> = self.all.payouts.iter().map(|payout| (payout.id.as_str(), payout)).collect();
+        let mut wrong = Vec::new();
+        for line in &self.all.lines {
+            let Some((id, _)) = line.payout() else { continue };
+            let Some(payout) = payouts.get(id.as_str()) else {
+                wrong.push(format!("{} is in a payout that does not exist", line.id));
+                continue;
+            };
+            let paid = matches!(line.state, LineState::Paid { .. });
+            let settled = payout.settling.is_none();
+            let ended = matches!(payout.state, PayoutState::Cancelled | PayoutState::Void);
+            if (paid && payout.state != PayoutState::Paid)
+                || (settled && paid != (payout.state == PayoutState::Paid))
+                || (settled && ended)
+            {
+                wrong.push(format!(
+                    "{} is {} in a payout that is {}",
+                    line.id,
+                    line.state.name().as_str(),
+                    payout.state.as_str()
+                ));
+            }
+        }
+        (self.all.lines.len(), wrong)
+    }
+
+    fn sale_and_refunds(entries: &[&'a Entry]) -> Option<(&'a Sale, Refunded)> {
+        let events = || entries.iter().filter_map(|entry| entry.event.as_ref());
+        let sale = events().find_map(|event| match &event.body {
+            EventBody::Sale(sale) => Some(sale),
+            EventBody::Refund(_) => None,
+        })?;
+        let refunds = events().filter_map(|event| match &event.body {
+            EventBody::Refund(refund) => Some(refund),
+            EventBody::Sale(_) => None,
+        });
+        Some((sale, Refunded::of(sale, refunds)))
+    }
+
+    fn reversals(&self) -> Findings {
+        let (mut checked, mut wrong) = (0, Vec::new());
+        for (conversion, entries) in self.conversions() {
+            let Some((sale, refunded)) = Self::sale_and_refunds(entries) else { continue };
+            let mut earnings: BTreeMap<(&str, &str), (Minor, Minor, &[usize])> = BTreeMap::new();
+            for line in self
+                .all
+                .lines
+                .iter()
+                .filter(|line| line.conversion.as_ref().is_some_and(|id| id.as_str() == conversion))
+            {
+                let Some(basis) = &line.basis else { continue };
+                let sum = earnings.entry((line.partner.as_str(), &basis.rule)).or_insert((
+                    Minor::ZERO,
+                    Minor::ZERO,
+                    &basis.items,
+                ));
+                let recorded = match &line.state {
+                    LineState::Rejected { refunded, .. } => *refunded,
+                    _ => Minor::ZERO,
+                };
+                let (earned, back) = match line.kind {
+                    LineKind::Commission => (line.amount, line.taken_back.plus(recorded).unwrap_or_default()),
+                    LineKind::Clawback => (Minor::ZERO, line.amount.negated()),
+                };
+                sum.0 = sum.0.plus(earned).unwrap_or_default();
+                sum.1 = sum.1.plus(back).unwrap_or_default();
+            }
+            for ((partner, rule), (earned, back, items)) in earnings {
+                checked += 1;
+                let target = refunded.share(sale, items).and_then(|(part, whole)| earned.proportion(part, whole));
+                if target != Ok(back) {
+                    wrong.push(format!("{conversion} {partner} {rule}: {} taken back", back.units()));
+                }
+            }
+        }
+        (checked, wrong)
+    }
+
+    fn replay(&self) -> Findings {
+        let (mut checked, mut wrong) = (0, Vec::new());
+        for line in self.all.lines.iter().filter(|line| line.kind == LineKind::Commission) {
+            let Some(entries) = line.conversion.as_ref().and_then(|id| self.streams.get(id.as_str())) else { continue };
+            let Some((sale, _)) = Self::sale_and_refunds(entries) else { continue };
+            let set =
+                self.all.rule_sets.iter().find(|set| set.program == line.program && Some(set.version) == line.rule_set);
+            let partner = self.all.partners.iter().find(|partner| partner.id == line.partner);
+            let (Some(set), Some(partner)) = (set, partner) else {
+                wrong.push(format!("{}: its rules or partner are gone", line.id));
+                continue;
+            };
+            checked += 1;
+            let Ok(rules) = set.draft.resolve(line.currency) else { continue };
+            let again = explain(line, Some(sale), &rules, partner);
+            if !again.is_ok_and(|explanation| explanation.agrees && explanation.recomputed.is_some()) {
+                wrong.push(format!("{} comes out different", line.id));
+            }
+        }
+        (checked, wrong)
+    }
+}
+
+fn change_of<'e>(entry: &'e Entry, line: &Line) -> Option<&'e LineChange> {
+    entry.lines.iter().find(|change| change.id == line.id)
+}

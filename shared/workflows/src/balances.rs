@@ -1,0 +1,40 @@
+//! A partner's balance, and why what is in it is not paid yet.
+
+use domain::balance::{Balance, Bucket, NotPayable, Standing, not_payable_because};
+use domain::line::StateName;
+use domain::program::{Partner, PartnerStatus, Program};
+use jiff::Timestamp;
+
+use crate::context::Context;
+use crate::error::Result;
+
+const OPERATION: &str = "balance";
+/// How many of the newest lines are looked through for the next to mature.
+const NEXT_DUE_LINES: usize = 500;
+
+#[derive(Debug, Clone)]
+pub struct PartnerBalance {
+    pub balance: Balance,
+    pub not_payable_because: Vec<NotPayable>,
+}
+
+pub async fn of(context: &Context, program: &Program, partner: &Partner) -> Result<PartnerBalance> {
+    let balance = context.store.balance(OPERATION, &partner.id, program.currency).await?;
+    let waiting = !balance.amount(Bucket::Approved).is_zero();
+    let standing = Standing {
+        currency: program.currency,
+        suspended: partner.status == PartnerStatus::Suspended,
+        has_method: partner.preferred_method().is_some(),
+        minimum: crate::draft::minimum(program, partner),
+        next_run: program.next_run(context.now()),
+        next_due: if waiting { next_due(context, partner).await? } else { None },
+    };
+    let not_payable_because = not_payable_because(&balance, &standing)?;
+    Ok(PartnerBalance { balance, not_payable_because })
+}
+
+/// Waiting lines are among the newest, since a hold period is a matter of weeks.
+async fn next_due(context: &Context, partner: &Partner) -> Result<Option<Timestamp>> {
+    let (lines, _) = context.store.partner_lines(OPERATION, partner, None, NEXT_DUE_LINES).await?;
+    Ok(lines.iter().filter(|line| line.state.name() == StateName::Approved).map(|line| line.due_at).min())
+}

@@ -1,0 +1,288 @@
+//! Drafting: one run's decision about one partner, and the claim of the lines it pays. Resumable at every step.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use domain::balance::Bucket;
+use domain::ids::{Hash, PartnerId, PayoutId};
+use domain::journal::{Change, Entry, EntryRef, What};
+use domain::line::{Line, StateName};
+use domain::money::{Minor, Money};
+use domain::payout::{PAGE_LINES, Page, PageLine, Payout, PayoutState};
+use domain::program::{Partner, PartnerStatus, PayoutMethod, Program};
+use store::{CarriedBecause, Decision, Outcome, PayoutRequest, Run, StoreError, Transaction};
+
+use crate::changes::until_fresh;
+use crate::context::Context;
+use crate::error::{Refusal, Result};
+
+const OPERATION: &str = "claim";
+const CLOSE: &str = "close draft";
+/// How often an index that lags behind the balance is read again.
+const INDEX_TRIES: u32 = 8;
+
+/// Decides about a partner within a run and drafts the payout, or goes on where an earlier attempt stopped.
+pub async fn draft(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> Result<Outcome> {
+    let decision = until_fresh(|| async {
+        if let Some(decision) = context.store.decision(OPERATION, &run.id, partner).await? {
+            return Ok(decision);
+        }
+        decide(context, run, partner, by).await
+    })
+    .await?;
+    if let Outcome::Payout { payout } = &decision.outcome {
+        finish(context, run, payout, by).await?;
+    }
+    Ok(decision.outcome)
+}
+
+/// What the run would decide now, without writing.
+pub async fn preview(context: &Context, run: &Run, partner: &Partner, program: &Program) -> Result<Selected> {
+    select(context, run, program, partner).await
+}
+
+/// The lines a payout would take, or why there is none.
+#[derive(Debug, Clone)]
+pub enum Selected {
+    Lines { lines: Vec<Line>, method: PayoutMethod, total: Minor },
+    Carried { because: CarriedBecause, payable: Minor },
+}
+
+async fn select(context: &Context, run: &Run, program: &Program, partner: &Partner) -> Result<Selected> {
+    let request: &PayoutRequest = &run.request;
+    let payable = payable_lines(context, partner, program).await?;
+    let all = Minor::total(payable.iter().map(Line::net).collect::<Result<Vec<_>, _>>()?)?;
+    let carried = |because| Ok(Selected::Carried { because, payable: all });
+    if partner.status == PartnerStatus::Suspended {
+        return carried(CarriedBecause::PartnerSuspended);
+    }
+    let excluded = run.exclude.contains(&partner.id) || (!run.include.is_empty() && !run.include.contains(&partner.id));
+    if excluded {
+        return carried(CarriedBecause::Excluded);
+    }
+    let method = match request.method {
+        Some(kind) => partner.method(kind),
+        None => partner.preferred_method(),
+    };
+    let lines = within(run, payable, request.amount)?;
+    let total = Minor::total(lines.iter().map(Line::net).collect::<Result<Vec<_>, _>>()?)?;
+    let netted = total.is_zero() && lines.iter().any(|line| line.amount.is_negative());
+    if total.is_negative() {
+        return carried(CarriedBecause::NegativeBalance);
+    }
+    if lines.iter().all(|line| line.amount.is_zero()) {
+        return carried(CarriedBecause::NothingPayable);
+    }
+    let Some(method) = method else { return carried(CarriedBecause::NoPayoutMethod) };
+    if !netted && request.below_minimum.is_none() && total < minimum(program, partner) {
+        return carried(CarriedBecause::BelowThreshold);
+    }
+    if total.is_zero() && !netted {
+        return carried(CarriedBecause::NothingPayable);
+    }
+    Ok(Selected::Lines { lines, method: method.clone(), total })
+}
+
+pub fn minimum(program: &Program, partner: &Partner) -> Minor {
+    partner.minimum_payout.unwrap_or(program.minimum_payout)
+}
+
+/// Every payable line. The index may lag for a moment; the balance, which does not, tells when it is whole.
+async fn payable_lines(context: &Context, partner: &Partner, program: &Program) -> Result<Vec<Line>> {
+    for attempt in 0..INDEX_TRIES {
+        let balance = context.store.balance(OPERATION, &partner.id, program.currency).await?;
+        let mut lines = context.store.payable_lines(OPERATION, &partner.id).await?;
+        lines.retain(|line| line.state.name() == StateName::Payable);
+        let sum = Minor::total(lines.iter().map(Line::net).collect::<Result<Vec<_>, _>>()?)?;
+        let count = i64::try_from(lines.len()).unwrap_or(i64::MAX);
+        if (sum, count) == (balance.amount(Bucket::Payable), balance.lines(StateName::Payable)) {
+            return Ok(lines);
+        }
+        tokio::time::sleep(Duration::from_millis(20 << attempt)).await;
+    }
+    Err(Refusal::Store(StoreError::Contention))
+}
+
+/// Lines within the run: every negative one, and the positive ones up to the cut-off; with a requested amount the oldest of
+/// those, stopping before it would be exceeded.
+fn within(run: &Run, payable: Vec<Line>, limit: Option<Minor>) -> Result<Vec<Line>> {
+    let (negative, mut positive): (Vec<_>, Vec<_>) = payable.into_iter().partition(|line| line.amount.is_negative());
+    positive.retain(|line| line.due_at < run.cut_off || (run.cut_off_inclusive && line.due_at == run.cut_off));
+    positive.sort_by(|a, b| (a.occurred_at, &a.id).cmp(&(b.occurred_at, &b.id)));
+    let mut lines = negative;
+    let Some(limit) = limit else {
+        lines.extend(positive);
+        return Ok(lines);
+    };
+    let mut sum = Minor::total(lines.iter().map(Line::net).collect::<Result<Vec<_>, _>>()?)?;
+    for line in positive {
+        let next = sum.plus(line.net()?)?;
+        if next > limit {
+            break;
+        }
+        sum = next;
+        lines.push(line);
+    }
+    Ok(lines)
+}
+
+async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> Result<Decision> {
+    let now = context.now();
+    let partner = context.store.partner(OPERATION, partner).await?.ok_or(Refusal::NotFound("partner"))?;
+    let program = context.store.program(OPERATION, &run.program).await?.ok_or(Refusal::NotFound("program"))?;
+    let selected = select(context, run, &program, &partner).await?;
+    let decided = |outcome| Decision { run: run.id.clone(), partner: partner.id.clone(), outcome, at: now };
+    let mut transaction = Transaction::new(OPERATION);
+    let (lines, method) = match selected {
+        Selected::Carried { because, payable } => {
+            let decision = decided(Outcome::carried(because, Money::new(payable, program.currency)));
+            transaction.decide(&decision)?;
+            context.store.commit(transaction).await?;
+            return Ok(decision);
+        }
+        Selected::Lines { lines, method, .. } => (lines, method),
+    };
+    if context.store.draft_lock(OPERATION, &partner.id, program.currency).await?.is_some() {
+        return refuse_second_draft(context, transaction, run, &decided, &program).await;
+    }
+    let id = PayoutId::derive(&run.id, &partner.id, run.planned_at);
+    let empty = Payout {
+        id: id.clone(),
+        program: program.id.clone(),
+        partner: partner.id.clone(),
+        run: run.id.clone(),
+        currency: program.currency,
+        state: PayoutState::Drafting,
+        amount: Minor::ZERO,
+        line_count: 0,
+        pages: 0,
+        lines_hash: Hash::of(b""),
+        content_version: 1,
+        method: method.kind,
+        destination: method.fingerprint(),
+        below_minimum: run.request.below_minimum.clone(),
+        minimum: minimum(&program, &partner),
+        approvals: Vec::new(),
+        hands: BTreeSet::new(),
+        created_at: now,
+        approved_at: None,
+        submitted_at: None,
+        paid_at: None,
+        reference: None,
+        paid: Minor::ZERO,
+        settling: None,
+        entries: 0,
+        entry: EntryRef::none(),
+    };
+    let decision = decided(Outcome::Payout { payout: id });
+    transaction.decide(&decision)?;
+    transaction.lock_draft(&empty)?;
+    claim(context, transaction, None, empty, lines, by).await?;
+    Ok(decision)
+}
+
+/// One draft at a time: a scheduled run carries the partner over, a request is refused and may be repeated.
+async fn refuse_second_draft(
+    context: &Context,
+    mut transaction: Transaction,
+    run: &Run,
+    decided: &impl Fn(Outcome) -> Decision,
+    program: &Program,
+) -> Result<Decision> {
+    if run.kind == crate::runs::ON_DEMAND {
+        return Err(Refusal::Illegal("a payout to this partner is being drafted".to_owned()));
+    }
+    let decision =
+        decided(Outcome::carried(CarriedBecause::DraftInProgress, Money::new(Minor::ZERO, program.currency)));
+    transaction.decide(&decision)?;
+    context.store.commit(transaction).await?;
+    Ok(decision)
+}
+
+/// Claims the first page of these lines. `before` is the payout as read; `None` writes it for the first time.
+async fn claim(
+    context: &Context,
+    mut transaction: Transaction,
+    before: Option<&Payout>,
+    payout: Payout,
+    lines: Vec<Line>,
+    by: &str,
+) -> Result<Payout> {
+    let mut pages = match before {
+        Some(_) => context.store.pages(OPERATION, &payout.id).await?,
+        None => Vec::new(),
+    };
+    let number = payout.pages;
+    let page_lines: Vec<Line> = lines.into_iter().take(PAGE_LINES).collect();
+    let page = Page {
+        payout: payout.id.clone(),
+        number,
+        lines: page_lines
+            .iter()
+            .map(|line| Ok(PageLine { id: line.id.clone(), net: line.net()? }))
+            .collect::<Result<_>>()?,
+    };
+    let mut changes = page_lines
+        .into_iter()
+        .map(|line| Ok(Change::of(line.clone(), line.claim(&payout.id, number)?)))
+        .collect::<Result<Vec<_>>>()?;
+    pages.push(page.clone());
+    let mut after = payout.tally(&pages)?;
+    after.hands.extend(changes.iter().flat_map(|change| change.after.hands.iter().cloned()));
+    after.entries += 1;
+    let what = if before.is_none() { What::Draft } else { What::Claim };
+    let entry = Entry::new(after.id.as_str(), after.entries, context.now(), by, what);
+    let sealed = entry.with_payout(before, &after).seal(&mut changes)?;
+    after.entry = sealed.at.clone();
+    match before {
+        None => transaction.create_payout(&after)?,
+        Some(before) => transaction.replace_payout(&after, before)?,
+    }
+    transaction.write_page(&page)?;
+    transaction.change(&changes, &sealed)?;
+    context.store.commit(transaction).await?;
+    Ok(after)
+}
+
+/// Claims what is left page by page, then closes the draft. Does nothing to a payout that is past drafting.
+pub async fn finish(context: &Context, run: &Run, id: &PayoutId, by: &str) -> Result<()> {
+    let closed = until_fresh(|| async {
+        loop {
+            let payout = context.store.payout(OPERATION, id).await?.ok_or(Refusal::NotFound("payout"))?;
+            if payout.state != PayoutState::Drafting {
+                return Ok(payout);
+            }
+            let partner =
+                context.store.partner(OPERATION, &payout.partner).await?.ok_or(Refusal::NotFound("partner"))?;
+            let program =
+                context.store.program(OPERATION, &payout.program).await?.ok_or(Refusal::NotFound("program"))?;
+            let left = run.request.amount.map(|amount| amount.minus(payout.amount)).transpose()?;
+            let mut lines = within(run, payable_lines(context, &partner, &program).await?, left)?;
+            // Lines written after the run was planned wait for the next one.
+            lines.retain(|line| line.created_at <= payout.created_at);
+            if lines.is_empty() {
+                return close(context, &payout, by).await;
+            }
+            claim(context, Transaction::new(OPERATION), Some(&payout), payout.clone(), lines, by).await?;
+        }
+    })
+    .await?;
+    if closed.settling.is_some() {
+        crate::payouts::follow(context, id).await?;
+    }
+    Ok(())
+}
+
+async fn close(context: &Context, payout: &Payout, by: &str) -> Result<Payout> {
+    let mut closed = payout.clone().close_draft(context.now())?;
+    closed.entries += 1;
+    let entry = Entry::new(closed.id.as_str(), closed.entries, context.now(), by, What::CloseDraft);
+    let sealed = entry.with_payout(Some(payout), &closed).seal(&mut [])?;
+    closed.entry = sealed.at.clone();
+    let mut transaction = Transaction::new(CLOSE);
+    transaction.replace_payout(&closed, payout)?;
+    transaction.unlock_draft(payout)?;
+    transaction.entry(&sealed)?;
+    context.store.commit(transaction).await?;
+    Ok(closed)
+}

@@ -1,0 +1,70 @@
+//! Filing what needs a person, with everything needed to look into it.
+
+use domain::ids::{ExceptionId, Hash, ProgramId, SourceId};
+use store::{Exception, ExceptionCode, ExceptionStatus, StoreError, Transaction};
+
+use crate::context::Context;
+use crate::error::{Refusal, Result};
+
+/// Something that went wrong with an event from outside.
+#[derive(Debug, Clone)]
+pub struct Trouble<'a> {
+    pub code: ExceptionCode,
+    pub detail: String,
+    pub program: Option<&'a ProgramId>,
+    pub source: Option<&'a SourceId>,
+    pub order: Option<&'a str>,
+    pub body: Option<&'a str>,
+}
+
+/// Files it once: the same trouble with the same body again is the same exception.
+pub async fn file(context: &Context, trouble: Trouble<'_>) -> Result<ExceptionId> {
+    let body_hash = Hash::of(trouble.body.unwrap_or_default().as_bytes());
+    let id = ExceptionId::derive(&[
+        trouble.source.map_or("", SourceId::as_str),
+        trouble.order.unwrap_or_default(),
+        &format!("{:?}", trouble.code),
+        body_hash.as_str(),
+    ]);
+    let exception = Exception {
+        id: id.clone(),
+        code: trouble.code,
+        detail: trouble.detail,
+        program: trouble.program.cloned(),
+        source: trouble.source.cloned(),
+        order: trouble.order.map(str::to_owned),
+        status: ExceptionStatus::Open,
+        created_at: context.now(),
+        resolved_at: None,
+        resolved_by: None,
+        resolution: None,
+    };
+    let mut transaction = Transaction::new("file exception");
+    transaction.file(&exception, trouble.body)?;
+    match context.store.commit(transaction).await {
+        Ok(()) => tracing::warn!(exception = %id, code = ?exception.code, "exception filed"),
+        Err(StoreError::Stale) => tracing::debug!(exception = %id, "exception was filed before"),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(id)
+}
+
+pub async fn resolve(context: &Context, id: &ExceptionId, by: &str, resolution: &str) -> Result<Exception> {
+    let open = context.store.exception("resolve exception", id).await?.ok_or(Refusal::NotFound("exception"))?;
+    if open.status == ExceptionStatus::Resolved {
+        return Err(Refusal::Illegal("the exception is resolved already".to_owned()));
+    }
+    let resolved = Exception {
+        status: ExceptionStatus::Resolved,
+        resolved_at: Some(context.now()),
+        resolved_by: Some(by.to_owned()),
+        resolution: Some(resolution.to_owned()),
+        ..open.clone()
+    };
+    let mut transaction = Transaction::new("resolve exception");
+    transaction.replace_exception(&resolved, &open)?;
+    match context.store.commit(transaction).await {
+        Err(StoreError::Stale) => Err(Refusal::Illegal("the exception was resolved meanwhile".to_owned())),
+        other => Ok(other.map(|()| resolved)?),
+    }
+}

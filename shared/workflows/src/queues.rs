@@ -1,0 +1,74 @@
+//! The two queues: events from storefronts, and one message per partner of a run.
+
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::error::ProvideErrorMetadata;
+use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
+use domain::ids::{PartnerId, RunId, SourceId};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Refusal, Result};
+
+/// Messages in one send, by SQS' own limit.
+const BATCH: usize = 10;
+
+#[derive(Debug, Clone)]
+pub struct Queues {
+    pub sqs: Client,
+    pub conversions_url: String,
+    pub drafts_url: String,
+}
+
+/// A storefront's delivery, as received: nothing is interpreted before it is safe in the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Delivery {
+    pub source: SourceId,
+    pub received_at: Timestamp,
+    /// The headers that tell what the body is, lower-case names.
+    pub headers: Vec<(String, String)>,
+    /// Base64 of the raw bytes.
+    pub body: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DraftRequest {
+    pub run: RunId,
+    pub partner: PartnerId,
+}
+
+impl Queues {
+    pub async fn send_delivery(&self, delivery: &Delivery) -> Result<()> {
+        let body = serde_json::json!(delivery).to_string();
+        let sent = self.sqs.send_message().queue_url(&self.conversions_url).message_body(body).send().await;
+        sent.map(drop).map_err(unavailable)
+    }
+
+    pub async fn send_drafts(&self, requests: &[DraftRequest]) -> Result<()> {
+        for batch in requests.chunks(BATCH) {
+            let entries = batch
+                .iter()
+                .enumerate()
+                .map(|(n, request)| {
+                    SendMessageBatchRequestEntry::builder()
+                        .id(n.to_string())
+                        .message_body(serde_json::json!(request).to_string())
+                        .build()
+                })
+                .collect::<std::result::Result<Vec<_>, _>>()
+                .map_err(|error| Refusal::Service("the queue", error.to_string()))?;
+            let sent =
+                self.sqs.send_message_batch().queue_url(&self.drafts_url).set_entries(Some(entries)).send().await;
+            let sent = sent.map_err(unavailable)?;
+            // SQS may take some of a batch and refuse the rest; all of it is sent again, which is harmless.
+            if let Some(failed) = sent.failed.first() {
+                return Err(Refusal::Service("the queue", failed.code.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unavailable<E: ProvideErrorMetadata, R>(error: aws_sdk_sqs::error::SdkError<E, R>) -> Refusal {
+    Refusal::Service("the queue", error.code().map_or_else(|| error.to_string(), str::to_owned))
+}

@@ -1,0 +1,192 @@
+//! Review: what people decide about lines, singly or in bulk.
+
+use std::collections::BTreeSet;
+
+use domain::ids::LineId;
+use domain::journal::{Change, Entry, What};
+use domain::line::{Line, LineError};
+use jiff::Timestamp;
+use store::{StoreError, Transaction};
+
+use crate::changes::{OpenPayouts, command_stream, move_tallies, tiered_rule, until_fresh, write};
+use crate::context::Context;
+use crate::error::{Refusal, Result};
+
+/// Lines that one atomic command may change: they and their balances fit one transaction.
+pub const MAX_ATOMIC: usize = 40;
+/// Ids in one bulk command.
+pub const MAX_BULK: usize = 100;
+
+/// What a person does with lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Approve,
+    Hold { why: String },
+    Release,
+    Reject { why: String },
+    Reinstate { why: String },
+}
+
+impl Verdict {
+    const fn what(&self) -> What {
+        match self {
+            Self::Approve => What::Approve,
+            Self::Hold { .. } => What::Hold,
+            Self::Release => What::Release,
+            Self::Reject { .. } => What::Reject,
+            Self::Reinstate { .. } => What::Reinstate,
+        }
+    }
+
+    fn why(&self) -> Option<&str> {
+        match self {
+            Self::Hold { why } | Self::Reject { why } | Self::Reinstate { why } => Some(why),
+            Self::Approve | Self::Release => None,
+        }
+    }
+
+    fn apply(&self, line: Line, by: &str, now: Timestamp, open: &OpenPayouts) -> Result<Line, LineError> {
+        let token = open.of_line(&line);
+        match self {
+            Self::Approve => line.approve(now),
+            Self::Hold { why } => line.hold(why, token),
+            Self::Release => line.release(by, now),
+            Self::Reject { why } => line.reject(why, token),
+            Self::Reinstate { .. } => line.reinstate(by),
+        }
+    }
+
+    /// Whether the line's conversion may take or lose a tier position by it.
+    const fn moves_positions(&self) -> bool {
+        matches!(self, Self::Reject { .. } | Self::Reinstate { .. })
+    }
+}
+
+/// Decides about each line on its own: one refusal does not touch the others. Results in the order asked.
+pub async fn review(context: &Context, ids: &[LineId], verdict: &Verdict, by: &str) -> Result<Vec<Result<()>>> {
+    let operation = verdict_name(verdict);
+    let lines = context.store.lines(operation, ids).await?;
+    let mut together = Vec::new();
+    let mut seen = BTreeSet::new();
+    for line in &lines {
+        if seen.insert(line.id.clone())
+            && line.payout().is_none()
+            && !(verdict.moves_positions() && tiered_rule(line).is_some())
+        {
+            together.push(line.clone());
+        }
+    }
+    // Lines that touch nothing but themselves share transactions and entries; what loses a race is decided alone below.
+    let mut done = BTreeSet::new();
+    for chunk in together.chunks(MAX_ATOMIC) {
+        let now = context.now();
+        let open = OpenPayouts::default();
+        let changes: Vec<_> = chunk
+            .iter()
+            .filter_map(|line| {
+                verdict.apply(line.clone(), by, now, &open).ok().map(|after| Change::of(line.clone(), after))
+            })
+            .collect();
+        if changes.len() < 2 {
+            continue;
+        }
+        match commit(context, operation, verdict, by, now, changes, &open).await {
+            Ok(lines) => done.extend(lines.into_iter().map(|line| line.id)),
+            Err(Refusal::Store(StoreError::Stale)) => {}
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    let mut results = Vec::with_capacity(ids.len());
+    for id in ids {
+        results.push(if done.remove(id) { Ok(()) } else { one(context, operation, id, verdict, by).await });
+    }
+    Ok(results)
+}
+
+/// All or nothing, at most [`MAX_ATOMIC`] lines. On refusal tells which line and why.
+pub async fn review_atomically(
+    context: &Context,
+    ids: &[LineId],
+    verdict: &Verdict,
+    by: &str,
+) -> Result<Vec<Result<()>>> {
+    let operation = verdict_name(verdict);
+    until_fresh(|| async {
+        let now = context.now();
+        let lines = context.store.lines(operation, ids).await?;
+        let open = OpenPayouts::of(&context.store, operation, &lines).await?;
+        let mut changes = Vec::new();
+        let mut results = Vec::new();
+        for id in ids {
+            let line = lines.iter().find(|line| line.id == *id);
+            let applied = line
+                .ok_or(Refusal::NotFound("commission"))
+                .and_then(|line| Ok(Change::of(line.clone(), verdict.apply(line.clone(), by, now, &open)?)));
+            results.push(applied.map(|change| changes.push(change)));
+        }
+        if results.iter().any(Result::is_err) {
+            let other = || Refusal::Illegal("nothing was changed, because another commission was refused".to_owned());
+            return Ok(results.into_iter().map(|result| result.and_then(|()| Err(other()))).collect());
+        }
+        commit(context, operation, verdict, by, now, changes, &open).await?;
+        Ok(results)
+    })
+    .await
+}
+
+async fn one(context: &Context, operation: &'static str, id: &LineId, verdict: &Verdict, by: &str) -> Result<()> {
+    until_fresh(|| async {
+        let now = context.now();
+        let line = context.store.line(operation, id).await?.ok_or(Refusal::NotFound("commission"))?;
+        let open = OpenPayouts::of(&context.store, operation, std::slice::from_ref(&line)).await?;
+        let after = verdict.apply(line.clone(), by, now, &open)?;
+        commit(context, operation, verdict, by, now, vec![Change::of(line, after)], &open).await.map(drop)
+    })
+    .await
+}
+
+async fn commit(
+    context: &Context,
+    operation: &'static str,
+    verdict: &Verdict,
+    by: &str,
+    now: Timestamp,
+    changes: Vec<Change>,
+    open: &OpenPayouts,
+) -> Result<Vec<Line>> {
+    let mut entry = Entry::new(command_stream(verdict.what(), now, by, &changes), 1, now, by, verdict.what());
+    entry.why = verdict.why().map(str::to_owned);
+    let mut transaction = Transaction::new(operation);
+    if verdict.moves_positions() {
+        for change in &changes {
+            if tiered_rule(&change.after).is_some() {
+                let siblings = siblings(context, operation, &change.after).await?;
+                move_tallies(&context.store, operation, &mut transaction, &siblings, &changes).await?;
+            }
+        }
+    }
+    let written = write(&context.store, transaction, operation, entry, changes, open).await?;
+    for payout in &written.cancelled {
+        crate::payouts::follow(context, payout).await?;
+    }
+    Ok(written.lines)
+}
+
+/// All lines of a line's conversion, itself among them.
+async fn siblings(context: &Context, operation: &'static str, line: &Line) -> Result<Vec<Line>> {
+    let Some(conversion) = &line.conversion else { return Ok(vec![line.clone()]) };
+    let chain = context.store.chain(operation, conversion.as_str()).await?;
+    let created = chain.iter().flat_map(|sealed| &sealed.entry.lines).filter(|line| line.from.is_none());
+    let ids: Vec<_> = created.map(|line| line.id.clone()).collect();
+    Ok(context.store.lines(operation, &ids).await?)
+}
+
+const fn verdict_name(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Approve => "approve line",
+        Verdict::Hold { .. } => "hold line",
+        Verdict::Release => "release line",
+        Verdict::Reject { .. } => "reject line",
+        Verdict::Reinstate { .. } => "reinstate line",
+    }
+}

@@ -1,0 +1,75 @@
+//! Setting up: programs, partners, and storefront connections with their secrets.
+
+use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
+use domain::ids::SourceId;
+use domain::program::{Partner, Program};
+use serde::{Deserialize, Serialize};
+use store::{Source, StoreError, Transaction};
+
+use crate::context::Context;
+use crate::error::{Refusal, Result};
+
+/// The secret of a storefront connection. Both are accepted while it is being rotated.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceSecret {
+    pub current: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+}
+
+impl std::fmt::Debug for SourceSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SourceSecret(..)")
+    }
+}
+
+pub fn secret_name(source: &SourceId) -> String {
+    format!("partner-payouts/sources/{source}")
+}
+
+pub async fn create_program(context: &Context, program: &Program) -> Result<()> {
+    let mut transaction = Transaction::new("create program");
+    transaction.create_program(program)?;
+    Ok(context.store.commit(transaction).await?)
+}
+
+pub async fn create_partner(context: &Context, partner: &Partner) -> Result<()> {
+    let mut transaction = Transaction::new("create partner");
+    transaction.create_partner(partner)?;
+    match context.store.commit(transaction).await {
+        Err(StoreError::Stale) => Err(Refusal::invalid("/code", "another partner of the program has this code")),
+        other => Ok(other?),
+    }
+}
+
+/// The secret first: a connection without one would refuse everything, a secret without a connection harms nobody.
+pub async fn create_source(context: &Context, source: &Source, secret: &SourceSecret) -> Result<()> {
+    let text = serde_json::json!(secret).to_string();
+    context
+        .secrets
+        .create_secret()
+        .name(secret_name(&source.id))
+        .secret_string(text)
+        .send()
+        .await
+        .map_err(|error| Refusal::Service("Secrets Manager", error.code().unwrap_or("no answer").to_owned()))?;
+    let mut transaction = Transaction::new("create source");
+    transaction.create_source(source)?;
+    Ok(context.store.commit(transaction).await?)
+}
+
+/// `None` where the connection has no secret.
+pub async fn source_secret(context: &Context, source: &SourceId) -> Result<Option<SourceSecret>> {
+    let answer = context.secrets.get_secret_value().secret_id(secret_name(source)).send().await;
+    let text = match answer {
+        Ok(value) => value.secret_string.unwrap_or_default(),
+        Err(error) if error.code() == Some("ResourceNotFoundException") => return Ok(None),
+        Err(error) => {
+            return Err(Refusal::Service("Secrets Manager", error.code().unwrap_or("no answer").to_owned()));
+        }
+    };
+    // Never put the text into an error: it is the secret.
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|_| Refusal::Service("Secrets Manager", "unreadable secret".to_owned()))
+}
