@@ -1,1 +1,104 @@
+//! The JSON API under `/api/v1`: one file per resource. A handler checks the role, parses, calls one workflow, and shows
+//! the result; rules of money are elsewhere.
 
+mod balances;
+mod bulk;
+mod caller;
+mod commissions;
+mod conversions;
+mod exceptions;
+mod extract;
+mod idempotency;
+mod listing;
+mod partners;
+mod payouts;
+mod problem;
+mod programs;
+mod rules;
+mod runs;
+mod show;
+mod sources;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use store::CursorKey;
+use tokio::sync::OnceCell;
+use workflows::{Context, Refusal};
+
+use crate::problem::Problem;
+
+/// API Gateway would take 10 MB; nothing of ours needs more than this.
+const MAX_BODY: usize = 1024 * 1024;
+
+/// What all handlers share.
+#[derive(Debug)]
+pub struct Api {
+    context: Context,
+    cursor_secret: String,
+    cursor_key: OnceCell<CursorKey>,
+}
+
+type Shared = Arc<Api>;
+
+impl Api {
+    /// Read when the first list is paged, not at start-up.
+    async fn cursor_key(&self) -> Result<&CursorKey, Refusal> {
+        self.cursor_key
+            .get_or_try_init(|| async {
+                let secret = self.context.secrets.get_secret_value().secret_id(&self.cursor_secret).send().await;
+                let secret = secret.ok().and_then(|value| value.secret_string).filter(|secret| secret.len() >= 32);
+                secret.map(CursorKey::new).ok_or_else(|| {
+                    Refusal::Service("Secrets Manager", format!("{} is missing or too short", self.cursor_secret))
+                })
+            })
+            .await
+    }
+}
+
+/// The whole API. `cursor_secret` names the secret that list cursors are authenticated with.
+pub fn api(context: Context, cursor_secret: String) -> Router {
+    let shared = Arc::new(Api { context, cursor_secret, cursor_key: OnceCell::new() });
+    let routes = Router::new()
+        .route("/programs", post(programs::create).get(programs::list))
+        .route("/programs/{id}", get(programs::read))
+        .route("/programs/{id}/rule-sets", post(rules::draft).get(rules::list))
+        .route("/programs/{id}/rule-sets/{version}", get(rules::read))
+        .route("/programs/{id}/rule-sets/{version}/sign-off", post(rules::sign_off))
+        .route("/programs/{id}/rule-sets/{version}/publish", post(rules::publish))
+        .route("/partners", post(partners::create).get(partners::list))
+        .route("/partners/{id}", get(partners::read))
+        .route("/sources", post(sources::create).get(sources::list))
+        .route("/conversions", post(conversions::report))
+        .route("/conversions/{id}", get(conversions::read))
+        .route("/commissions", get(commissions::list))
+        .route("/commissions/approve", post(commissions::approve))
+        .route("/commissions/hold", post(commissions::hold))
+        .route("/commissions/release", post(commissions::release))
+        .route("/commissions/reject", post(commissions::reject))
+        .route("/commissions/reinstate", post(commissions::reinstate))
+        .route("/commissions/{id}", get(commissions::read))
+        .route("/commissions/{id}/explanation", get(commissions::explanation))
+        .route("/balances", get(balances::list))
+        .route("/runs", post(runs::start).get(runs::list))
+        .route("/runs/{id}", get(runs::read))
+        .route("/payouts", post(payouts::request).get(payouts::list))
+        .route("/payouts/approve", post(payouts::approve))
+        .route("/payouts/send-back", post(payouts::send_back))
+        .route("/payouts/cancel", post(payouts::cancel))
+        .route("/payouts/mark-paid", post(payouts::mark_paid))
+        .route("/payouts/{id}", get(payouts::read))
+        .route("/payouts/{id}/lines", get(payouts::lines))
+        .route("/exceptions", get(exceptions::list))
+        .route("/exceptions/{id}", get(exceptions::read))
+        .route("/exceptions/{id}/resolve", post(exceptions::resolve))
+        .fallback(|| async { Problem::not_found("route") })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(from_fn_with_state(Arc::clone(&shared), idempotency::remember))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(shared);
+    Router::new().nest("/api/v1", routes).fallback(|| async { Problem::not_found("route") })
+}

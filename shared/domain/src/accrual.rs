@@ -12,6 +12,9 @@ use crate::rating::rate;
 use crate::rules::Rule;
 use crate::schedule::{due_at, is_matured};
 
+/// Products that a line names; the conversion has them all.
+const MAX_PRODUCTS: usize = 5;
+
 /// A sale about to be booked for one partner.
 #[derive(Debug)]
 pub struct Accrual<'a> {
@@ -71,6 +74,7 @@ impl Accrual<'_> {
             kind: LineKind::Commission,
             conversion: Some(self.conversion.clone()),
             order: Some(self.order.to_owned()),
+            products: self.products(&earning.basis.items),
             amount,
             taken_back: Minor::ZERO,
             state,
@@ -87,5 +91,10 @@ impl Accrual<'_> {
             version: 1,
             entry: EntryRef::none(),
         })
+    }
+
+    fn products(&self, items: &[usize]) -> Vec<String> {
+        let named = items.iter().filter_map(|at| self.sale.items.get(*at));
+        named.filter_map(|item| item.product.clone().or_else(|| item.sku.clone())).take(MAX_PRODUCTS).collect()
     }
 }

@@ -26,6 +26,9 @@ pub struct Line {
     /// The source's own id of the order, as partners and merchants know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,
+    /// Products or SKUs of the items it was earned on, the first few.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub products: Vec<String>,
     /// What it was when written. Refunds do not change it.
     pub amount: Minor,
     /// How much of the amount refunds have taken back, with the amount's sign.
@@ -417,6 +420,7 @@ pub(crate) mod tests {
             kind: LineKind::Commission,
             conversion: None,
             order: None,
+            products: vec![],
             amount: minor(amount),
             taken_back: Minor::ZERO,
             state,

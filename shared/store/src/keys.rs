@@ -17,6 +17,7 @@
 //! | run | `RUN#<run>` | `RUN` |
 //! | a run's decision about a partner | `RUN#<run>` | `PAR#<partner>` |
 //! | exception, and the body it came with | `EXC#<exception>` | `EXC`, `BODY` |
+//! | whose data a signed-in person may see | `MEM#<subject>` | `MEM` |
 //! | remembered answer | `IDM#<hash>` | `IDM` |
 //!
 //! A line's and a payout's id *is* its address, so neither needs an index to be found or to be listed by partner.
@@ -109,6 +110,10 @@ impl Key {
 
     pub fn exception_body(id: &ExceptionId) -> Self {
         Self::new(format!("EXC#{id}"), "BODY")
+    }
+
+    pub fn membership(subject: &str) -> Self {
+        Self::new(format!("MEM#{subject}"), "MEM")
     }
 
     /// Hashed: the key is a client's text of any length.

@@ -18,7 +18,9 @@ pub use items::exception::{Exception, ExceptionBody, ExceptionCode, ExceptionSta
 pub use items::idempotency::{Answer, Remembered};
 pub use items::journal::Chain;
 pub use items::lines::LinePosition;
+pub use items::membership::Membership;
 pub use items::payouts::DraftLock;
+pub use items::program::{partner_position, program_position};
 pub use items::run::{CarriedBecause, Decision, Outcome, PayoutRequest, Run, RunProgress};
 pub use items::source::{CodeClaim, Source};
 pub use items::tally::Tally;

@@ -104,6 +104,7 @@ fn line(partner: &Partner, n: usize, state: LineState) -> Line {
         kind: LineKind::Commission,
         conversion: Some(conversion),
         order: Some(n.to_string()),
+        products: vec!["P-1".into()],
         amount: minor(1_000),
         taken_back: Minor::ZERO,
         state,

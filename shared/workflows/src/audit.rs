@@ -174,7 +174,7 @@ impl<'a> Books<'a> {
 
     fn payouts(&self) -> Findings {
         let mut wrong = Vec::new();
-        let mut claimed: BTreeSet<&str> = BTreeSet::new();
+        let mut claimed = BTreeSet::new();
         for payout in &self.all.payouts {
             let mut pages: Vec<Page> = self.all.pages.iter().filter(|page| page.payout == payout.id).cloned().collect();
             pages.sort_by_key(|page| page.number);
@@ -194,7 +194,7 @@ impl<'a> Books<'a> {
                 if !held {
                     wrong.push(format!("{}: {} is on a page but not in the payout", payout.id, on_page.id));
                 }
-                if !claimed.insert(on_page.id.as_str()) {
+                if !claimed.insert(on_page.id.clone()) {
                     wrong.push(format!("{} is in two payouts", on_page.id));
                 }
             }

@@ -23,7 +23,8 @@ where
     F: Future<Output = Result<T>>,
 {
     for try_number in 0..STALE_TRIES {
-        match attempt().await {
+        // Boxed: the futures below are deep, and a Lambda's whole call tree would be one type.
+        match Box::pin(attempt()).await {
             Err(Refusal::Store(StoreError::Stale)) => {
                 let pause = 5_u64 << try_number.min(6);
                 tokio::time::sleep(Duration::from_millis(pause)).await;

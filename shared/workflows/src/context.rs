@@ -10,8 +10,11 @@ use uuid::Uuid;
 pub trait Clock: Send + Sync + std::fmt::Debug {
     fn now(&self) -> Timestamp;
 
-    /// A fresh random value for ids that have no business key.
+    /// A fresh value for ids that have no business key; later ones sort later.
     fn uuid(&self) -> u128;
+
+    /// 128 bits that nobody can guess, from the system's secure source.
+    fn random(&self) -> u128;
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,6 +27,11 @@ impl Clock for SystemClock {
 
     fn uuid(&self) -> u128 {
         Uuid::now_v7().as_u128()
+    }
+
+    fn random(&self) -> u128 {
+        // A version 4 UUID has 122 random bits from the same source; two of them fill the gaps.
+        Uuid::new_v4().as_u128() ^ Uuid::new_v4().as_u128().rotate_left(64)
     }
 }
 

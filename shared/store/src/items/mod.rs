@@ -6,6 +6,7 @@ pub mod exception;
 pub mod idempotency;
 pub mod journal;
 pub mod lines;
+pub mod membership;
 pub mod payouts;
 pub mod program;
 pub mod run;

@@ -16,7 +16,7 @@ impl Item for Program {
     }
 
     fn list_place(&self) -> Option<Place> {
-        Some(Place::new(PROGRAMS_LIST, format!("{}#{}", sortable(self.created_at), self.id)))
+        Some(Place::new(PROGRAMS_LIST, program_position(self)))
     }
 }
 
@@ -41,8 +41,18 @@ impl Item for Partner {
     }
 
     fn list_place(&self) -> Option<Place> {
-        Some(Place::new(partners_list(&self.program), format!("{}#{}", sortable(self.created_at), self.id)))
+        Some(Place::new(partners_list(&self.program), partner_position(self)))
     }
+}
+
+/// Where a program stands in the list of programs.
+pub fn program_position(program: &Program) -> String {
+    format!("{}#{}", sortable(program.created_at), program.id)
+}
+
+/// Where a partner stands in the list of its program's partners.
+pub fn partner_position(partner: &Partner) -> String {
+    format!("{}#{}", sortable(partner.created_at), partner.id)
 }
 
 impl Transaction {

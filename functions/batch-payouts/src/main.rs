@@ -1,0 +1,7 @@
+use lambda_runtime::{Error, service_fn};
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let context = runtime::context().await?;
+    lambda_runtime::run(service_fn(|event| batch_payouts::handle(&context, event))).await
+}

@@ -1,0 +1,54 @@
+//! Balances, and why what is in them is not paid yet.
+
+use axum::Json;
+use axum::extract::State;
+use domain::ids::{PartnerId, ProgramId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::bulk;
+use crate::caller::Caller;
+use crate::extract::Filter;
+use crate::listing::{Query, limit};
+use crate::problem::{Answer, Problem};
+use crate::{Shared, partners, programs, show};
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListFilter {
+    partner_id: Option<String>,
+    program_id: Option<String>,
+    #[serde(skip_serializing)]
+    limit: Option<String>,
+    #[serde(skip_serializing)]
+    cursor: Option<String>,
+}
+
+pub async fn list(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Filter(filter): Filter<ListFilter>,
+) -> Answer<Json<Value>> {
+    let limit = limit(filter.limit.as_deref())?;
+    let asked = filter.partner_id.as_deref().map(|id| bulk::parse::<PartnerId>(id, "partner")).transpose()?;
+    let query = Query::new(&shared, &caller, "balances", &filter);
+    if let Some(id) = caller.scope(asked)? {
+        let partner = partners::visible(&shared, &caller, &id).await?;
+        let program = programs::load(&shared, &partner.program).await?;
+        let balance = workflows::balances::of(&shared.context, &program, &partner).await?;
+        return query.page(vec![show::balance(&partner, &program, &balance)], None::<String>).await;
+    }
+    let Some(program) = &filter.program_id else {
+        return Err(Problem::malformed("", "name a partnerId or a programId"));
+    };
+    let program = programs::load(&shared, &bulk::parse::<ProgramId>(program, "program")?).await?;
+    let after: Option<String> = query.start(filter.cursor.as_deref()).await?;
+    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+    let page = shared.context.store.partners("balances", &program.id, after.as_deref(), limit).await?;
+    let mut data = Vec::with_capacity(page.items.len());
+    for partner in &page.items {
+        let balance = workflows::balances::of(&shared.context, &program, partner).await?;
+        data.push(show::balance(partner, &program, &balance));
+    }
+    query.page(data, page.after).await
+}

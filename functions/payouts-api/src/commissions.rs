@@ -1,0 +1,251 @@
+//! Commissions: lines, listed and reviewed.
+
+use axum::Json;
+use axum::extract::State;
+use domain::ids::{LineId, PartnerId, ProgramId};
+use domain::line::{Line, StateName};
+use domain::program::Partner;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use store::{LinePosition, partner_position, program_position};
+use workflows::review::{MAX_ATOMIC, MAX_BULK, Verdict, review, review_atomically};
+
+use crate::bulk::{self, check_count};
+use crate::caller::{Caller, Role};
+use crate::extract::{Filter, Id, RawJson};
+use crate::listing::{Query, limit};
+use crate::problem::{Answer, Problem};
+use crate::{Shared, partners, show};
+
+const OPERATION: &str = "commissions";
+/// Lines looked at for one page of a filtered list; what is left comes with the next page.
+const MAX_EXAMINED: usize = 1_000;
+/// Partners looked at for one page of a list over a whole program.
+const MAX_PARTNERS: usize = 100;
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListFilter {
+    partner_id: Option<String>,
+    program_id: Option<String>,
+    status: Option<String>,
+    state: Option<String>,
+    #[serde(skip_serializing)]
+    limit: Option<String>,
+    #[serde(skip_serializing)]
+    cursor: Option<String>,
+}
+
+/// Where a list goes on: in which partner's lines, and after which.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Position {
+    /// The last program that is done, and the last partner of the next one that is.
+    program: Option<String>,
+    partner: Option<String>,
+    line: Option<LinePosition>,
+}
+
+fn wanted(status: Option<&str>, state: Option<&str>) -> Answer<Vec<StateName>> {
+    let mut states = match status {
+        None => StateName::ALL.to_vec(),
+        Some(status) => StateName::of_status(status)
+            .ok_or_else(|| Problem::malformed("", "status is pending, approved, paid or rejected"))?
+            .to_vec(),
+    };
+    if let Some(state) = state {
+        let state = StateName::parse(state).ok_or_else(|| Problem::malformed("", "no commission has such a state"))?;
+        states.retain(|wanted| *wanted == state);
+    }
+    Ok(states)
+}
+
+pub async fn list(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Filter(filter): Filter<ListFilter>,
+) -> Answer<Json<Value>> {
+    let limit = limit(filter.limit.as_deref())?;
+    let states = wanted(filter.status.as_deref(), filter.state.as_deref())?;
+    let asked = filter.partner_id.as_deref().map(|id| bulk::parse::<PartnerId>(id, "partner")).transpose()?;
+    let program = filter.program_id.as_deref().map(|id| bulk::parse::<ProgramId>(id, "program")).transpose()?;
+    let partner = caller.scope(asked)?;
+    let query = Query::new(&shared, &caller, "commissions", &filter);
+    let mut walk = Walk {
+        shared: &shared,
+        states: &states,
+        limit,
+        examined: 0,
+        found: Vec::new(),
+        at: query.start(filter.cursor.as_deref()).await?,
+    };
+    let more = match partner {
+        Some(id) => {
+            let partner = partners::visible(&shared, &caller, &id).await?;
+            let elsewhere = program.is_some_and(|program| program != partner.program);
+            if elsewhere { false } else { walk.partner(&partner).await? }
+        }
+        None => walk.programs(program.as_ref()).await?,
+    };
+    query.page(walk.found.iter().map(show::line).collect(), more.then_some(walk.at)).await
+}
+
+/// Goes through lines until a page is full or enough was looked at. Each step tells whether there may be more.
+struct Walk<'a> {
+    shared: &'a Shared,
+    states: &'a [StateName],
+    limit: usize,
+    examined: usize,
+    found: Vec<Line>,
+    at: Position,
+}
+
+impl Walk<'_> {
+    fn is_full(&self) -> bool {
+        self.found.len() >= self.limit || self.examined >= MAX_EXAMINED
+    }
+
+    async fn partner(&mut self, partner: &Partner) -> Answer<bool> {
+        loop {
+            if self.is_full() {
+                return Ok(true);
+            }
+            // Read no further than the page can take, so that the position is that of the last line shown.
+            let room = self.limit - self.found.len();
+            let (lines, next) =
+                self.shared.context.store.partner_lines(OPERATION, partner, self.at.line.as_ref(), room).await?;
+            self.examined += lines.len().max(1);
+            self.found.extend(lines.into_iter().filter(|line| self.states.contains(&line.state.name())));
+            self.at.line = next;
+            if self.at.line.is_none() {
+                return Ok(false);
+            }
+        }
+    }
+
+    async fn programs(&mut self, only: Option<&ProgramId>) -> Answer<bool> {
+        let store = &self.shared.context.store;
+        if let Some(id) = only {
+            return match store.program(OPERATION, id).await? {
+                Some(_) => self.program(id).await,
+                None => Err(Problem::not_found("program")),
+            };
+        }
+        loop {
+            let page = store.programs(OPERATION, self.at.program.as_deref(), 1).await?;
+            let Some(program) = page.items.first() else { return Ok(false) };
+            if self.program(&program.id).await? {
+                return Ok(true);
+            }
+            self.at = Position { program: Some(program_position(program)), ..Position::default() };
+        }
+    }
+
+    async fn program(&mut self, id: &ProgramId) -> Answer<bool> {
+        for _ in 0..MAX_PARTNERS {
+            let store = &self.shared.context.store;
+            let page = store.partners(OPERATION, id, self.at.partner.as_deref(), 1).await?;
+            let Some(partner) = page.items.first() else { return Ok(false) };
+            if self.partner(partner).await? {
+                return Ok(true);
+            }
+            self.at.partner = Some(partner_position(partner));
+            self.at.line = None;
+            if self.is_full() {
+                return Ok(true);
+            }
+        }
+        Ok(true)
+    }
+}
+
+async fn visible(shared: &Shared, caller: &Caller, id: &LineId) -> Answer<Line> {
+    let line = if caller.may_see(&id.partner()) { shared.context.store.line(OPERATION, id).await? } else { None };
+    line.ok_or_else(|| Problem::not_found("commission"))
+}
+
+pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<LineId>) -> Answer<Json<Value>> {
+    Ok(Json(show::line(&visible(&shared, &caller, &id).await?)))
+}
+
+pub async fn explanation(State(shared): State<Shared>, caller: Caller, Id(id): Id<LineId>) -> Answer<Json<Value>> {
+    visible(&shared, &caller, &id).await?;
+    Ok(Json(json!(workflows::explain::of_line(&shared.context, &id).await?)))
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Bulk {
+    ids: Vec<String>,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    atomic: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Mode {
+    #[serde(default)]
+    atomic: bool,
+}
+
+pub async fn approve(state: State<Shared>, caller: Caller, mode: Filter<Mode>, body: RawJson) -> Answer<Json<Value>> {
+    decide(state, caller, mode, body, |_| Ok(Verdict::Approve)).await
+}
+
+pub async fn release(state: State<Shared>, caller: Caller, mode: Filter<Mode>, body: RawJson) -> Answer<Json<Value>> {
+    decide(state, caller, mode, body, |_| Ok(Verdict::Release)).await
+}
+
+pub async fn hold(state: State<Shared>, caller: Caller, mode: Filter<Mode>, body: RawJson) -> Answer<Json<Value>> {
+    decide(state, caller, mode, body, |why| Ok(Verdict::Hold { why: reason(why)? })).await
+}
+
+pub async fn reject(state: State<Shared>, caller: Caller, mode: Filter<Mode>, body: RawJson) -> Answer<Json<Value>> {
+    decide(state, caller, mode, body, |why| Ok(Verdict::Reject { why: reason(why)? })).await
+}
+
+pub async fn reinstate(state: State<Shared>, caller: Caller, mode: Filter<Mode>, body: RawJson) -> Answer<Json<Value>> {
+    decide(state, caller, mode, body, |why| Ok(Verdict::Reinstate { why: reason(why)? })).await
+}
+
+fn reason(given: Option<String>) -> Answer<String> {
+    let given = given.unwrap_or_default().trim().to_owned();
+    if (1..=500).contains(&given.chars().count()) {
+        Ok(given)
+    } else {
+        Err(Problem::invalid_field("/reason", "needs 1 to 500 characters; the partner reads it"))
+    }
+}
+
+async fn decide(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Filter(mode): Filter<Mode>,
+    body: RawJson,
+    verdict: impl FnOnce(Option<String>) -> Answer<Verdict>,
+) -> Answer<Json<Value>> {
+    caller.must_be(&[Role::Reviewer])?;
+    let asked: Bulk = crate::extract::parse(&body.get()?)?;
+    let atomic = asked.atomic || mode.atomic;
+    check_count(asked.ids.len(), if atomic { MAX_ATOMIC } else { MAX_BULK }, "/ids")?;
+    let verdict = verdict(asked.reason)?;
+    let parsed: Vec<(String, Result<LineId, Problem>)> =
+        asked.ids.into_iter().map(|id| (id.clone(), bulk::parse(&id, "commission"))).collect();
+    let ids: Vec<LineId> = parsed.iter().filter_map(|(_, id)| id.clone().ok()).collect();
+    let by = &caller.subject;
+    let refused_together = || Problem::conflict("nothing was changed, because another commission was refused");
+    if atomic && ids.len() < parsed.len() {
+        let results = parsed.into_iter().map(|(id, parsed)| (id, parsed.and_then(|_| Err(refused_together()))));
+        return Ok(bulk::results(results.collect()));
+    }
+    let decided = if atomic {
+        review_atomically(&shared.context, &ids, &verdict, by).await?
+    } else {
+        review(&shared.context, &ids, &verdict, by).await?
+    };
+    let mut decided = decided.into_iter();
+    let results = parsed.into_iter().map(|(id, parsed)| {
+        let result = parsed.and_then(|_| bulk::problem(decided.next().unwrap_or(Ok(()))));
+        (id, result)
+    });
+    Ok(bulk::results(results.collect()))
+}

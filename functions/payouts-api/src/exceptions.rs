@@ -1,0 +1,75 @@
+//! Exceptions: what needs a person, with the body it came with.
+
+use axum::Json;
+use axum::extract::State;
+use domain::ids::ExceptionId;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use store::ExceptionStatus;
+use workflows::Refusal;
+
+use crate::caller::{Caller, Role};
+use crate::extract::{Body, Fields, Filter, Id};
+use crate::listing::{Query, limit};
+use crate::problem::{Answer, Problem};
+use crate::{Shared, show};
+
+const OPERATION: &str = "exceptions";
+
+#[derive(Debug, Deserialize, Serialize)]
+pub struct ListFilter {
+    status: Option<String>,
+    #[serde(skip_serializing)]
+    limit: Option<String>,
+    #[serde(skip_serializing)]
+    cursor: Option<String>,
+}
+
+pub async fn list(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Filter(filter): Filter<ListFilter>,
+) -> Answer<Json<Value>> {
+    caller.must_be_staff()?;
+    let limit = limit(filter.limit.as_deref())?;
+    let status = match filter.status.as_deref() {
+        None | Some("open") => ExceptionStatus::Open,
+        Some("resolved") => ExceptionStatus::Resolved,
+        Some(_) => return Err(Problem::malformed("", "status is open or resolved")),
+    };
+    let query = Query::new(&shared, &caller, "exceptions", &filter);
+    let after: Option<String> = query.start(filter.cursor.as_deref()).await?;
+    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+    let page = shared.context.store.exceptions(OPERATION, status, after.as_deref(), limit).await?;
+    query.page(page.items.iter().map(show::exception).collect(), page.after).await
+}
+
+pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<ExceptionId>) -> Answer<Json<Value>> {
+    caller.must_be_staff()?;
+    let store = &shared.context.store;
+    let exception = store.exception(OPERATION, &id).await?.ok_or(Refusal::NotFound("exception"))?;
+    let body = store.exception_body(OPERATION, &id).await?;
+    let mut shown = show::exception(&exception);
+    shown["body"] = json!(body.map(|body| body.body));
+    Ok(Json(shown))
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Resolve {
+    resolution: String,
+}
+
+pub async fn resolve(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Id(id): Id<ExceptionId>,
+    input: Body<Resolve>,
+) -> Answer<Json<Value>> {
+    caller.must_be(&[Role::ProgramManager, Role::Reviewer, Role::Finance])?;
+    let input = input.get()?;
+    let mut fields = Fields::default();
+    let resolution = fields.text("/resolution", &input.resolution);
+    fields.done()?;
+    let resolved = workflows::exceptions::resolve(&shared.context, &id, &caller.subject, &resolution).await?;
+    Ok(Json(show::exception(&resolved)))
+}

@@ -1,0 +1,166 @@
+//! What requests bring: bodies, ids and queries, refused precisely where they are wrong.
+
+use std::convert::Infallible;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use domain::money::{Currency, Minor};
+use domain::rules::FieldError;
+use serde::de::DeserializeOwned;
+
+use crate::problem::Problem;
+
+/// A JSON body, or why it is none: told only when it is asked for, so that a handler checks the caller's role first.
+#[derive(Debug)]
+pub struct Body<T>(Result<T, Problem>);
+
+impl<T> Body<T> {
+    pub fn get(self) -> Result<T, Problem> {
+        self.0
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
+        Ok(Self(raw(request, state).await.and_then(|bytes| parse(&bytes))))
+    }
+}
+
+/// The bytes of a JSON body, for what reads them by itself.
+#[derive(Debug)]
+pub struct RawJson(Result<Bytes, Problem>);
+
+impl RawJson {
+    pub fn get(self) -> Result<Bytes, Problem> {
+        self.0
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for RawJson {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
+        Ok(Self(raw(request, state).await))
+    }
+}
+
+async fn raw<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    if !is_json(request.headers()) {
+        return Err(Problem::not_json());
+    }
+    Bytes::from_request(request, state).await.map_err(|rejection| unreadable(&rejection))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
+fn unreadable(rejection: &BytesRejection) -> Problem {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        Problem::too_large()
+    } else {
+        Problem::malformed("", "the body broke off")
+    }
+}
+
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let pointer = if path == "." { String::new() } else { pointer(&path) };
+        Problem::malformed(pointer, error.into_inner().to_string())
+    })?;
+    deserializer.end().map_err(|_| Problem::malformed("", "something follows the JSON value"))?;
+    Ok(parsed)
+}
+
+/// `rules[0].reward` as `/rules/0/reward`.
+fn pointer(path: &str) -> String {
+    format!("/{}", path.replace("].", "/").replace(['.', '['], "/").replace(']', ""))
+}
+
+/// An id in the path. A malformed one names nothing, like an unknown one.
+#[derive(Debug)]
+pub struct Id<T>(pub T);
+
+impl<T, S> FromRequestParts<S> for Id<T>
+where
+    T: std::str::FromStr + Send,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = Path::<String>::from_request_parts(parts, state).await.map(|Path(text)| text);
+        let id = text.ok().and_then(|text| text.parse().ok());
+        id.map(Self).ok_or_else(|| Problem::not_found("resource"))
+    }
+}
+
+/// The query string.
+#[derive(Debug)]
+pub struct Filter<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Filter<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(filter)) => Ok(Self(filter)),
+            Err(rejection) => Err(Problem::malformed("", rejection.body_text())),
+        }
+    }
+}
+
+/// Collects refusals of fields, so that a caller learns all of them at once.
+#[derive(Debug, Default)]
+pub struct Fields(Vec<FieldError>);
+
+impl Fields {
+    pub fn refuse(&mut self, pointer: &str, detail: impl Into<String>) {
+        self.0.push(FieldError::new(pointer, detail));
+    }
+
+    pub fn check(&mut self, fine: bool, pointer: &str, detail: &str) {
+        if !fine {
+            self.refuse(pointer, detail);
+        }
+    }
+
+    /// The value, or its refusal and nothing.
+    pub fn take<T, E: std::fmt::Display>(&mut self, pointer: &str, parsed: Result<T, E>) -> Option<T> {
+        parsed.map_err(|error| self.refuse(pointer, error.to_string())).ok()
+    }
+
+    /// An amount that is not negative.
+    pub fn amount(&mut self, pointer: &str, text: &str, currency: Currency) -> Minor {
+        let amount = self.take(pointer, Minor::parse(text, currency)).unwrap_or_default();
+        self.check(!amount.is_negative(), pointer, "must not be negative");
+        amount
+    }
+
+    /// Text a person wrote: not empty, not endless.
+    pub fn text(&mut self, pointer: &str, text: &str) -> String {
+        let text = text.trim();
+        self.check((1..=200).contains(&text.chars().count()), pointer, "needs 1 to 200 characters");
+        text.to_owned()
+    }
+
+    pub fn done(self) -> Result<(), Problem> {
+        if self.0.is_empty() { Ok(()) } else { Err(Problem::invalid(self.0)) }
+    }
+}
+
+/// Ends a request that was parsed field by field.
+pub fn finish<T>(fields: Fields, value: Option<T>) -> Result<T, Problem> {
+    fields.done()?;
+    value.ok_or_else(|| Problem::malformed("", "a field is missing"))
+}

@@ -1,0 +1,153 @@
+//! Partners.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use domain::conversion::Code;
+use domain::ids::PartnerId;
+use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, is_email};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::caller::{Caller, Role};
+use crate::extract::{Body, Fields, Filter, Id, finish};
+use crate::listing::{Query, limit};
+use crate::problem::{Answer, Problem};
+use crate::{Api, Shared, programs, show};
+
+const OPERATION: &str = "partners";
+const MAX_METHODS: usize = 10;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    program_id: String,
+    name: String,
+    email: String,
+    code: String,
+    #[serde(rename = "type", default = "affiliate")]
+    kind: String,
+    #[serde(default)]
+    group: Option<String>,
+    #[serde(default)]
+    minimum_payout: Option<String>,
+    #[serde(default)]
+    trusted: bool,
+    #[serde(default)]
+    payout_methods: Vec<MethodInput>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MethodInput {
+    kind: MethodKind,
+    #[serde(default)]
+    details: BTreeMap<String, String>,
+    #[serde(default)]
+    preferred: bool,
+}
+
+fn affiliate() -> String {
+    "affiliate".to_owned()
+}
+
+pub async fn create(
+    State(shared): State<Shared>,
+    caller: Caller,
+    input: Body<Input>,
+) -> Answer<(StatusCode, Json<Value>)> {
+    caller.must_be(&[Role::ProgramManager])?;
+    let input = input.get()?;
+    let program = programs::required(&shared, &input.program_id, "/programId").await?;
+    let mut fields = Fields::default();
+    let name = fields.text("/name", &input.name);
+    let kind = fields.text("/type", &input.kind);
+    fields.check(is_email(&input.email), "/email", "is not an e-mail address");
+    let code = fields.take("/code", input.code.parse::<Code>());
+    let minimum_payout =
+        input.minimum_payout.as_deref().map(|text| fields.amount("/minimumPayout", text, program.currency));
+    let payout_methods = methods(&mut fields, input.payout_methods);
+    let context = &shared.context;
+    let partner = code.map(|code| Partner {
+        id: PartnerId::from_uuid(context.clock.uuid()),
+        program: program.id.clone(),
+        name,
+        email: input.email.trim().to_owned(),
+        code,
+        kind,
+        group: input.group,
+        minimum_payout,
+        trusted: input.trusted,
+        status: PartnerStatus::Active,
+        payout_methods,
+        shards: 1,
+        created_at: context.now(),
+        created_by: caller.subject.clone(),
+    });
+    let partner = finish(fields, partner)?;
+    workflows::setup::create_partner(context, &partner).await?;
+    Ok((StatusCode::CREATED, Json(show::partner(&partner, &program))))
+}
+
+fn methods(fields: &mut Fields, inputs: Vec<MethodInput>) -> Vec<PayoutMethod> {
+    fields.check(inputs.len() <= MAX_METHODS, "/payoutMethods", "at most 10 payout methods");
+    let preferred = inputs.iter().filter(|method| method.preferred).count();
+    fields.check(preferred <= 1, "/payoutMethods", "at most one can be preferred");
+    let mut methods: Vec<PayoutMethod> = Vec::with_capacity(inputs.len());
+    for (n, input) in inputs.into_iter().enumerate() {
+        let at = format!("/payoutMethods/{n}");
+        let method = PayoutMethod { kind: input.kind, details: input.details, preferred: input.preferred };
+        let small = method.details.iter().all(|(name, value)| name.len() <= 40 && value.len() <= 254);
+        fields.check(small && method.details.len() <= 20, &format!("{at}/details"), "are too long");
+        fields.check(methods.iter().all(|other| other.kind != method.kind), &format!("{at}/kind"), "is given twice");
+        fields.take(&format!("{at}/details"), method.check());
+        methods.push(method);
+    }
+    methods
+}
+
+/// A partner the caller may see; what they may not see does not exist.
+pub async fn visible(api: &Api, caller: &Caller, id: &PartnerId) -> Answer<Partner> {
+    let partner = if caller.may_see(id) { api.context.store.partner(OPERATION, id).await? } else { None };
+    partner.ok_or_else(|| Problem::not_found("partner"))
+}
+
+pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<PartnerId>) -> Answer<Json<Value>> {
+    let partner = visible(&shared, &caller, &id).await?;
+    let program = programs::load(&shared, &partner.program).await?;
+    Ok(Json(show::partner(&partner, &program)))
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListFilter {
+    program_id: String,
+    #[serde(skip_serializing)]
+    limit: Option<String>,
+    #[serde(skip_serializing)]
+    cursor: Option<String>,
+}
+
+pub async fn list(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Filter(filter): Filter<ListFilter>,
+) -> Answer<Json<Value>> {
+    caller.must_be_staff()?;
+    let limit = limit(filter.limit.as_deref())?;
+    let id = filter.program_id.parse().map_err(|_| Problem::not_found("program"))?;
+    let program = programs::load(&shared, &id).await?;
+    let query = Query::new(&shared, &caller, "partners", &filter);
+    let after: Option<String> = query.start(filter.cursor.as_deref()).await?;
+    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+    let page = shared.context.store.partners(OPERATION, &id, after.as_deref(), limit).await?;
+    let mut data = Vec::with_capacity(page.items.len());
+    for partner in &page.items {
+        let balance = workflows::balances::of(&shared.context, &program, partner).await?;
+        let mut shown = show::partner(partner, &program);
+        shown["notPayableBecause"] = json!(balance.not_payable_because);
+        data.push(shown);
+    }
+    query.page(data, page.after).await
+}

@@ -1,0 +1,344 @@
+//! Payouts: requested, listed, approved, settled.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use domain::ids::{Hash, PartnerId, PayoutId, ProgramId};
+use domain::money::Minor;
+use domain::payout::{Payout, PayoutState, Seen};
+use domain::program::MethodKind;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use store::{PayoutRequest, program_position};
+use workflows::payouts::Attested;
+use workflows::review::MAX_BULK;
+use workflows::runs::OnDemand;
+
+use crate::bulk::{self, One, check_count};
+use crate::caller::{Caller, Role};
+use crate::extract::{Body, Fields, Filter, Id, RawJson, parse};
+use crate::listing::{Query, limit};
+use crate::problem::{Answer, Problem};
+use crate::{Shared, partners, programs, runs, show};
+
+const OPERATION: &str = "payouts";
+const MAX_EXAMINED: usize = 1_000;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    partner_id: String,
+    program_id: String,
+    #[serde(default)]
+    amount: Option<String>,
+    #[serde(default)]
+    method: Option<MethodKind>,
+    /// Why it may be below the minimum payout.
+    #[serde(default)]
+    r#override: Option<String>,
+}
+
+/// A payout on demand.
+pub async fn request(
+    State(shared): State<Shared>,
+    caller: Caller,
+    headers: HeaderMap,
+    input: Body<Input>,
+) -> Answer<(StatusCode, Json<Value>)> {
+    caller.must_be(&[Role::Approver, Role::Finance])?;
+    let input = input.get()?;
+    let program = programs::required(&shared, &input.program_id, "/programId").await?;
+    let mut fields = Fields::default();
+    let partner = fields.take("/partnerId", input.partner_id.parse::<PartnerId>());
+    let amount = input.amount.as_deref().map(|text| fields.amount("/amount", text, program.currency));
+    let below_minimum = input.r#override.as_deref().map(|why| fields.text("/override", why));
+    let partner = crate::extract::finish(fields, partner)?;
+    if shared.context.store.partner(OPERATION, &partner).await?.is_none() {
+        return Err(Problem::invalid_field("/partnerId", "there is no such partner"));
+    }
+    let key = runs::request_key(&shared, &headers, &caller);
+    let asked = OnDemand {
+        key: &key,
+        program: &program.id,
+        partner: &partner,
+        request: PayoutRequest { amount, method: input.method, below_minimum },
+    };
+    let id = workflows::runs::request(&shared.context, &asked, &caller.subject).await?;
+    let payout = load(&shared, &id).await?;
+    Ok((StatusCode::CREATED, Json(show::payout(&payout))))
+}
+
+async fn load(shared: &Shared, id: &PayoutId) -> Answer<Payout> {
+    shared.context.store.payout(OPERATION, id).await?.ok_or_else(|| Problem::not_found("payout"))
+}
+
+async fn visible(shared: &Shared, caller: &Caller, id: &PayoutId) -> Answer<Payout> {
+    if caller.may_see(&id.partner()) { load(shared, id).await } else { Err(Problem::not_found("payout")) }
+}
+
+pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<PayoutId>) -> Answer<Json<Value>> {
+    Ok(Json(show::payout(&visible(&shared, &caller, &id).await?)))
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub struct LinesFilter {
+    #[serde(skip_serializing)]
+    cursor: Option<String>,
+}
+
+/// The lines of a payout, page by page as they were claimed.
+pub async fn lines(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Id(id): Id<PayoutId>,
+    Filter(filter): Filter<LinesFilter>,
+) -> Answer<Json<Value>> {
+    let payout = visible(&shared, &caller, &id).await?;
+    let query = Query::new(&shared, &caller, "payout lines", &id);
+    let number: u32 = query.start(filter.cursor.as_deref()).await?;
+    let store = &shared.context.store;
+    let page = store.page(OPERATION, &id, number).await?;
+    let ids: Vec<_> = page.map(|page| page.lines.into_iter().map(|line| line.id).collect()).unwrap_or_default();
+    let lines = store.lines(OPERATION, &ids).await?;
+    let next = (number + 1 < payout.pages).then_some(number + 1);
+    query.page(lines.iter().map(show::line).collect(), next).await
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListFilter {
+    partner_id: Option<String>,
+    program_id: Option<String>,
+    status: Option<String>,
+    state: Option<String>,
+    #[serde(skip_serializing)]
+    limit: Option<String>,
+    #[serde(skip_serializing)]
+    cursor: Option<String>,
+}
+
+fn wanted(status: Option<&str>, state: Option<&str>) -> Answer<Vec<PayoutState>> {
+    let mut states = match status {
+        None => PayoutState::ALL.to_vec(),
+        Some(status) => PayoutState::of_status(status)
+            .ok_or_else(|| {
+                let words = "status is pending, approved, processing, completed, paid, failed or cancelled";
+                Problem::malformed("", words)
+            })?
+            .to_vec(),
+    };
+    if let Some(state) = state {
+        let state = PayoutState::parse(state).ok_or_else(|| Problem::malformed("", "no payout has such a state"))?;
+        states.retain(|wanted| *wanted == state);
+    }
+    Ok(states)
+}
+
+/// Where a list goes on: after which program, and after which payout in the next one (or in the partner's).
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Position {
+    program: Option<String>,
+    payout: Option<String>,
+}
+
+/// Newest first, within each program.
+pub async fn list(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Filter(filter): Filter<ListFilter>,
+) -> Answer<Json<Value>> {
+    let limit = limit(filter.limit.as_deref())?;
+    let states = wanted(filter.status.as_deref(), filter.state.as_deref())?;
+    let asked = filter.partner_id.as_deref().map(|id| bulk::parse::<PartnerId>(id, "partner")).transpose()?;
+    let program = filter.program_id.as_deref().map(|id| bulk::parse::<ProgramId>(id, "program")).transpose()?;
+    let partner = caller.scope(asked)?;
+    if let Some(id) = &partner {
+        partners::visible(&shared, &caller, id).await?;
+    }
+    let query = Query::new(&shared, &caller, "payouts", &filter);
+    let mut at: Position = query.start(filter.cursor.as_deref()).await?;
+    let store = &shared.context.store;
+    let (mut found, mut examined) = (Vec::new(), 0);
+    let more = loop {
+        if found.len() >= limit || examined >= MAX_EXAMINED {
+            break true;
+        }
+        let room = i32::try_from(limit - found.len()).unwrap_or(i32::MAX);
+        let after = at.payout.as_deref();
+        let (page, in_program) = match (&partner, &program) {
+            (Some(partner), _) => (store.partner_payouts(OPERATION, partner, after, room).await?, None),
+            (None, Some(program)) => (store.program_payouts(OPERATION, program, after, room).await?, None),
+            (None, None) => {
+                let programs = store.programs(OPERATION, at.program.as_deref(), 1).await?;
+                let Some(program) = programs.items.into_iter().next() else { break false };
+                (store.program_payouts(OPERATION, &program.id, after, room).await?, Some(program))
+            }
+        };
+        examined += page.items.len().max(1);
+        let fits = |payout: &Payout| {
+            states.contains(&payout.state) && program.as_ref().is_none_or(|program| payout.program == *program)
+        };
+        found.extend(page.items.into_iter().filter(fits));
+        match (page.after, in_program) {
+            (Some(after), _) => at.payout = Some(after),
+            (None, Some(done)) => at = Position { program: Some(program_position(&done)), payout: None },
+            (None, None) => break false,
+        }
+    };
+    query.page(found.iter().map(show::payout).collect(), more.then_some(at)).await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Approve {
+    #[serde(default)]
+    payout_ids: Option<Vec<String>>,
+    #[serde(default)]
+    payouts: Option<Vec<ApproveOne>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ApproveOne {
+    id: String,
+    version: u32,
+    amount: String,
+    lines_hash: Hash,
+}
+
+pub async fn approve(State(shared): State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
+    caller.must_be(&[Role::Approver])?;
+    let asked: Approve = parse(&body.get()?)?;
+    let context = &shared.context;
+    let mut results: Vec<One> = Vec::new();
+    match (asked.payout_ids, asked.payouts) {
+        (Some(ids), None) => {
+            check_count(ids.len(), MAX_BULK, "/payoutIds")?;
+            for id in ids {
+                let result = match bulk::parse::<PayoutId>(&id, "payout") {
+                    Ok(parsed) => workflows::payouts::approve(context, &parsed, None, &caller.subject)
+                        .await
+                        .map(drop)
+                        .map_err(Problem::from),
+                    Err(problem) => Err(problem),
+                };
+                results.push((id, result));
+            }
+        }
+        (None, Some(payouts)) => {
+            check_count(payouts.len(), MAX_BULK, "/payouts")?;
+            for one in payouts {
+                let result = approve_seen(&shared, &caller, &one).await;
+                results.push((one.id, result));
+            }
+        }
+        _ => return Err(Problem::invalid_field("", "give either payoutIds or payouts")),
+    }
+    Ok(bulk::results(results))
+}
+
+async fn approve_seen(shared: &Shared, caller: &Caller, one: &ApproveOne) -> Result<(), Problem> {
+    let id = bulk::parse::<PayoutId>(&one.id, "payout")?;
+    let payout = load(shared, &id).await?;
+    let amount = Minor::parse(&one.amount, payout.currency);
+    let amount = amount.map_err(|error| Problem::invalid_field("/amount", error.to_string()))?;
+    let seen = Seen { version: one.version, amount, lines_hash: one.lines_hash.clone() };
+    Ok(workflows::payouts::approve(&shared.context, &id, Some(&seen), &caller.subject).await.map(drop)?)
+}
+
+#[derive(Debug, Deserialize)]
+struct WithReasons {
+    payouts: Vec<WithReason>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WithReason {
+    id: String,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+impl WithReason {
+    fn reason(&self) -> Answer<&str> {
+        let reason = self.reason.as_deref().map(str::trim).unwrap_or_default();
+        if (1..=500).contains(&reason.chars().count()) {
+            Ok(reason)
+        } else {
+            Err(Problem::invalid_field("/reason", "needs 1 to 500 characters"))
+        }
+    }
+}
+
+pub async fn send_back(State(shared): State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
+    caller.must_be(&[Role::Approver])?;
+    let asked: WithReasons = parse(&body.get()?)?;
+    check_count(asked.payouts.len(), MAX_BULK, "/payouts")?;
+    let mut results = Vec::new();
+    for one in asked.payouts {
+        let result = async {
+            let id = bulk::parse::<PayoutId>(&one.id, "payout")?;
+            Ok(workflows::payouts::send_back(&shared.context, &id, one.reason()?, &caller.subject).await.map(drop)?)
+        };
+        results.push((one.id.clone(), result.await));
+    }
+    Ok(bulk::results(results))
+}
+
+pub async fn cancel(State(shared): State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
+    caller.must_be(&[Role::Approver])?;
+    let asked: WithReasons = parse(&body.get()?)?;
+    check_count(asked.payouts.len(), MAX_BULK, "/payouts")?;
+    let mut results = Vec::new();
+    for one in asked.payouts {
+        let result = async {
+            let id = bulk::parse::<PayoutId>(&one.id, "payout")?;
+            Ok(workflows::payouts::cancel(&shared.context, &id, one.reason()?, &caller.subject).await.map(drop)?)
+        };
+        results.push((one.id.clone(), result.await));
+    }
+    Ok(bulk::results(results))
+}
+
+#[derive(Debug, Deserialize)]
+struct MarkPaid {
+    payouts: Vec<MarkPaidOne>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MarkPaidOne {
+    id: String,
+    #[serde(default)]
+    reference: Option<String>,
+    #[serde(default)]
+    paid_at: Option<Timestamp>,
+    #[serde(default)]
+    amount: Option<String>,
+}
+
+/// A person attests that money was paid outside QuickBooks.
+pub async fn mark_paid(State(shared): State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
+    caller.must_be(&[Role::Approver, Role::Finance])?;
+    let asked: MarkPaid = parse(&body.get()?)?;
+    check_count(asked.payouts.len(), MAX_BULK, "/payouts")?;
+    let mut results = Vec::new();
+    for one in asked.payouts {
+        let result = mark_one_paid(&shared, &caller, &one).await;
+        results.push((one.id, result));
+    }
+    Ok(bulk::results(results))
+}
+
+async fn mark_one_paid(shared: &Shared, caller: &Caller, one: &MarkPaidOne) -> Result<(), Problem> {
+    let id = bulk::parse::<PayoutId>(&one.id, "payout")?;
+    let payout = load(shared, &id).await?;
+    let mut fields = Fields::default();
+    let amount = one.amount.as_deref().map(|text| fields.amount("/amount", text, payout.currency));
+    let reference = one.reference.as_deref().map(|text| fields.text("/reference", text));
+    let future = one.paid_at.is_some_and(|at| at > shared.context.now());
+    fields.check(!future, "/paidAt", "lies in the future");
+    fields.done()?;
+    let attested = Attested { reference: reference.as_deref(), paid_at: one.paid_at, amount };
+    Ok(workflows::payouts::mark_paid(&shared.context, &id, &attested, &caller.subject).await.map(drop)?)
+}

@@ -1,0 +1,230 @@
+//! Programs.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use domain::ids::ProgramId;
+use domain::money::Currency;
+use domain::program::{ApprovalMode, Frequency, MAX_HOLD_DAYS, Program, Schedule, Zone};
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use workflows::Refusal;
+
+use crate::caller::{Caller, Role};
+use crate::extract::{Body, Fields, Filter, Id, finish};
+use crate::listing::{Query, limit};
+use crate::problem::{Answer, Problem};
+use crate::{Api, Shared, show};
+
+const OPERATION: &str = "programs";
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    name: String,
+    #[serde(default = "usd")]
+    currency: String,
+    #[serde(default = "utc")]
+    time_zone: String,
+    #[serde(default = "thirty")]
+    hold_days: u16,
+    #[serde(default = "manual")]
+    approval: ApprovalMode,
+    #[serde(default = "fifty")]
+    minimum_payout: String,
+    #[serde(default = "thousand")]
+    large_payout_limit: String,
+    #[serde(default)]
+    minimum_sales: u32,
+    #[serde(default = "yes")]
+    rule_sign_off: bool,
+    #[serde(default)]
+    min_hold_days: u16,
+    #[serde(default = "three")]
+    cooling_off_days: u16,
+    #[serde(default)]
+    schedule: ScheduleInput,
+    #[serde(default)]
+    attribution: AttributionInput,
+}
+
+fn usd() -> String {
+    "USD".to_owned()
+}
+fn utc() -> String {
+    "UTC".to_owned()
+}
+const fn thirty() -> u16 {
+    30
+}
+const fn manual() -> ApprovalMode {
+    ApprovalMode::Manual
+}
+fn fifty() -> String {
+    "50.00".to_owned()
+}
+fn thousand() -> String {
+    "1000.00".to_owned()
+}
+const fn yes() -> bool {
+    true
+}
+const fn three() -> u16 {
+    3
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ScheduleInput {
+    frequency: String,
+    run_day: i8,
+    anchor: Date,
+    cut_off_days: u16,
+    pay_days: u16,
+}
+
+impl Default for ScheduleInput {
+    fn default() -> Self {
+        Self {
+            frequency: "monthly".to_owned(),
+            run_day: 1,
+            anchor: Date::constant(2026, 1, 5),
+            cut_off_days: 0,
+            pay_days: 0,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct AttributionInput {
+    model: String,
+}
+
+impl Default for AttributionInput {
+    fn default() -> Self {
+        Self { model: "last_touch".to_owned() }
+    }
+}
+
+impl Input {
+    fn check(self, id: ProgramId, by: &str, now: jiff::Timestamp) -> Answer<Program> {
+        let mut fields = Fields::default();
+        let currency = fields.take("/currency", self.currency.parse::<Currency>());
+        let time_zone = fields.take("/timeZone", Zone::try_from(self.time_zone));
+        for (pointer, days) in [
+            ("/holdDays", self.hold_days),
+            ("/minHoldDays", self.min_hold_days),
+            ("/coolingOffDays", self.cooling_off_days),
+        ] {
+            fields.check(days <= MAX_HOLD_DAYS, pointer, "at most 3650 days");
+        }
+        fields.check(self.minimum_sales == 0, "/minimumSales", "minimum sales are not supported yet");
+        fields.check(self.attribution.model == "last_touch", "/attribution/model", "only last_touch is supported yet");
+        let name = fields.text("/name", &self.name);
+        let schedule = self.schedule.check(&mut fields);
+        // Amounts can only be read where the currency is known.
+        let built = currency.zip(time_zone).zip(schedule).map(|((currency, time_zone), schedule)| Program {
+            id,
+            name,
+            currency,
+            time_zone,
+            hold_days: self.hold_days,
+            min_hold_days: self.min_hold_days,
+            approval: self.approval,
+            minimum_payout: fields.amount("/minimumPayout", &self.minimum_payout, currency),
+            large_payout_limit: fields.amount("/largePayoutLimit", &self.large_payout_limit, currency),
+            rule_sign_off: self.rule_sign_off,
+            cooling_off_days: self.cooling_off_days,
+            schedule,
+            created_at: now,
+            created_by: by.to_owned(),
+        });
+        finish(fields, built)
+    }
+}
+
+impl ScheduleInput {
+    fn check(&self, fields: &mut Fields) -> Option<Schedule> {
+        let frequency = match self.frequency.as_str() {
+            "monthly" => Frequency::Monthly,
+            "semi_monthly" => Frequency::SemiMonthly,
+            "biweekly" => Frequency::Biweekly,
+            "weekly" => Frequency::Weekly,
+            "quarterly" => Frequency::Quarterly,
+            "on_demand" => Frequency::OnDemand,
+            "instant" => {
+                fields.refuse("/schedule/frequency", "instant payouts are not supported yet");
+                return None;
+            }
+            _ => {
+                fields.refuse("/schedule/frequency", "monthly, semi_monthly, biweekly, weekly, quarterly or on_demand");
+                return None;
+            }
+        };
+        let last_day = if frequency == Frequency::Weekly { 7 } else { 31 };
+        fields.check((1..=last_day).contains(&self.run_day), "/schedule/runDay", "is not such a day");
+        fields.check(self.cut_off_days <= 365, "/schedule/cutOffDays", "at most 365");
+        fields.check(self.pay_days <= 365, "/schedule/payDays", "at most 365");
+        Some(Schedule {
+            frequency,
+            run_day: self.run_day,
+            anchor: self.anchor,
+            cut_off_days: self.cut_off_days,
+            pay_days: self.pay_days,
+        })
+    }
+}
+
+pub async fn create(
+    State(shared): State<Shared>,
+    caller: Caller,
+    input: Body<Input>,
+) -> Answer<(StatusCode, Json<Value>)> {
+    caller.must_be(&[Role::ProgramManager])?;
+    let input = input.get()?;
+    let context = &shared.context;
+    let id = ProgramId::from_uuid(context.clock.uuid());
+    let program = input.check(id, &caller.subject, context.now())?;
+    workflows::setup::create_program(context, &program).await?;
+    Ok((StatusCode::CREATED, Json(show::program(&program))))
+}
+
+/// A program that must exist, for other resources. `pointer` names it where a body did.
+pub async fn required(api: &Api, id: &str, pointer: &str) -> Answer<Program> {
+    let unknown = || Problem::invalid_field(pointer, "there is no such program");
+    let id: ProgramId = id.parse().map_err(|_| unknown())?;
+    api.context.store.program(OPERATION, &id).await?.ok_or_else(unknown)
+}
+
+pub async fn load(api: &Api, id: &ProgramId) -> Answer<Program> {
+    Ok(api.context.store.program(OPERATION, id).await?.ok_or(Refusal::NotFound("program"))?)
+}
+
+pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<ProgramId>) -> Answer<Json<Value>> {
+    caller.must_be_staff()?;
+    Ok(Json(show::program(&load(&shared, &id).await?)))
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub struct ListFilter {
+    #[serde(skip_serializing)]
+    limit: Option<String>,
+    #[serde(skip_serializing)]
+    cursor: Option<String>,
+}
+
+pub async fn list(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Filter(filter): Filter<ListFilter>,
+) -> Answer<Json<Value>> {
+    caller.must_be_staff()?;
+    let limit = limit(filter.limit.as_deref())?;
+    let query = Query::new(&shared, &caller, "programs", &json!({}));
+    let after: Option<String> = query.start(filter.cursor.as_deref()).await?;
+    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+    let page = shared.context.store.programs(OPERATION, after.as_deref(), limit).await?;
+    query.page(page.items.iter().map(show::program).collect(), page.after).await
+}

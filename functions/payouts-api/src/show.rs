@@ -1,0 +1,132 @@
+//! How things look in answers.
+
+use domain::balance::Bucket;
+use domain::ids::ConversionId;
+use domain::journal::Sealed;
+use domain::line::Line;
+use domain::money::{Minor, Money};
+use domain::payout::Payout;
+use domain::program::{Partner, Program};
+use domain::rules::RuleSet;
+use serde_json::{Value, json};
+use store::{Exception, Source};
+use workflows::balances::PartnerBalance;
+use workflows::runs::Report;
+
+pub fn program(program: &Program) -> Value {
+    let money = |amount| Money::new(amount, program.currency);
+    json!({
+        "id": program.id, "name": program.name, "currency": program.currency, "timeZone": program.time_zone,
+        "holdDays": program.hold_days, "minHoldDays": program.min_hold_days, "approval": program.approval,
+        "minimumPayout": money(program.minimum_payout), "largePayoutLimit": money(program.large_payout_limit),
+        "minimumSales": 0, "ruleSignOff": program.rule_sign_off, "coolingOffDays": program.cooling_off_days,
+        "schedule": program.schedule, "createdAt": program.created_at,
+    })
+}
+
+pub fn rule_set(set: &RuleSet) -> Value {
+    let mut shown = json!(set);
+    shown["programId"] = json!(set.program);
+    if let Some(fields) = shown.as_object_mut() {
+        fields.remove("program");
+    }
+    shown
+}
+
+pub fn partner(partner: &Partner, program: &Program) -> Value {
+    let methods: Vec<_> = partner
+        .payout_methods
+        .iter()
+        .map(|method| json!({"kind": method.kind, "details": method.details, "preferred": method.preferred}))
+        .collect();
+    json!({
+        "id": partner.id, "programId": partner.program, "name": partner.name, "email": partner.email,
+        "code": partner.code, "type": partner.kind, "group": partner.group,
+        "minimumPayout": partner.minimum_payout.map(|amount| Money::new(amount, program.currency)),
+        "trusted": partner.trusted, "status": partner.status, "payoutMethods": methods, "createdAt": partner.created_at,
+    })
+}
+
+pub fn source(source: &Source) -> Value {
+    json!({
+        "id": source.id, "programId": source.program, "kind": source.kind, "name": source.name,
+        "url": format!("/webhooks/{}", source.id), "createdAt": source.created_at,
+    })
+}
+
+pub fn line(line: &Line) -> Value {
+    json!({
+        "id": line.id, "conversionId": line.conversion, "orderId": line.order, "productIds": line.products,
+        "programId": line.program, "partnerId": line.partner, "kind": line.kind, "state": line.state.name(),
+        "amount": line.amount_money(), "net": Money::new(line.net().unwrap_or_default(), line.currency),
+        "occurredAt": line.occurred_at, "dueAt": line.due_at, "approvedAt": line.approved_at, "paidAt": line.paid_at,
+        "payoutId": line.payout().map(|(payout, _)| payout), "reason": line.reason(), "version": line.version,
+    })
+}
+
+pub fn payout(payout: &Payout) -> Value {
+    json!({
+        "id": payout.id, "number": payout.id.number(), "programId": payout.program, "partnerId": payout.partner,
+        "runId": payout.run, "state": payout.state, "amount": payout.money(),
+        "paid": Money::new(payout.paid, payout.currency), "lineCount": payout.line_count,
+        "linesHash": payout.lines_hash, "version": payout.content_version, "method": payout.method,
+        "approvals": payout.approvals, "createdAt": payout.created_at, "approvedAt": payout.approved_at,
+        "submittedAt": payout.submitted_at, "paidAt": payout.paid_at, "reference": payout.reference,
+        "quickbooks": Value::Null,
+    })
+}
+
+pub fn balance(partner: &Partner, program: &Program, of: &PartnerBalance) -> Value {
+    let money = |amount: Minor| Money::new(amount, program.currency);
+    let bucket = |bucket| money(of.balance.amount(bucket));
+    json!({
+        "partnerId": partner.id, "programId": program.id, "currency": program.currency,
+        "pending": bucket(Bucket::Pending), "approved": bucket(Bucket::Approved), "payable": bucket(Bucket::Payable),
+        "held": bucket(Bucket::Held), "inPayout": bucket(Bucket::InPayout), "paid": bucket(Bucket::Paid),
+        "reversed": bucket(Bucket::Reversed), "rejected": bucket(Bucket::Rejected),
+        "earned": money(of.balance.earned().unwrap_or_default()),
+        "reserve": money(of.balance.reserve().unwrap_or_default()),
+        "due": money(of.balance.due().unwrap_or_default()),
+        "notPayableBecause": of.not_payable_because,
+    })
+}
+
+pub fn run(report: &Report) -> Value {
+    let run = &report.run;
+    let carried: Vec<_> = report
+        .carried
+        .iter()
+        .map(|(partner, because, minor)| json!({"partnerId": partner, "because": because, "payableMinor": minor}))
+        .collect();
+    json!({
+        "id": run.id, "programId": run.program, "kind": run.kind, "period": run.period, "state": report.state,
+        "cutOff": run.cut_off, "plannedAt": run.planned_at, "createdBy": run.created_by, "partners": run.asked,
+        "payouts": report.payouts, "carried": carried,
+    })
+}
+
+pub fn exception(exception: &Exception) -> Value {
+    json!({
+        "id": exception.id, "code": exception.code, "detail": exception.detail, "programId": exception.program,
+        "sourceId": exception.source, "orderId": exception.order, "status": exception.status,
+        "createdAt": exception.created_at, "resolvedAt": exception.resolved_at, "resolvedBy": exception.resolved_by,
+        "resolution": exception.resolution,
+    })
+}
+
+pub fn conversion(id: &ConversionId, chain: &[Sealed]) -> Value {
+    let events: Vec<_> = chain
+        .iter()
+        .map(|sealed| {
+            let entry = &sealed.entry;
+            json!({
+                "position": entry.position, "what": entry.what, "at": entry.at, "by": entry.by, "note": entry.note,
+                "event": entry.event, "commissions": entry.lines.iter().map(|line| &line.id).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let awaiting = !chain.iter().any(|sealed| sealed.entry.what == domain::journal::What::Accrue);
+    let note = chain.iter().find_map(|sealed| sealed.entry.note.clone());
+    let state = if awaiting { "awaiting_sale".to_owned() } else { note.unwrap_or_else(|| "accrued".to_owned()) };
+    json!({"id": id, "state": state, "events": events})
+}

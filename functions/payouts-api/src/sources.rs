@@ -1,0 +1,110 @@
+//! Storefront connections.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use domain::ids::SourceId;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use store::Source;
+use storefronts::Kind;
+use workflows::setup::SourceSecret;
+
+use crate::caller::{Caller, Role};
+use crate::extract::{Body, Fields, Filter};
+use crate::listing::{Query, limit};
+use crate::problem::{Answer, Problem};
+use crate::{Shared, programs, show};
+
+const OPERATION: &str = "sources";
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    program_id: String,
+    kind: Kind,
+    name: String,
+    /// As the storefront shows it; one is made where left out.
+    #[serde(default)]
+    secret: Option<String>,
+}
+
+pub async fn create(
+    State(shared): State<Shared>,
+    caller: Caller,
+    input: Body<Input>,
+) -> Answer<(StatusCode, Json<Value>)> {
+    caller.must_be(&[Role::ProgramManager])?;
+    let input = input.get()?;
+    let program = programs::required(&shared, &input.program_id, "/programId").await?;
+    let mut fields = Fields::default();
+    let name = fields.text("/name", &input.name);
+    let context = &shared.context;
+    let secret = match input.secret {
+        Some(secret) => {
+            check_secret(&mut fields, input.kind, &secret);
+            secret
+        }
+        None => fresh_secret(context),
+    };
+    fields.done()?;
+    let source = Source {
+        id: SourceId::from_uuid(random(context)),
+        program: program.id,
+        kind: input.kind.to_string(),
+        name,
+        created_at: context.now(),
+        created_by: caller.subject.clone(),
+    };
+    let kept = SourceSecret { current: secret.clone(), previous: None };
+    workflows::setup::create_source(context, &source, &kept).await?;
+    let mut shown = show::source(&source);
+    // Shown this once.
+    shown["secret"] = json!(secret);
+    Ok((StatusCode::CREATED, Json(shown)))
+}
+
+fn check_secret(fields: &mut Fields, kind: Kind, secret: &str) {
+    fields.check((8..=500).contains(&secret.len()), "/secret", "needs 8 to 500 characters");
+    if kind == Kind::Standard {
+        let key = STANDARD.decode(secret.strip_prefix("whsec_").unwrap_or(secret)).unwrap_or_default();
+        fields.check(key.len() >= 24, "/secret", "must be whsec_ and at least 24 bytes in base64");
+    }
+}
+
+/// 128 random bits for an id that stands in a public URL: unlike a time-ordered id, nothing of it can be guessed.
+fn random(context: &workflows::Context) -> u128 {
+    context.clock.random()
+}
+
+fn fresh_secret(context: &workflows::Context) -> String {
+    let bytes: Vec<u8> = [random(context), random(context)].iter().flat_map(|word| word.to_be_bytes()).collect();
+    format!("whsec_{}", STANDARD.encode(bytes))
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListFilter {
+    program_id: String,
+    #[serde(skip_serializing)]
+    limit: Option<String>,
+    #[serde(skip_serializing)]
+    cursor: Option<String>,
+}
+
+pub async fn list(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Filter(filter): Filter<ListFilter>,
+) -> Answer<Json<Value>> {
+    caller.must_be_staff()?;
+    let limit = limit(filter.limit.as_deref())?;
+    let id = filter.program_id.parse().map_err(|_| Problem::not_found("program"))?;
+    let query = Query::new(&shared, &caller, "sources", &filter);
+    let after: Option<String> = query.start(filter.cursor.as_deref()).await?;
+    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+    let page = shared.context.store.sources(OPERATION, &id, after.as_deref(), limit).await?;
+    query.page(page.items.iter().map(show::source).collect(), page.after).await
+}

@@ -1,0 +1,7 @@
+use lambda_http::{Error, service_fn};
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let webhook = storefront_webhook::Webhook::new(runtime::context().await?);
+    lambda_http::run(service_fn(|request| webhook.handle(request))).await
+}
