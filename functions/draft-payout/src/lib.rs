@@ -7,7 +7,7 @@ use workflows::runs::draft_one;
 use workflows::{Context, Refusal};
 
 pub async fn handle(context: &Context, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
-    Ok(runtime::each_record(event.payload, async |body: &str| draft(context, body).await).await)
+    Ok(runtime::each_record(event.payload, |body| async move { draft(context, &body).await }).await)
 }
 
 #[derive(Debug, thiserror::Error)]

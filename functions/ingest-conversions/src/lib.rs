@@ -16,7 +16,7 @@ use workflows::{Context, Refusal};
 const OPERATION: &str = "accrue";
 
 pub async fn handle(context: &Context, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
-    Ok(runtime::each_record(event.payload, async |body: &str| deliver(context, body).await).await)
+    Ok(runtime::each_record(event.payload, |body| async move { deliver(context, &body).await }).await)
 }
 
 /// Why a record comes again, and in the end goes to the dead-letter queue.

@@ -1,1 +1,16 @@
+//! The whole system on one machine: every function's real handler, on real event payloads, over embedded AWS services.
+//!
+//! Nothing in here is compiled into a function. What API Gateway, the Lambda service, the queues' and the stream's event
+//! source mappings and the scheduler do in the cloud, this crate does here; what the product does, it does not.
 
+pub mod clock;
+pub mod demo;
+mod events;
+mod gateway;
+mod system;
+mod token;
+mod workers;
+
+pub use clock::LocalClock;
+pub use gateway::serve;
+pub use system::{HttpAnswer, Options, StartError, Storage, System};

@@ -7,9 +7,9 @@ use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMe
 use futures::FutureExt;
 
 /// Hands every record's body to `handle`. An empty body is a failure: acknowledging it would lose whatever it was.
-pub async fn each_record<E: std::fmt::Display>(
+pub async fn each_record<E: std::fmt::Display, F: Future<Output = Result<(), E>>>(
     event: SqsEvent,
-    mut handle: impl AsyncFnMut(&str) -> Result<(), E>,
+    mut handle: impl FnMut(String) -> F,
 ) -> SqsBatchResponse {
     let mut failures = Vec::new();
     for record in event.records {
@@ -26,12 +26,12 @@ pub async fn each_record<E: std::fmt::Display>(
     response
 }
 
-async fn one<E: std::fmt::Display>(
+async fn one<E: std::fmt::Display, F: Future<Output = Result<(), E>>>(
     record: &SqsMessage,
-    handle: &mut impl AsyncFnMut(&str) -> Result<(), E>,
+    handle: &mut impl FnMut(String) -> F,
 ) -> Result<(), String> {
-    let body = record.body.as_deref().filter(|body| !body.is_empty()).ok_or("the record has no body")?;
-    match AssertUnwindSafe(Box::pin(handle(body))).catch_unwind().await {
+    let body = record.body.clone().filter(|body| !body.is_empty()).ok_or("the record has no body")?;
+    match AssertUnwindSafe(async { Box::pin(handle(body)).await }).catch_unwind().await {
         Ok(done) => done.map_err(|error| error.to_string()),
         // The panic's own message may hold data; it went to standard error.
         Err(_) => Err("the handler panicked".to_owned()),
@@ -53,10 +53,10 @@ mod tests {
             {"messageId": "also fine", "body": "ok"},
         ]}))
         .unwrap();
-        let mut done = 0;
-        let response = each_record(event, async |body: &str| match body {
+        let done = std::cell::Cell::new(0);
+        let response = each_record(event, async |body: String| match body.as_str() {
             "ok" => {
-                done += 1;
+                done.set(done.get() + 1);
                 Ok(())
             }
             "panic" => panic!("boom"),
@@ -65,6 +65,6 @@ mod tests {
         .await;
         let failed: Vec<_> =
             response.batch_item_failures.iter().map(|failure| failure.item_identifier.as_str()).collect();
-        assert_eq!((done, failed), (2, vec!["panics", "empty", "missing", "refused"]));
+        assert_eq!((done.get(), failed), (2, vec!["panics", "empty", "missing", "refused"]));
     }
 }

@@ -1,0 +1,174 @@
+//! The front door: the product's own routes through the functions, and `/_local/*`, which only exists here.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::{HeaderMap, Method, StatusCode, Uri};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use workflows::Clock;
+
+use crate::system::{Failed, System};
+
+type Shared = Arc<System>;
+
+/// API Gateway's own limit.
+const MAX_BODY: usize = 10 * 1024 * 1024;
+
+/// Serves until `shutdown` resolves.
+pub async fn serve(
+    system: Shared,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let routes = Router::new()
+        .route("/_local/token", post(token))
+        .route("/_local/clock", post(clock))
+        .route("/_local/run/{function}", post(run))
+        .route("/_local/settle", post(settle))
+        .route("/_local/audit", get(audit))
+        .route("/_local/outbox", get(outbox))
+        .route("/_local/events", get(events))
+        .route("/_local/capacity", get(capacity))
+        .route("/", get(welcome))
+        .fallback(product)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(system);
+    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
+}
+
+/// A request that cannot be served here, said plainly.
+struct Refused(StatusCode, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+impl From<Failed> for Refused {
+    fn from(failed: Failed) -> Self {
+        Self(StatusCode::INTERNAL_SERVER_ERROR, failed.0)
+    }
+}
+
+type Answer = Result<Json<Value>, Refused>;
+
+fn parse<'a, T: Deserialize<'a>>(body: &'a Bytes) -> Result<T, Refused> {
+    let body: &[u8] = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| Refused(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+async fn product(
+    State(system): State<Shared>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refused> {
+    let answer = system.http(&method, &uri, &headers, &body).await?;
+    let mut response = Response::new(axum::body::Body::from(answer.body));
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    response.headers_mut().remove(http::header::CONTENT_LENGTH);
+    Ok(response)
+}
+
+const ROLES: [&str; 7] = ["admin", "program-manager", "reviewer", "approver", "finance", "analyst", "partner"];
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TokenInput {
+    role: String,
+    #[serde(default)]
+    subject: Option<String>,
+    #[serde(default)]
+    partner_id: Option<String>,
+}
+
+async fn token(State(system): State<Shared>, body: Bytes) -> Answer {
+    let input: TokenInput = parse(&body)?;
+    if !ROLES.contains(&input.role.as_str()) {
+        return Err(Refused(StatusCode::BAD_REQUEST, format!("role is one of {}", ROLES.join(", "))));
+    }
+    let subject = input.subject.unwrap_or_else(|| input.role.clone());
+    let token = system.token(&input.role, &subject, input.partner_id.as_deref()).await;
+    let token = token.map_err(|failed| Refused(StatusCode::BAD_REQUEST, failed.0))?;
+    Ok(Json(json!({ "token": token })))
+}
+
+#[derive(Deserialize)]
+struct ClockInput {
+    #[serde(default)]
+    now: Option<Timestamp>,
+    #[serde(default)]
+    advance: Option<String>,
+}
+
+async fn clock(State(system): State<Shared>, body: Bytes) -> Answer {
+    let input: ClockInput = parse(&body)?;
+    let moved = match (input.now, input.advance) {
+        (Some(now), None) => system.clock.set(now),
+        (None, Some(by)) => system.clock.advance(&by),
+        (None, None) => Ok(system.clock.now()),
+        (Some(_), Some(_)) => {
+            return Err(Refused(StatusCode::BAD_REQUEST, "give either now or advance".to_owned()));
+        }
+    };
+    let now = moved.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.to_string()))?;
+    Ok(Json(json!({ "now": now })))
+}
+
+async fn run(State(system): State<Shared>, Path(function): Path<String>) -> Answer {
+    Ok(Json(system.fire(&function).await?))
+}
+
+async fn settle(State(system): State<Shared>) -> Answer {
+    Ok(Json(json!({ "batches": system.settle().await? })))
+}
+
+async fn audit(State(system): State<Shared>) -> Answer {
+    let invariants = workflows::audit::audit(&system.context).await;
+    let invariants = invariants.map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(Json(json!({ "invariants": invariants })))
+}
+
+async fn outbox(State(_): State<Shared>) -> Answer {
+    Ok(Json(json!({"emails": [], "webhooks": []})))
+}
+
+/// The domain events on the bus, newest last.
+async fn events(State(system): State<Shared>) -> Answer {
+    let events: Vec<_> = system.embedded.events().into_iter().map(|accepted| json!(accepted.event)).collect();
+    Ok(Json(json!({ "events": events })))
+}
+
+/// Capacity units consumed so far, by operation.
+async fn capacity(State(system): State<Shared>) -> Answer {
+    let totals: Vec<_> = system
+        .context
+        .store
+        .meter()
+        .totals()
+        .into_iter()
+        .map(|(operation, units)| {
+            json!({"operation": operation, "calls": units.calls, "read": units.read, "write": units.write})
+        })
+        .collect();
+    Ok(Json(json!({ "operations": totals })))
+}
+
+async fn welcome(State(system): State<Shared>) -> Answer {
+    Ok(Json(json!({
+        "name": "Partner Payouts, local system",
+        "now": system.clock.now(),
+        "api": "/api/v1",
+        "try": ["POST /_local/token", "GET /_local/audit", "GET /_local/events", "GET /_local/capacity"],
+    })))
+}

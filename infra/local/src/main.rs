@@ -1,0 +1,108 @@
+//! `cargo local up` and `cargo local demo`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
+use local::{LocalClock, Options, Storage, System, demo, serve};
+use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
+
+/// Partner Payouts on this machine, nothing to install.
+#[derive(Parser)]
+#[command(name = "cargo local")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the API, the webhooks and the AWS endpoint.
+    Up {
+        #[command(flatten)]
+        ports: Ports,
+        /// Keep data in this directory.
+        #[arg(long, default_value = ".local", conflicts_with = "memory")]
+        data: PathBuf,
+        /// Keep nothing.
+        #[arg(long)]
+        memory: bool,
+        /// Let time stand still at this moment until it is moved.
+        #[arg(long)]
+        clock: Option<Timestamp>,
+    },
+    /// Play three months of a program, and leave it running to look at.
+    Demo {
+        #[command(flatten)]
+        ports: Ports,
+        /// Stop when it has been played.
+        #[arg(long)]
+        exit: bool,
+    },
+}
+
+#[derive(Args)]
+struct Ports {
+    #[arg(long, default_value_t = 8787)]
+    port: u16,
+    /// Of the AWS endpoint; any free one where left out.
+    #[arg(long, default_value_t = 0)]
+    aws_port: u16,
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match Cli::parse().command {
+        Command::Up { ports, data, memory, clock } => {
+            let storage = if memory { Storage::Memory } else { Storage::Directory(data) };
+            let clock = clock.map_or_else(LocalClock::wall, LocalClock::standing_at);
+            let system = Arc::new(System::start(Options { storage, clock }).await?);
+            up(system, &ports).await
+        }
+        Command::Demo { ports, exit } => {
+            let clock = LocalClock::standing_at(demo::start()?);
+            let system = Arc::new(System::start(Options { storage: Storage::Memory, clock }).await?);
+            demo::play(&system, &mut std::io::stdout()).await?;
+            if exit {
+                return Ok(());
+            }
+            demo::what_next(&mut std::io::stdout(), ports.port)?;
+            up(system, &ports).await
+        }
+    }
+}
+
+async fn up(system: Arc<System>, ports: &Ports) -> Result<(), Error> {
+    let http = bind(ports.port).await?;
+    let aws = bind(ports.aws_port).await?;
+    println!("ready http://{}", http.local_addr()?);
+    println!("aws   http://{}", aws.local_addr()?);
+    let worker = Arc::clone(&system);
+    let worker = tokio::spawn(async move { worker.run().await });
+    let embedded = system.embedded.clone();
+    let aws = embedded.serve(aws, std::future::pending());
+    tokio::select! {
+        served = serve(Arc::clone(&system), http, stopped()) => served?,
+        () = aws => {}
+    }
+    worker.abort();
+    Ok(())
+}
+
+async fn bind(port: u16) -> Result<TcpListener, Error> {
+    TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| {
+        format!("port {port} on 127.0.0.1 cannot be used ({error}); choose another with --port").into()
+    })
+}
+
+async fn stopped() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
