@@ -170,6 +170,11 @@ impl RunId {
     }
 }
 
+/// The stream of a journal entry that stands alone, named by what it does.
+pub fn command_stream(content: &str) -> String {
+    format!("act_{}", encode_hash::<15>(&["command", content]))
+}
+
 impl ExceptionId {
     /// Filing the same trouble twice is filing it once.
     pub fn derive(parts: &[&str]) -> Self {

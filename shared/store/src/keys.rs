@@ -185,8 +185,9 @@ pub fn work_place(line: &Line) -> Option<Place> {
     }
 }
 
+/// By partner and shard, so that what matures together is found together and shares a transaction.
 fn due_bucket(line: &LineId) -> u8 {
-    Sha256::digest(line.as_str().as_bytes())[0] % DUE_BUCKETS
+    Sha256::digest(line_partition(&line.partner(), line.shard()))[0] % DUE_BUCKETS
 }
 
 pub fn due_partition(bucket: u8) -> String {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use domain::ids::{Hash, PayoutId};
+use domain::ids::PayoutId;
 use domain::journal::{Change, Entry, What};
 use domain::line::{Line, LineState, StateName};
 use domain::payout::{OpenPayout, Page, Payout, Retallied};
@@ -40,8 +40,7 @@ where
 pub fn command_stream(what: What, at: Timestamp, by: &str, changes: &[Change]) -> String {
     let lines: Vec<_> =
         changes.iter().map(|change| (&change.after.id, change.before.as_ref().map(|line| line.version))).collect();
-    let name = serde_json::json!([what, at, by, lines]).to_string();
-    format!("act_{}", Hash::of(name.as_bytes()))
+    domain::ids::command_stream(&serde_json::json!([what, at, by, lines]).to_string())
 }
 
 /// The open payouts that hold some of these lines.
