@@ -1,6 +1,8 @@
 //! The JSON API under `/api/v1`: one file per resource. A handler checks the role, parses, calls one workflow, and shows
 //! the result; rules of money are elsewhere.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 mod balances;
 mod bulk;
 mod caller;

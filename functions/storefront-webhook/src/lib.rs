@@ -20,9 +20,9 @@ use workflows::{Context, Refusal};
 /// Larger bodies would not fit, base64-encoded, into one queue message together with their headers, nor whole into an item.
 pub const MAX_BODY: usize = 350_000;
 /// How long a secret is used before it is read again.
-const SECRET_LIFE: Duration = Duration::from_secs(300);
+const SECRET_LIFE: Duration = Duration::from_mins(5);
 /// How long an unknown source is remembered as unknown, and how often a bad signature may cause a secret to be read again.
-const RECHECK: Duration = Duration::from_secs(60);
+const RECHECK: Duration = Duration::from_mins(1);
 /// Sources remembered at a time, so that made-up ids cannot fill the memory.
 const MAX_CACHED: usize = 1_000;
 /// Headers that tell what a body is. Signatures and anything else stay behind.

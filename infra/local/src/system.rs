@@ -32,7 +32,7 @@ const CURSOR_SECRET: &str = "partner-payouts/cursor-key";
 const VISIBILITY_SECONDS: &str = "180";
 const MAX_RECEIVES: u32 = 5;
 /// The time a function is given in one invocation.
-const FUNCTION_TIME: Duration = Duration::from_secs(900);
+const FUNCTION_TIME: Duration = Duration::from_mins(15);
 
 /// Where data is kept.
 #[derive(Debug, Clone)]

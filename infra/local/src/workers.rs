@@ -18,7 +18,7 @@ const BATCH: i32 = 10;
 /// How often a running system looks for work that nobody waits for.
 const IDLE: Duration = Duration::from_millis(100);
 /// How often schedules fire while the clock runs by itself.
-const SCHEDULE: Duration = Duration::from_secs(60);
+const SCHEDULE: Duration = Duration::from_mins(1);
 /// Functions that schedules fire.
 pub const SCHEDULED: [&str; 2] = ["mature-commissions", "batch-payouts"];
 

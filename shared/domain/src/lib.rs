@@ -2,6 +2,8 @@
 //!
 //! Pure: no I/O, no clock, no environment, no randomness, no floats. Time and ids come in as values, and what cannot be
 //! done is a typed error. Everything else in the project calls this crate; it calls nothing of ours.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::float_arithmetic))]
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod accrual;

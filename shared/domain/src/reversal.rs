@@ -98,7 +98,7 @@ impl<'a> Earning<'a> {
     fn clawback(&self, amount: Minor, event: &str, now: Timestamp) -> Option<Line> {
         let of = self.newest_first().into_iter().next()?;
         let rule = of.basis.as_ref().map(|basis| basis.rule.as_str()).unwrap_or_default();
-        let origin = of.conversion.as_ref().map(|conversion| conversion.as_str()).unwrap_or_default();
+        let origin = of.conversion.as_ref().map(super::ids::ConversionId::as_str).unwrap_or_default();
         // One shard serves a whole conversion, so the count only has to agree with that of the line it takes from.
         let id = LineId::derive_beside(&of.id, now, &[origin, rule, "clawback", event]);
         Some(Line {

@@ -11,7 +11,7 @@ use workflows::queues::Queues;
 use workflows::{Context, SystemClock};
 
 /// A schedule's function starts nothing new when less than this is left of its time.
-const RESERVE: Duration = Duration::from_secs(60);
+const RESERVE: Duration = Duration::from_mins(1);
 
 #[derive(Debug, thiserror::Error)]
 #[error("the environment variable {0} is not set; template.yaml sets it")]

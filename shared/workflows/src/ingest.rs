@@ -92,15 +92,15 @@ pub async fn ingest(context: &Context, incoming: Incoming<'_>) -> Result<Ingeste
     if program != event {
         return Err(NotBooked::ForeignCurrency { program: program.to_string(), event: event.to_string() });
     }
-    let outcome = until_fresh(|| async {
+    
+    until_fresh(|| async {
         match attempt(context, &incoming).await {
             // Only what is overtaken is tried again; everything else goes out as it is.
             Err(NotBooked::Refused(refusal)) => Err(refusal),
             other => Ok(other),
         }
     })
-    .await?;
-    outcome
+    .await?
 }
 
 /// A conversion as its stream tells it.

@@ -217,13 +217,10 @@ pub async fn request(context: &Context, asked: &OnDemand<'_>, by: &str) -> Resul
         request: asked.request.clone(),
         changes: 1,
     };
-    let run = match store.run(OPERATION, &run.id).await? {
-        Some(started) => started,
-        None => {
-            refuse_what_is_not_payable(context, &run, &program, &partner).await?;
-            create(context, &run).await?;
-            run
-        }
+    let run = if let Some(started) = store.run(OPERATION, &run.id).await? { started } else {
+        refuse_what_is_not_payable(context, &run, &program, &partner).await?;
+        create(context, &run).await?;
+        run
     };
     match draft(context, &run, &partner.id, by).await? {
         Outcome::Payout { payout } => Ok(payout),

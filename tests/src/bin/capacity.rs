@@ -228,17 +228,14 @@ async fn life(table: &mut String, approval: &str, reward: Value, review: Review)
     if review != Review::None {
         let pending = bench.pending().await?;
         bench.taken();
-        match review {
-            Review::Singly => {
-                for id in &pending {
-                    bench.post("/commissions/approve", json!({ "ids": [id] })).await?;
-                }
-                row(table, "approve, one at a time", sum(&add(bench.taken())), LINES);
+        if review == Review::Singly {
+            for id in &pending {
+                bench.post("/commissions/approve", json!({ "ids": [id] })).await?;
             }
-            _ => {
-                bench.post("/commissions/approve", json!({ "ids": pending })).await?;
-                add(bench.taken());
-            }
+            row(table, "approve, one at a time", sum(&add(bench.taken())), LINES);
+        } else {
+            bench.post("/commissions/approve", json!({ "ids": pending })).await?;
+            add(bench.taken());
         }
     }
     bench.mature().await?;
