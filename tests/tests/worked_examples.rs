@@ -63,7 +63,8 @@ async fn a_partial_refund_takes_its_share() {
 #[tokio::test]
 async fn what_is_refunded_after_payment_is_owed_back() {
     let world = Plan::new().reviewed().start().await;
-    let owed = async || world.buckets().await.iter().find(|(bucket, _)| *bucket == "payable").map_or(0, |(_, sum)| *sum);
+    let owed =
+        async || world.buckets().await.iter().find(|(bucket, _)| *bucket == "payable").map_or(0, |(_, sum)| *sum);
     world.sale("o1", "100.00").await;
     assert_eq!(owed().await, 0);
     world.reviewed("approve", &[&world.line_id("o1").await]).await;
@@ -80,9 +81,11 @@ async fn a_hold_period_ends_with_its_last_moment_included() {
     let world = Plan::new().at("2026-03-28T23:30:00Z").hold_days(30).start().await;
     world.sale("o1", "100.00").await;
     assert_eq!(world.line_of("o1").await["dueAt"], "2026-04-27T23:30:00Z");
-    for (now, matured, state) in
-        [("2026-04-27T23:29:59Z", 0, "approved"), ("2026-04-27T23:30:00Z", 1, "payable"), ("2026-04-27T23:31:00Z", 0, "payable")]
-    {
+    for (now, matured, state) in [
+        ("2026-04-27T23:29:59Z", 0, "approved"),
+        ("2026-04-27T23:30:00Z", 1, "payable"),
+        ("2026-04-27T23:31:00Z", 0, "payable"),
+    ] {
         world.clock_at(now);
         assert_eq!(world.fire("mature-commissions").await["lines"], matured, "{now}");
         assert_eq!(world.line_of("o1").await["state"], state, "{now}");
@@ -127,7 +130,8 @@ async fn of_two_payouts_of_everything_asked_for_at_once_one_succeeds() {
     for _ in 0..5 {
         let world = Plan::new().start().await;
         world.sale("o1", "500.00").await;
-        let request = world.by(ADMIN, Request::post("/payouts", &world.payout_request(&json!({"amount": "50.00"})))).await;
+        let request =
+            world.by(ADMIN, Request::post("/payouts", &world.payout_request(&json!({"amount": "50.00"})))).await;
         let replies = world.together(vec![request.clone(), request]).await;
         let mut codes: Vec<_> = replies.iter().map(|reply| reply.status).collect();
         codes.sort_unstable();
@@ -172,7 +176,7 @@ async fn milestones_are_paid_in_their_time() {
     let world = Plan::new().rules([rule]).start().await;
     world.sale("o1", "100.00").await;
     assert_eq!(world.buckets().await, [("approved", 600), ("payable", 400)]);
-    assert_eq!(world.pay_everything().await, world.only_payout().await["id"]);
+    world.pay_everything().await;
     world.pass("60d");
     world.fire("mature-commissions").await;
     assert_eq!(world.buckets().await, [("payable", 600), ("paid", 400)]);

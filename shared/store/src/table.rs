@@ -25,6 +25,8 @@ pub enum StoreError {
     /// Contention that bounded retries did not outlast.
     #[error("too many writers at once; try again")]
     Contention,
+    #[error("{0} actions do not fit one transaction")]
+    TooLarge(usize),
     #[error("an item in the table cannot be read: {0}")]
     Corrupt(String),
     #[error("the database refused or did not answer: {0}")]

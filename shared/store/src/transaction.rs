@@ -132,7 +132,7 @@ impl Store {
             return Ok(());
         }
         if actions.len() > MAX_ACTIONS {
-            return Err(StoreError::Unavailable(format!("{operation} would take {} actions at once", actions.len())));
+            return Err(StoreError::TooLarge(actions.len()));
         }
         let actions: Vec<_> = actions.into_iter().map(|action| in_table(action, &self.table)).collect();
         if let [action] = actions.as_slice()

@@ -178,7 +178,8 @@ pub fn tiered_rule(line: &Line) -> Option<&str> {
     matches!(basis.reward, Applied::Tier { .. }).then_some(basis.rule.as_str())
 }
 
-/// Adds the tally moves that changes to lines of one conversion cause.
+/// Adds the tally moves that changes to lines of some conversions cause. `siblings` are all lines of those conversions; a
+/// tally that several of them move is moved once, by the sum.
 pub async fn move_tallies(
     store: &Store,
     operation: &'static str,
@@ -186,15 +187,20 @@ pub async fn move_tallies(
     siblings: &[Line],
     changes: &[Change],
 ) -> Result<()> {
-    let rules: BTreeSet<_> = siblings
-        .iter()
-        .filter_map(|line| tiered_rule(line).map(|rule| (line.partner.clone(), rule.to_owned())))
-        .collect();
-    for (partner, rule) in rules {
-        let of_partner: Vec<_> = siblings.iter().filter(|line| line.partner == partner).cloned().collect();
-        let step = tally_step(&of_partner, changes, &rule);
+    let mut earnings: BTreeMap<_, Vec<Line>> = BTreeMap::new();
+    for line in siblings {
+        if let Some(rule) = tiered_rule(line) {
+            let key = (line.partner.clone(), rule.to_owned(), line.conversion.clone());
+            earnings.entry(key).or_default().push(line.clone());
+        }
+    }
+    let mut steps: BTreeMap<_, i64> = BTreeMap::new();
+    for ((partner, rule, _), lines) in &earnings {
+        *steps.entry((partner, rule)).or_default() += tally_step(lines, changes, rule);
+    }
+    for ((partner, rule), step) in steps {
         if step != 0 {
-            let tally = store.tally(operation, &partner, &rule).await?;
+            let tally = store.tally(operation, partner, rule).await?;
             transaction.tally(&tally, step)?;
         }
     }

@@ -92,7 +92,7 @@ pub async fn ingest(context: &Context, incoming: Incoming<'_>) -> Result<Ingeste
     if program != event {
         return Err(NotBooked::ForeignCurrency { program: program.to_string(), event: event.to_string() });
     }
-    
+
     until_fresh(|| async {
         match attempt(context, &incoming).await {
             // Only what is overtaken is tried again; everything else goes out as it is.

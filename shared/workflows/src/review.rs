@@ -92,8 +92,8 @@ pub async fn review(context: &Context, ids: &[LineId], verdict: &Verdict, by: &s
         }
         match commit(context, operation, verdict, by, now, changes, &open).await {
             Ok(lines) => done.extend(lines.into_iter().map(|line| line.id)),
-            Err(Refusal::Store(StoreError::Stale)) => {}
-            Err(refusal) => return Err(refusal),
+            // Whatever stopped them together, each is decided by itself below, and answers for itself.
+            Err(_) => {}
         }
     }
     let mut results = Vec::with_capacity(ids.len());
@@ -128,8 +128,12 @@ pub async fn review_atomically(
             let other = || Refusal::Illegal("nothing was changed, because another commission was refused".to_owned());
             return Ok(results.into_iter().map(|result| result.and_then(|()| Err(other()))).collect());
         }
-        commit(context, operation, verdict, by, now, changes, &open).await?;
-        Ok(results)
+        match commit(context, operation, verdict, by, now, changes, &open).await {
+            Err(Refusal::Store(StoreError::TooLarge(_))) => Err(Refusal::Illegal(
+                "these commissions touch too many payouts to be changed at once; name fewer".to_owned(),
+            )),
+            other => other.map(|_| results),
+        }
     })
     .await
 }
@@ -158,12 +162,9 @@ async fn commit(
     entry.why = verdict.why().map(str::to_owned);
     let mut transaction = Transaction::new(operation);
     if verdict.moves_positions() {
-        for change in &changes {
-            if tiered_rule(&change.after).is_some() {
-                let siblings = siblings(context, operation, &change.after).await?;
-                move_tallies(&context.store, operation, &mut transaction, &siblings, &changes).await?;
-            }
-        }
+        let tiered = changes.iter().map(|change| &change.after).filter(|line| tiered_rule(line).is_some());
+        let siblings = siblings(context, operation, tiered).await?;
+        move_tallies(&context.store, operation, &mut transaction, &siblings, &changes).await?;
     }
     let written = write(&context.store, transaction, operation, entry, changes, open).await?;
     for payout in &written.cancelled {
@@ -172,12 +173,19 @@ async fn commit(
     Ok(written.lines)
 }
 
-/// All lines of a line's conversion, itself among them.
-async fn siblings(context: &Context, operation: &'static str, line: &Line) -> Result<Vec<Line>> {
-    let Some(conversion) = &line.conversion else { return Ok(vec![line.clone()]) };
-    let chain = context.store.chain(operation, conversion.as_str()).await?;
-    let created = chain.iter().flat_map(|sealed| &sealed.entry.lines).filter(|line| line.from.is_none());
-    let ids: Vec<_> = created.map(|line| line.id.clone()).collect();
+/// All lines of these lines' conversions, themselves among them.
+async fn siblings<'a>(
+    context: &Context,
+    operation: &'static str,
+    lines: impl Iterator<Item = &'a Line>,
+) -> Result<Vec<Line>> {
+    let conversions: BTreeSet<_> = lines.filter_map(|line| line.conversion.as_ref()).collect();
+    let mut ids = Vec::new();
+    for conversion in conversions {
+        let chain = context.store.chain(operation, conversion.as_str()).await?;
+        let created = chain.iter().flat_map(|sealed| &sealed.entry.lines).filter(|line| line.from.is_none());
+        ids.extend(created.map(|line| line.id.clone()));
+    }
     Ok(context.store.lines(operation, &ids).await?)
 }
 

@@ -217,7 +217,9 @@ pub async fn request(context: &Context, asked: &OnDemand<'_>, by: &str) -> Resul
         request: asked.request.clone(),
         changes: 1,
     };
-    let run = if let Some(started) = store.run(OPERATION, &run.id).await? { started } else {
+    let run = if let Some(started) = store.run(OPERATION, &run.id).await? {
+        started
+    } else {
         refuse_what_is_not_payable(context, &run, &program, &partner).await?;
         create(context, &run).await?;
         run

@@ -1,0 +1,290 @@
+//! One business key, one effect: whatever is repeated, reordered or happens at once.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::{Arc, Barrier};
+
+use serde_json::{Value, json};
+use tests::{ADMIN, FINANCE, MANAGER, Plan, Reply, Request, World};
+use tokio::runtime::Handle;
+
+#[tokio::test]
+async fn the_same_event_again_has_no_effect() {
+    let world = Plan::new().start().await;
+    let event = world.sale_event("o1", "100.00");
+    let first = world.report(&event).await.ok();
+    for (field, value) in [
+        ("occurredAt", json!("2025-12-31T00:00:00Z")),
+        ("channel", json!("web")),
+        ("metadata", json!({"sent": "twice"})),
+        ("amount", json!({"total": "100.000", "tax": "0", "currency": "USD"})),
+    ] {
+        let mut again = event.clone();
+        again[field] = value;
+        let reply = world.report(&again).await.ok();
+        assert_eq!((&reply["id"], &reply["outcome"]), (&first["id"], &json!("already_applied")), "{field}");
+    }
+    assert_eq!(world.buckets().await, [("payable", 1_000)]);
+    assert_eq!(world.exception_codes().await, [""; 0]);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn the_same_sale_with_other_content_moves_nothing_and_is_filed() {
+    let world = Plan::new().start().await;
+    let event = world.sale_event("o1", "100.00");
+    world.report(&event).await.ok();
+    for (pointer, value) in [
+        ("/amount/total", json!("100.01")),
+        ("/amount/tax", json!("1.00")),
+        ("/amount/shipping", json!("1.00")),
+        ("/partner", json!({"code": "ANNA10"})),
+        ("/coupon", json!("OTHER")),
+    ] {
+        let mut other = event.clone();
+        match pointer.strip_prefix("/amount/") {
+            Some(field) => other["amount"][field] = value,
+            None => other[&pointer[1..]] = value,
+        }
+        world.report(&other).await.refused(409);
+    }
+    assert_eq!(world.buckets().await, [("payable", 1_000)]);
+    assert_eq!(world.exception_codes().await, ["contradiction"; 5]);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn the_same_refund_with_other_content_moves_nothing_and_is_filed() {
+    let world = Plan::new().start().await;
+    world.sale("o1", "100.00").await;
+    world.refund("r1", "o1", "40.00").await;
+    world.report(&world.refund_event("r1", "o1", "41.00")).await.refused(409);
+    assert_eq!(world.buckets().await, [("payable", 600), ("reversed", 400)]);
+    assert_eq!(world.exception_codes().await, ["contradiction"]);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn a_refund_id_used_for_another_order_moves_nothing_and_is_filed() {
+    let world = Plan::new().start().await;
+    world.sale("o1", "100.00").await;
+    world.sale("o2", "100.00").await;
+    world.refund("r1", "o1", "40.00").await;
+    world.report(&world.refund_event("r1", "o2", "40.00")).await.refused(409);
+    assert_eq!(world.buckets().await, [("payable", 1_600), ("reversed", 400)]);
+    assert_eq!(world.exception_codes().await, ["contradiction"]);
+    world.audit_holds().await;
+}
+
+fn outcomes(replies: &[Reply], outcome: &str) -> usize {
+    replies.iter().filter(|reply| reply.status == 202 && reply.body["outcome"] == outcome).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn twenty_identical_sales_at_once_are_one() {
+    let world = Plan::new().start().await;
+    let request = world.by(ADMIN, Request::post("/conversions", &world.sale_event("o1", "100.00"))).await;
+    let replies = world.together(vec![request; 20]).await;
+    assert_eq!((outcomes(&replies, "applied"), outcomes(&replies, "already_applied")), (1, 19), "{replies:?}");
+    assert_eq!(world.buckets().await, [("payable", 1_000)]);
+    world.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_sale_and_its_refund_at_once_come_to_the_same_balance_in_either_order() {
+    let world = Plan::new().start().await;
+    let mut requests = Vec::new();
+    for number in 0..15 {
+        let order = format!("o{number}");
+        let sale = world.by(ADMIN, Request::post("/conversions", &world.sale_event(&order, "100.00"))).await;
+        let refund = world.refund_event(&format!("r{number}"), &order, "40.00");
+        let refund = world.by(ADMIN, Request::post("/conversions", &refund)).await;
+        requests.extend(if number % 2 == 0 { [sale, refund] } else { [refund, sale] });
+    }
+    let replies = world.together(requests).await;
+    assert!(replies.iter().all(|reply| reply.status == 202), "{replies:?}");
+    assert_eq!(world.buckets().await, [("payable", 15 * 600), ("reversed", 15 * 400)]);
+    world.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn fifty_sales_of_one_partner_at_once_are_all_booked() {
+    for rule in [tests::percent("10"), tests::tiered(&[("0", "10"), ("25", "20")])] {
+        let tiers = rule["reward"]["kind"] == "tiered";
+        let world = Plan::new().rules([rule]).start().await;
+        let mut requests = Vec::new();
+        for number in 0..50 {
+            let event = world.sale_event(&format!("o{number}"), "100.00");
+            requests.push(world.by(ADMIN, Request::post("/conversions", &event)).await);
+        }
+        let mut waiting = requests;
+        // A tier's positions are taken one after the other: whoever is told to try again does.
+        for _ in 0..20 {
+            let replies = world.together(waiting.clone()).await;
+            assert!(replies.iter().all(|reply| matches!(reply.status, 202 | 503)), "{replies:?}");
+            assert!(tiers || replies.iter().all(|reply| reply.status == 202), "{replies:?}");
+            waiting = waiting.into_iter().zip(replies).filter(|(_, reply)| reply.status == 503).map(|(one, _)| one).collect();
+            if waiting.is_empty() {
+                break;
+            }
+        }
+        let expect = if tiers { 25 * 1_000 + 25 * 2_000 } else { 50 * 1_000 };
+        assert_eq!(world.buckets().await, [("payable", expect)]);
+        world.audit_holds().await;
+    }
+}
+
+/// A partner whose 10.00 the run of February 1 will pay.
+async fn before_a_run() -> World {
+    let world = Plan::new().start().await;
+    world.sale("o1", "100.00").await;
+    world.clock_at("2026-02-01T00:20:00Z");
+    world
+}
+
+#[tokio::test]
+async fn a_schedule_that_fires_twice_is_one_run() {
+    let world = before_a_run().await;
+    assert_eq!(world.fire("batch-payouts").await["runsStarted"], 1);
+    assert_eq!(world.fire("batch-payouts").await["runsStarted"], 0);
+    world.settle().await;
+    world.pass("1h");
+    world.tick().await;
+    assert_eq!(world.only_payout().await["amount"]["minor"], 1_000);
+    world.audit_holds().await;
+}
+
+/// Runs jobs at the same moment, each on a thread of its own.
+async fn at_once<F: Future<Output = ()>>(world: &World, jobs: usize, job: impl Fn(World) -> F + Clone + Send + 'static) {
+    let barrier = Arc::new(Barrier::new(jobs));
+    let threads: Vec<_> = (0..jobs)
+        .map(|_| {
+            let (world, barrier, job) = (world.clone(), Arc::clone(&barrier), job.clone());
+            tokio::task::spawn_blocking(move || {
+                barrier.wait();
+                Handle::current().block_on(job(world));
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn schedules_that_fire_at_once_give_one_payout() {
+    let world = before_a_run().await;
+    at_once(&world, 8, |world| async move {
+        world.fire("batch-payouts").await;
+    })
+    .await;
+    world.settle().await;
+    assert_eq!(world.only_payout().await["amount"]["minor"], 1_000);
+    assert_eq!(world.all(ADMIN, &format!("/runs?programId={}", world.program)).await.len(), 1);
+    world.audit_holds().await;
+}
+
+fn draft_event(run: &Value, partner: &str, copies: usize) -> Value {
+    let body = json!({"run": run, "partner": partner}).to_string();
+    let records: Vec<_> = (0..copies).map(|n| json!({"messageId": format!("m{n}"), "body": body})).collect();
+    json!({ "Records": records })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_draft_message_delivered_twice_is_one_payout() {
+    let world = before_a_run().await;
+    world.fire("batch-payouts").await;
+    let run = world.all(ADMIN, &format!("/runs?programId={}", world.program)).await[0]["id"].clone();
+    let event = draft_event(&run, &world.partner, 2);
+    let same = event.clone();
+    at_once(&world, 4, move |world| {
+        let event = same.clone();
+        async move {
+            let answer = world.system.invoke("draft-payout", event).await.unwrap();
+            assert_eq!(answer["batchItemFailures"], json!([]), "{answer}");
+        }
+    })
+    .await;
+    // The queue's own copy, and a late one.
+    world.settle().await;
+    world.system.invoke("draft-payout", event).await.unwrap();
+    assert_eq!(world.only_payout().await["amount"]["minor"], 1_000);
+    assert_eq!(world.get(ADMIN, &format!("/runs/{}", run.as_str().unwrap())).await.ok()["state"], "completed");
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn lines_freed_after_a_run_wait_for_the_next_one() {
+    let world = before_a_run().await;
+    world.tick().await;
+    let id = world.only_payout().await["id"].clone();
+    assert_eq!(world.payout_call(ADMIN, "cancel", &id, &json!({"reason": "wrong month"})).await, 200);
+    world.pass("1d");
+    world.tick().await;
+    assert_eq!(world.payouts().await.len(), 1, "the run of the month has decided");
+    world.clock_at("2026-03-01T00:20:00Z");
+    world.tick().await;
+    assert_eq!(world.payouts().await.len(), 2);
+    assert_eq!(world.buckets().await, [("inPayout", 1_000)]);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn the_same_key_and_body_get_the_stored_answer() {
+    let world = Plan::new().start().await;
+    world.sale("o1", "100.00").await;
+    for (key, who, path, body) in [
+        ("a program", MANAGER, "/programs", json!({"name": "Once"})),
+        ("a payout", FINANCE, "/payouts", world.payout_request(&json!({}))),
+        ("a refusal", FINANCE, "/payouts", world.payout_request(&json!({"amount": "1000.00"}))),
+    ] {
+        let request = world.by(who, Request::post(path, &body)).await.header("idempotency-key", key);
+        let first = world.send(request.clone()).await;
+        let again = world.send(request).await;
+        assert_eq!((first.status, &first.body), (again.status, &again.body), "{path}");
+        assert_eq!(first.headers["content-type"], again.headers["content-type"]);
+    }
+    let programs = world.all(ADMIN, "/programs").await;
+    assert_eq!(programs.iter().filter(|program| program["name"] == "Once").count(), 1);
+    world.only_payout().await;
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_one_request_of_one_caller() {
+    let world = Plan::new().start().await;
+    let create = async |who, name: &str, key: &str| {
+        let request = world.by(who, Request::post("/programs", &json!({"name": name}))).await;
+        world.send(request.header("idempotency-key", key)).await.status
+    };
+    assert_eq!(create(MANAGER, "One", "k").await, 201);
+    assert_eq!(create(MANAGER, "Other", "k").await, 422);
+    assert_eq!(create(ADMIN, "Other", "k").await, 201, "somebody else's key");
+    assert_eq!(create(MANAGER, "Third", &"k".repeat(256)).await, 400);
+    let request = world.by(MANAGER, Request::post("/sources", &json!({"programId": world.program}))).await;
+    assert_eq!(world.send(request.header("idempotency-key", "k")).await.status, 422, "another route");
+    world.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn requests_with_one_key_at_once_are_one() {
+    let world = Plan::new().start().await;
+    let request = world.by(MANAGER, Request::post("/programs", &json!({"name": "Once"}))).await;
+    let replies = world.together(vec![request.header("idempotency-key", "k"); 10]).await;
+    let made: Vec<_> = replies.iter().filter(|reply| reply.status == 201).map(|reply| &reply.body["id"]).collect();
+    assert!(!made.is_empty() && made.iter().all(|id| *id == made[0]), "{replies:?}");
+    assert!(replies.iter().all(|reply| matches!(reply.status, 201 | 409)), "{replies:?}");
+    assert_eq!(world.all(ADMIN, "/programs").await.len(), 2);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn what_the_stream_delivered_is_not_published_again() {
+    let world = Plan::new().start().await;
+    world.sale("o1", "100.00").await;
+    world.settle().await;
+    let before = world.events("commission.accrued");
+    assert_eq!(before.len(), 1);
+    world.settle().await;
+    assert_eq!(world.events("commission.accrued"), before);
+    world.audit_holds().await;
+}
