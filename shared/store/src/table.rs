@@ -1,6 +1,6 @@
 //! Reading the table. Everything is read strongly consistent, except through indexes, which only ever yield keys.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
@@ -213,7 +213,9 @@ impl Store {
         keys: &[Key],
         found: &mut HashMap<Key, Attributes>,
     ) -> Result<(), StoreError> {
-        let mut wanted: Vec<Attributes> = keys.iter().map(key_attributes).collect();
+        // The database refuses a batch that names a key twice.
+        let mut named = HashSet::with_capacity(keys.len());
+        let mut wanted: Vec<Attributes> = keys.iter().filter(|key| named.insert(*key)).map(key_attributes).collect();
         for attempt in 0..BATCH_TRIES {
             if wanted.is_empty() {
                 return Ok(());

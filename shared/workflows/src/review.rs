@@ -117,7 +117,12 @@ pub async fn review_atomically(
         let open = OpenPayouts::of(&context.store, operation, &lines).await?;
         let mut changes = Vec::new();
         let mut results = Vec::new();
+        let mut named = BTreeSet::new();
         for id in ids {
+            if !named.insert(id) {
+                results.push(Err(Refusal::Illegal("this commission is named twice".to_owned())));
+                continue;
+            }
             let line = lines.iter().find(|line| line.id == *id);
             let applied = line
                 .ok_or(Refusal::NotFound("commission"))
