@@ -93,15 +93,17 @@ pub fn balance(partner: &Partner, program: &Program, of: &PartnerBalance) -> Val
 
 pub fn run(report: &Report) -> Value {
     let run = &report.run;
+    let payouts: Vec<_> =
+        report.payouts.iter().map(|payout| json!({"id": payout, "partnerId": payout.partner()})).collect();
     let carried: Vec<_> = report
         .carried
         .iter()
-        .map(|(partner, because, minor)| json!({"partnerId": partner, "because": because, "payableMinor": minor}))
+        .map(|carried| json!({"partnerId": carried.partner, "reason": carried.because, "payable": carried.payable}))
         .collect();
     json!({
         "id": run.id, "programId": run.program, "kind": run.kind, "period": run.period, "state": report.state,
         "cutOff": run.cut_off, "plannedAt": run.planned_at, "createdBy": run.created_by, "partners": run.asked,
-        "payouts": report.payouts, "carried": carried,
+        "payouts": payouts, "carried": carried,
     })
 }
 

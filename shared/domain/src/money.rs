@@ -284,6 +284,19 @@ impl Serialize for Money {
     }
 }
 
+impl<'de> Deserialize<'de> for Money {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// The decimal form is for reading; the minor units are the amount.
+        #[derive(Deserialize)]
+        struct Shown {
+            minor: Minor,
+            currency: Currency,
+        }
+        let shown = Shown::deserialize(deserializer)?;
+        Ok(Self::new(shown.minor, shown.currency))
+    }
+}
+
 /// A percentage, kept as written: `10` is ten percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

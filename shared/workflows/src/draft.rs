@@ -135,7 +135,7 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
     let mut transaction = Transaction::new(OPERATION);
     let (lines, method) = match selected {
         Selected::Carried { because, payable } => {
-            let decision = decided(Outcome::carried(because, Money::new(payable, program.currency)));
+            let decision = decided(Outcome::Carried { because, payable: Money::new(payable, program.currency) });
             transaction.decide(&decision)?;
             context.store.commit(transaction).await?;
             return Ok(decision);
@@ -192,8 +192,10 @@ async fn refuse_second_draft(
     if run.kind == crate::runs::ON_DEMAND {
         return Err(Refusal::Illegal("a payout to this partner is being drafted".to_owned()));
     }
-    let decision =
-        decided(Outcome::carried(CarriedBecause::DraftInProgress, Money::new(Minor::ZERO, program.currency)));
+    let decision = decided(Outcome::Carried {
+        because: CarriedBecause::DraftInProgress,
+        payable: Money::new(Minor::ZERO, program.currency),
+    });
     transaction.decide(&decision)?;
     context.store.commit(transaction).await?;
     Ok(decision)

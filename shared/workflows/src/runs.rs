@@ -278,7 +278,16 @@ pub struct Report {
     pub run: Run,
     pub state: &'static str,
     pub payouts: Vec<PayoutId>,
-    pub carried: Vec<(PartnerId, CarriedBecause, i64)>,
+    pub carried: Vec<Carried>,
+}
+
+/// A partner who is not paid this time.
+#[derive(Debug, Clone)]
+pub struct Carried {
+    pub partner: PartnerId,
+    pub because: CarriedBecause,
+    /// What stays payable.
+    pub payable: Money,
 }
 
 pub async fn report(context: &Context, id: &RunId) -> Result<Report> {
@@ -290,7 +299,9 @@ pub async fn report(context: &Context, id: &RunId) -> Result<Report> {
         for decision in page.items {
             match decision.outcome {
                 Outcome::Payout { payout } => report.payouts.push(payout),
-                Outcome::Carried { because, minor, .. } => report.carried.push((decision.partner, because, minor)),
+                Outcome::Carried { because, payable } => {
+                    report.carried.push(Carried { partner: decision.partner, because, payable });
+                }
             }
         }
         after = page.after;
@@ -319,7 +330,10 @@ pub async fn preview_run(context: &Context, run: Run) -> Result<(Vec<(PartnerId,
             let selected = until_fresh(|| preview(context, &report.run, &partner, &program)).await?;
             match selected {
                 Selected::Lines { total, .. } => would_pay.push((partner.id, Money::new(total, program.currency))),
-                Selected::Carried { because, payable } => report.carried.push((partner.id, because, payable.units())),
+                Selected::Carried { because, payable } => {
+                    let payable = Money::new(payable, program.currency);
+                    report.carried.push(Carried { partner: partner.id, because, payable });
+                }
             }
         }
         after = page.after;

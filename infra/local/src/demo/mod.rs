@@ -312,7 +312,7 @@ impl<W: Write> Story<'_, W> {
         let run = &runs["data"][0];
         for carried in run["carried"].as_array().into_iter().flatten() {
             let partner = self.get(&format!("/partners/{}", carried["partnerId"].as_str().unwrap_or_default())).await?;
-            let why = carried["because"].as_str().unwrap_or_default().replace('_', " ");
+            let why = carried["reason"].as_str().unwrap_or_default().replace('_', " ");
             self.say(format!("Carried over: {} ({why})", partner["name"].as_str().unwrap_or_default()))?;
         }
         let pending = self.get(&format!("/payouts?programId={}&status=pending", self.program)).await?;

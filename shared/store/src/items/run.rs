@@ -98,13 +98,7 @@ pub enum Outcome {
     /// The identity of the payout, fixed before its first line is claimed.
     Payout { payout: PayoutId },
     /// Nothing is paid this time; everything stays as it is.
-    Carried { because: CarriedBecause, minor: i64, currency: String },
-}
-
-impl Outcome {
-    pub fn carried(because: CarriedBecause, money: Money) -> Self {
-        Self::Carried { because, minor: money.amount.units(), currency: money.currency.to_string() }
-    }
+    Carried { because: CarriedBecause, payable: Money },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
