@@ -55,6 +55,18 @@ impl Request {
         self
     }
 
+    /// The same request to a path as it is, outside of `/api/v1`.
+    #[must_use]
+    pub fn at(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.path);
+        self
+    }
+
+    /// The value of a header that is set.
+    pub fn header_of(&self, name: &str) -> String {
+        self.headers[name].to_str().unwrap().to_owned()
+    }
+
     #[must_use]
     pub fn token(self, token: &str) -> Self {
         self.header("authorization", &format!("Bearer {token}"))

@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use workflows::Clock;
 
 use crate::request::{Reply, Request, Who};
+use crate::sign::Connection;
 use crate::{ADMIN, SECOND_ADMIN};
 
 #[derive(Debug, Clone)]
@@ -142,6 +143,22 @@ impl World {
 
     pub async fn refund(&self, refund: &str, order: &str, total: &str) -> String {
         outcome(&self.report(&self.refund_event(refund, order, total)).await.ok())
+    }
+
+    // --- Storefronts ----------------------------------------------------------------------------------------------
+
+    /// A connection to a storefront of this kind; a secret is made up where none is given.
+    pub async fn connect(&self, kind: &'static str, secret: Option<&str>) -> Connection {
+        let source = json!({"programId": self.program, "kind": kind, "name": "Shop", "secret": secret});
+        let made = self.post(ADMIN, "/sources", &source).await.ok();
+        Connection { id: text(&made["id"]), kind, secret: text(&made["secret"]) }
+    }
+
+    /// Posts a signed delivery and lets it be worked off.
+    pub async fn deliver(&self, from: &Connection, topic: &str, body: &str) {
+        let reply = self.send(from.delivery(topic, body)).await;
+        assert_eq!((reply.status, reply.text.as_str()), (200, ""), "{} {topic}", from.kind);
+        self.settle().await;
     }
 
     // --- What came of it ------------------------------------------------------------------------------------------

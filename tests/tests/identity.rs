@@ -122,7 +122,8 @@ async fn fifty_sales_of_one_partner_at_once_are_all_booked() {
             let replies = world.together(waiting.clone()).await;
             assert!(replies.iter().all(|reply| matches!(reply.status, 202 | 503)), "{replies:?}");
             assert!(tiers || replies.iter().all(|reply| reply.status == 202), "{replies:?}");
-            waiting = waiting.into_iter().zip(replies).filter(|(_, reply)| reply.status == 503).map(|(one, _)| one).collect();
+            waiting =
+                waiting.into_iter().zip(replies).filter(|(_, reply)| reply.status == 503).map(|(one, _)| one).collect();
             if waiting.is_empty() {
                 break;
             }
@@ -154,7 +155,11 @@ async fn a_schedule_that_fires_twice_is_one_run() {
 }
 
 /// Runs jobs at the same moment, each on a thread of its own.
-async fn at_once<F: Future<Output = ()>>(world: &World, jobs: usize, job: impl Fn(World) -> F + Clone + Send + 'static) {
+async fn at_once<F: Future<Output = ()>>(
+    world: &World,
+    jobs: usize,
+    job: impl Fn(World) -> F + Clone + Send + 'static,
+) {
     let barrier = Arc::new(Barrier::new(jobs));
     let threads: Vec<_> = (0..jobs)
         .map(|_| {

@@ -172,14 +172,19 @@ async fn once_money_may_have_left_a_refund_claws_back() {
         }
         assert_eq!(world.buckets().await, [("payable", -800), ("paid", 1_000)]);
         let clawback = world.lines().await.into_iter().find(|line| line["kind"] == "clawback").unwrap();
-        assert_eq!((&clawback["orderId"], &clawback["conversionId"]), (&json!("o1"), &world.line_of("o1").await["conversionId"]));
+        assert_eq!(
+            (&clawback["orderId"], &clawback["conversionId"]),
+            (&json!("o1"), &world.line_of("o1").await["conversionId"])
+        );
         world.audit_holds().await;
     }
 }
 
 #[tokio::test]
 async fn a_refund_beyond_the_charge_is_clamped_and_filed() {
-    for (refunds, bucket) in [(vec!["150.00"], "payable"), (vec!["60.00", "60.00"], "payable"), (vec!["60.00", "60.00"], "paid")] {
+    for (refunds, bucket) in
+        [(vec!["150.00"], "payable"), (vec!["60.00", "60.00"], "payable"), (vec!["60.00", "60.00"], "paid")]
+    {
         let world = Plan::new().start().await;
         world.sale("o1", "100.00").await;
         if bucket == "paid" {
@@ -188,7 +193,8 @@ async fn a_refund_beyond_the_charge_is_clamped_and_filed() {
         for (n, amount) in refunds.iter().enumerate() {
             world.refund(&format!("r{n}"), "o1", amount).await;
         }
-        let expect = if bucket == "paid" { vec![("payable", -1_000), ("paid", 1_000)] } else { vec![("reversed", 1_000)] };
+        let expect =
+            if bucket == "paid" { vec![("payable", -1_000), ("paid", 1_000)] } else { vec![("reversed", 1_000)] };
         assert_eq!(world.buckets().await, expect, "{refunds:?}");
         assert_eq!(world.exception_codes().await, ["refund_beyond_charge"]);
         world.audit_holds().await;
@@ -197,9 +203,12 @@ async fn a_refund_beyond_the_charge_is_clamped_and_filed() {
 
 #[tokio::test]
 async fn a_refund_of_shipping_or_tax_alone_claws_nothing() {
-    for aside in [json!({"total": "10.00", "shipping": "10.00"}), json!({"total": "18.00", "tax": "18.00", "shipping": "0"})] {
+    for aside in
+        [json!({"total": "10.00", "shipping": "10.00"}), json!({"total": "18.00", "tax": "18.00", "shipping": "0"})]
+    {
         let world = Plan::new().start().await;
-        let sale = json!({"id": "o1", "type": "sale", "amount": {"total": "128.00", "tax": "18.00", "shipping": "10.00"}});
+        let sale =
+            json!({"id": "o1", "type": "sale", "amount": {"total": "128.00", "tax": "18.00", "shipping": "10.00"}});
         world.report(&world.event(sale)).await.ok();
         let refund = json!({"id": "r1", "type": "refund", "conversion": "o1", "amount": aside});
         assert_eq!(world.report(&world.event(refund)).await.ok()["outcome"], "applied");
@@ -221,7 +230,8 @@ async fn a_refunded_item_takes_back_what_it_earned() {
     world.report(&world.event(sale)).await.ok();
     assert_eq!(world.buckets().await, [("payable", 3_000)]);
     let returned = json!({"sku": "T", "quantity": 1, "amount": "25.00"});
-    let refund = json!({"id": "r1", "type": "refund", "conversion": "o1", "amount": {"total": "25.00"}, "items": [returned]});
+    let refund =
+        json!({"id": "r1", "type": "refund", "conversion": "o1", "amount": {"total": "25.00"}, "items": [returned]});
     world.report(&world.event(refund)).await.ok();
     let mut nets: Vec<_> = world.states_of("o1").await.into_iter().map(|(_, net)| net).collect();
     nets.sort_unstable();

@@ -72,7 +72,9 @@ async fn only_the_transitions_of_the_table_happen() {
 
 #[tokio::test]
 async fn a_released_line_returns_to_the_state_it_left_with_maturity_evaluated_anew() {
-    for (state, released) in [("pending", "pending"), ("approved", "payable"), ("payable", "payable"), ("in_payout", "payable")] {
+    for (state, released) in
+        [("pending", "pending"), ("approved", "payable"), ("payable", "payable"), ("in_payout", "payable")]
+    {
         let world = one_in(state).await;
         let id = world.line_id("o1").await;
         world.reviewed("hold", &[&id]).await;
@@ -139,7 +141,8 @@ async fn a_bulk_call_answers_for_each_id_in_the_order_asked() {
     asked.splice(50..50, ["nonsense", unknown.as_str(), "", ids[50].as_str()]);
     assert_eq!(asked.len(), 100);
     let reply = world.review(REVIEWER, "approve", &asked).await;
-    let answered: Vec<_> = reply.body["results"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
+    let answered: Vec<_> =
+        reply.body["results"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
     assert_eq!(answered, asked);
     for (at, (id, code)) in asked.iter().zip(result_codes(&reply)).enumerate() {
         let expect = match at {
@@ -164,7 +167,9 @@ async fn an_id_named_twice_is_decided_once() {
 #[tokio::test]
 async fn a_bulk_call_takes_1_to_100_ids_and_an_atomic_one_40() {
     let (world, ids) = waiting(1).await;
-    for (count, atomic, expect) in [(0, false, 422), (101, false, 422), (0, true, 422), (41, true, 422), (1, false, 200)] {
+    for (count, atomic, expect) in
+        [(0, false, 422), (101, false, 422), (0, true, 422), (41, true, 422), (1, false, 200)]
+    {
         let body = json!({"ids": vec![&ids[0]; count], "atomic": atomic});
         let reply = world.post(REVIEWER, "/commissions/approve", &body).await;
         assert_eq!(reply.status, expect, "{count} {atomic}");
@@ -288,7 +293,11 @@ async fn several_sales_rejected_together_give_all_their_positions_back() {
         let world = ladder(4).await;
         let ids: Vec<_> = world.lines().await.iter().map(|line| line["id"].clone()).collect();
         let body = json!({"ids": ids[..3], "reason": "test", "atomic": atomic});
-        assert_eq!(result_codes(&world.post(REVIEWER, "/commissions/reject", &body).await), [200; 3], "atomic: {atomic}");
+        assert_eq!(
+            result_codes(&world.post(REVIEWER, "/commissions/reject", &body).await),
+            [200; 3],
+            "atomic: {atomic}"
+        );
         assert_eq!(next_rate(&world).await, 10, "atomic: {atomic}");
         world.audit_holds().await;
     }
@@ -305,7 +314,11 @@ async fn slices_of_one_sale_rejected_together_give_one_position_back() {
         }
         let ids: Vec<_> = world.lines_of("o1").await.iter().map(|line| line["id"].clone()).collect();
         let body = json!({"ids": ids, "reason": "test", "atomic": atomic});
-        assert_eq!(result_codes(&world.post(REVIEWER, "/commissions/reject", &body).await), [200; 2], "atomic: {atomic}");
+        assert_eq!(
+            result_codes(&world.post(REVIEWER, "/commissions/reject", &body).await),
+            [200; 2],
+            "atomic: {atomic}"
+        );
         world.sale("next", "100.00").await;
         let earned: i64 = world.states_of("next").await.iter().map(|(_, net)| net).sum();
         assert_eq!(earned, 2_000, "the third again; atomic: {atomic}");

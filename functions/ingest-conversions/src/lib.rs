@@ -40,7 +40,8 @@ async fn deliver(context: &Context, record: &str) -> Result<(), Failed> {
     let program = context.store.program(OPERATION, &source.program).await.map_err(Refusal::from)?;
     let program = program.ok_or(Refusal::NotFound("program"))?;
     let kind: Kind = serde_json::from_value(source.kind.clone().into()).map_err(|_| Failed::UnknownKind)?;
-    let text = String::from_utf8_lossy(&body);
+    // Kept with an exception as received: what is no text stays base64.
+    let text = std::str::from_utf8(&body).unwrap_or(&delivery.body);
     match storefronts::read(kind, &headers(&delivery), &body) {
         Ok(Reading::Ignored(why)) => {
             tracing::info!(source = %source.id, why, "delivery moves no money");
@@ -48,7 +49,7 @@ async fn deliver(context: &Context, record: &str) -> Result<(), Failed> {
         }
         Ok(Reading::Events(events)) => {
             for event in &events {
-                book(context, &program, &source, &delivery, event, &text).await?;
+                book(context, &program, &source, &delivery, event, text).await?;
             }
             Ok(())
         }
@@ -59,7 +60,7 @@ async fn deliver(context: &Context, record: &str) -> Result<(), Failed> {
                 program: Some(&program.id),
                 source: Some(&source.id),
                 order: None,
-                body: Some(&text),
+                body: Some(text),
             };
             Ok(file(context, trouble).await.map(drop)?)
         }

@@ -15,6 +15,7 @@ use crate::{Shared, partners, programs, show};
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(deny_unknown_fields)]
 pub struct ListFilter {
     partner_id: Option<String>,
     program_id: Option<String>,
@@ -34,6 +35,9 @@ pub async fn list(
     let query = Query::new(&shared, &caller, "balances", &filter);
     if let Some(id) = caller.scope(asked)? {
         let partner = partners::visible(&shared, &caller, &id).await?;
+        if filter.program_id.as_deref().is_some_and(|program| program != partner.program.as_str()) {
+            return query.page(Vec::new(), None::<String>).await;
+        }
         let program = programs::load(&shared, &partner.program).await?;
         let balance = workflows::balances::of(&shared.context, &program, &partner).await?;
         return query.page(vec![show::balance(&partner, &program, &balance)], None::<String>).await;

@@ -25,6 +25,7 @@ const MAX_PARTNERS: usize = 100;
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(deny_unknown_fields)]
 pub struct ListFilter {
     partner_id: Option<String>,
     program_id: Option<String>,
@@ -169,7 +170,11 @@ pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<LineI
 
 pub async fn explanation(State(shared): State<Shared>, caller: Caller, Id(id): Id<LineId>) -> Answer<Json<Value>> {
     visible(&shared, &caller, &id).await?;
-    Ok(Json(json!(workflows::explain::of_line(&shared.context, &id).await?)))
+    let mut explained = workflows::explain::of_line(&shared.context, &id).await?;
+    if !caller.is_staff() {
+        explained.hide_staff();
+    }
+    Ok(Json(json!(explained)))
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,7 +9,7 @@ use store::ExceptionStatus;
 use workflows::Refusal;
 
 use crate::caller::{Caller, Role};
-use crate::extract::{Body, Fields, Filter, Id};
+use crate::extract::{Fields, Filter, Id, OptionalBody};
 use crate::listing::{Query, limit};
 use crate::problem::{Answer, Problem};
 use crate::{Shared, show};
@@ -17,6 +17,7 @@ use crate::{Shared, show};
 const OPERATION: &str = "exceptions";
 
 #[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct ListFilter {
     status: Option<String>,
     #[serde(skip_serializing)]
@@ -50,26 +51,28 @@ pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<Excep
     let exception = store.exception(OPERATION, &id).await?.ok_or(Refusal::NotFound("exception"))?;
     let body = store.exception_body(OPERATION, &id).await?;
     let mut shown = show::exception(&exception);
-    shown["body"] = json!(body.map(|body| body.body));
+    shown["body"] = json!(body);
     Ok(Json(shown))
 }
 
 #[derive(Debug, Deserialize)]
 pub struct Resolve {
-    resolution: String,
+    /// What was done about it.
+    #[serde(default)]
+    resolution: Option<String>,
 }
 
 pub async fn resolve(
     State(shared): State<Shared>,
     caller: Caller,
     Id(id): Id<ExceptionId>,
-    input: Body<Resolve>,
+    input: OptionalBody<Resolve>,
 ) -> Answer<Json<Value>> {
     caller.must_be(&[Role::ProgramManager, Role::Reviewer, Role::Finance])?;
     let input = input.get()?;
     let mut fields = Fields::default();
-    let resolution = fields.text("/resolution", &input.resolution);
+    let resolution = input.resolution.as_deref().map(|text| fields.text("/resolution", text));
     fields.done()?;
-    let resolved = workflows::exceptions::resolve(&shared.context, &id, &caller.subject, &resolution).await?;
+    let resolved = workflows::exceptions::resolve(&shared.context, &id, &caller.subject, resolution.as_deref()).await?;
     Ok(Json(show::exception(&resolved)))
 }

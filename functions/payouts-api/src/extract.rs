@@ -24,6 +24,25 @@ impl<T> Body<T> {
     }
 }
 
+/// A JSON body that may be left out: then it is the empty object.
+#[derive(Debug)]
+pub struct OptionalBody<T>(Result<T, Problem>);
+
+impl<T> OptionalBody<T> {
+    pub fn get(self) -> Result<T, Problem> {
+        self.0
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OptionalBody<T> {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unreadable(&rejection));
+        Ok(Self(bytes.and_then(|bytes| parse(if bytes.is_empty() { b"{}" } else { &bytes }))))
+    }
+}
+
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Infallible;
 
@@ -72,6 +91,10 @@ fn unreadable(rejection: &BytesRejection) -> Problem {
 }
 
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // Serde would also take a list, as the fields in the order they are declared in.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::malformed("", "must be an object, not a list"));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();

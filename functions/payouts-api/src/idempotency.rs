@@ -96,12 +96,19 @@ fn given(status: u16, body: String) -> Response {
     response
 }
 
+/// Whether a bulk call's answer holds one that could turn out better.
+fn has_transient_result(answer: &str) -> bool {
+    let answer: serde_json::Value = serde_json::from_str(answer).unwrap_or_default();
+    let results = answer["results"].as_array().map(Vec::as_slice).unwrap_or_default();
+    results.iter().any(|result| result["problem"]["status"].as_u64().is_some_and(|status| status >= 500))
+}
+
 /// Keeps the answer, unless asking again could turn out better.
 async fn store(shared: &Shared, begun: Remembered, answer: Response) -> Result<Response, Problem> {
     let (parts, body) = answer.into_parts();
     let bytes: Bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    let transient = parts.status.is_server_error();
+    let transient = parts.status.is_server_error() || has_transient_result(&text);
     let mut transaction = Transaction::new(OPERATION);
     if transient {
         // Forgotten at once: the next try may run.

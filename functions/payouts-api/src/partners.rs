@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use domain::balance::{NotPayable, NotPayableCode};
 use domain::conversion::Code;
 use domain::ids::PartnerId;
 use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, is_email};
@@ -121,12 +122,35 @@ pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<Partn
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(deny_unknown_fields)]
 pub struct ListFilter {
     program_id: String,
+    status: Option<PartnerStatus>,
+    /// `due`: paid by the next run; `due_incomplete`: payable, but something is in the way.
+    payment: Option<Payment>,
     #[serde(skip_serializing)]
     limit: Option<String>,
     #[serde(skip_serializing)]
     cursor: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Payment {
+    Due,
+    DueIncomplete,
+}
+
+impl Payment {
+    fn fits(self, reasons: &[NotPayable]) -> bool {
+        use NotPayableCode::{BelowThreshold, NegativeBalance, NextRun, NoPayoutMethod, PartnerSuspended};
+        reasons.iter().any(|reason| match self {
+            Self::Due => reason.code == NextRun,
+            Self::DueIncomplete => {
+                matches!(reason.code, BelowThreshold | NegativeBalance | NoPayoutMethod | PartnerSuspended)
+            }
+        })
+    }
 }
 
 pub async fn list(
@@ -144,7 +168,13 @@ pub async fn list(
     let page = shared.context.store.partners(OPERATION, &id, after.as_deref(), limit).await?;
     let mut data = Vec::with_capacity(page.items.len());
     for partner in &page.items {
+        if filter.status.is_some_and(|status| status != partner.status) {
+            continue;
+        }
         let balance = workflows::balances::of(&shared.context, &program, partner).await?;
+        if filter.payment.is_some_and(|payment| !payment.fits(&balance.not_payable_because)) {
+            continue;
+        }
         let mut shown = show::partner(partner, &program);
         shown["notPayableBecause"] = json!(balance.not_payable_because);
         data.push(shown);

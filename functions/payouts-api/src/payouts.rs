@@ -66,7 +66,7 @@ pub async fn request(
     };
     let id = workflows::runs::request(&shared.context, &asked, &caller.subject).await?;
     let payout = load(&shared, &id).await?;
-    Ok((StatusCode::CREATED, Json(show::payout(&payout))))
+    Ok((StatusCode::CREATED, Json(show::payout(&payout, true))))
 }
 
 async fn load(shared: &Shared, id: &PayoutId) -> Answer<Payout> {
@@ -78,7 +78,8 @@ async fn visible(shared: &Shared, caller: &Caller, id: &PayoutId) -> Answer<Payo
 }
 
 pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<PayoutId>) -> Answer<Json<Value>> {
-    Ok(Json(show::payout(&visible(&shared, &caller, &id).await?)))
+    let payout = visible(&shared, &caller, &id).await?;
+    Ok(Json(show::payout(&payout, caller.is_staff())))
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -107,6 +108,7 @@ pub async fn lines(
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(deny_unknown_fields)]
 pub struct ListFilter {
     partner_id: Option<String>,
     program_id: Option<String>,
@@ -153,8 +155,10 @@ pub async fn list(
     let asked = filter.partner_id.as_deref().map(|id| bulk::parse::<PartnerId>(id, "partner")).transpose()?;
     let program = filter.program_id.as_deref().map(|id| bulk::parse::<ProgramId>(id, "program")).transpose()?;
     let partner = caller.scope(asked)?;
-    if let Some(id) = &partner {
-        partners::visible(&shared, &caller, id).await?;
+    match (&partner, &program) {
+        (Some(id), _) => drop(partners::visible(&shared, &caller, id).await?),
+        (None, Some(id)) => drop(programs::load(&shared, id).await?),
+        (None, None) => {}
     }
     let query = Query::new(&shared, &caller, "payouts", &filter);
     let mut at: Position = query.start(filter.cursor.as_deref()).await?;
@@ -186,7 +190,7 @@ pub async fn list(
             (None, None) => break false,
         }
     };
-    query.page(found.iter().map(show::payout).collect(), more.then_some(at)).await
+    query.page(found.iter().map(|payout| show::payout(payout, caller.is_staff())).collect(), more.then_some(at)).await
 }
 
 #[derive(Debug, Deserialize)]

@@ -4,6 +4,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::rules::FieldError;
 use serde::Serialize;
+use store::StoreError;
 use workflows::Refusal;
 use workflows::ingest::NotBooked;
 
@@ -111,6 +112,7 @@ impl From<Refusal> for Problem {
                 )
             },
             Refusal::Invalid(errors) => Self::invalid(errors),
+            Refusal::Store(StoreError::TooLarge(_)) => Self::invalid_field("", "touches too much to be done at once"),
             Refusal::Store(_) | Refusal::Service(..) => {
                 // What went wrong inside is for the log.
                 tracing::error!(%refusal, "request failed");
@@ -120,8 +122,8 @@ impl From<Refusal> for Problem {
     }
 }
 
-impl From<store::StoreError> for Problem {
-    fn from(error: store::StoreError) -> Self {
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
         Refusal::from(error).into()
     }
 }

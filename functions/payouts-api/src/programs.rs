@@ -208,6 +208,7 @@ pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<Progr
 }
 
 #[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct ListFilter {
     #[serde(skip_serializing)]
     limit: Option<String>,

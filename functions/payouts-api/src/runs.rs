@@ -45,14 +45,17 @@ pub fn request_key(shared: &Shared, headers: &HeaderMap, caller: &Caller) -> Str
 async fn named(shared: &Shared, program: &ProgramId, pointer: &str, ids: &[String]) -> Answer<Vec<PartnerId>> {
     let mut fields = Fields::default();
     fields.check(ids.len() <= MAX_NAMED, pointer, "names too many partners");
-    let parsed: Vec<PartnerId> =
+    let mut parsed: Vec<PartnerId> =
         ids.iter().enumerate().filter_map(|(n, id)| fields.take(&format!("{pointer}/{n}"), id.parse())).collect();
     fields.done()?;
+    parsed.sort();
+    parsed.dedup();
     let found = shared.context.store.partners_by_id("runs", &parsed).await?;
     let mut fields = Fields::default();
-    for (n, id) in parsed.iter().enumerate() {
+    for id in &parsed {
         let known = found.iter().any(|partner| partner.id == *id && partner.program == *program);
-        fields.check(known, &format!("{pointer}/{n}"), "no partner of the program has this id");
+        let at = ids.iter().position(|given| given == id.as_str()).unwrap_or_default();
+        fields.check(known, &format!("{pointer}/{at}"), "no partner of the program has this id");
     }
     fields.done()?;
     Ok(parsed)
@@ -100,6 +103,7 @@ pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<RunId
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(deny_unknown_fields)]
 pub struct ListFilter {
     program_id: String,
     #[serde(skip_serializing)]
@@ -116,6 +120,7 @@ pub async fn list(
     caller.must_be_staff()?;
     let limit = limit(filter.limit.as_deref())?;
     let program = bulk::parse::<ProgramId>(&filter.program_id, "program")?;
+    programs::load(&shared, &program).await?;
     let query = Query::new(&shared, &caller, "runs", &filter);
     let after: Option<String> = query.start(filter.cursor.as_deref()).await?;
     let limit = i32::try_from(limit).unwrap_or(i32::MAX);

@@ -64,13 +64,15 @@ pub fn line(line: &Line) -> Value {
     })
 }
 
-pub fn payout(payout: &Payout) -> Value {
+/// Who approved it is for staff.
+pub fn payout(payout: &Payout, for_staff: bool) -> Value {
+    let approvals = if for_staff { payout.approvals.as_slice() } else { &[] };
     json!({
         "id": payout.id, "number": payout.id.number(), "programId": payout.program, "partnerId": payout.partner,
         "runId": payout.run, "state": payout.state, "amount": payout.money(),
         "paid": Money::new(payout.paid, payout.currency), "lineCount": payout.line_count,
         "linesHash": payout.lines_hash, "version": payout.content_version, "method": payout.method,
-        "approvals": payout.approvals, "createdAt": payout.created_at, "approvedAt": payout.approved_at,
+        "approvals": approvals, "createdAt": payout.created_at, "approvedAt": payout.approved_at,
         "submittedAt": payout.submitted_at, "paidAt": payout.paid_at, "reference": payout.reference,
         "quickbooks": Value::Null,
     })

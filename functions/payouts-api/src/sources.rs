@@ -86,6 +86,7 @@ fn fresh_secret(context: &workflows::Context) -> String {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(deny_unknown_fields)]
 pub struct ListFilter {
     program_id: String,
     #[serde(skip_serializing)]
@@ -102,6 +103,7 @@ pub async fn list(
     caller.must_be_staff()?;
     let limit = limit(filter.limit.as_deref())?;
     let id = filter.program_id.parse().map_err(|_| Problem::not_found("program"))?;
+    programs::load(&shared, &id).await?;
     let query = Query::new(&shared, &caller, "sources", &filter);
     let after: Option<String> = query.start(filter.cursor.as_deref()).await?;
     let limit = i32::try_from(limit).unwrap_or(i32::MAX);

@@ -26,7 +26,8 @@ const RECHECK: Duration = Duration::from_mins(1);
 /// Sources remembered at a time, so that made-up ids cannot fill the memory.
 const MAX_CACHED: usize = 1_000;
 /// Headers that tell what a body is. Signatures and anything else stay behind.
-const KEPT_HEADERS: [&str; 3] = ["content-type", "x-shopify-topic", "x-wc-webhook-topic"];
+const KEPT_HEADERS: [&str; 6] =
+    ["content-type", "x-shopify-topic", "shopify-topic", "x-shopify-test", "shopify-test", "x-wc-webhook-topic"];
 
 #[derive(Debug)]
 pub struct Webhook {

@@ -58,8 +58,9 @@ impl ConversionEvent {
     pub fn content(&self) -> Hash {
         let content = match &self.body {
             EventBody::Sale(sale) => serde_json::json!({
-                "type": "sale", "currency": sale.currency, "total": sale.total, "tax": sale.tax, "shipping": sale.shipping,
-                "discount": sale.discount, "items": sale.items, "partner": sale.partner, "coupons": sale.coupons,
+                "type": sale.action, "currency": sale.currency, "total": sale.total, "tax": sale.tax, "shipping": sale.shipping,
+                "discount": sale.discount, "items": sale.items, "partner": sale.partner.as_ref().map(PartnerRef::normalized),
+                "coupons": sale.coupon_codes().collect::<Vec<_>>(),
             }),
             EventBody::Refund(refund) => serde_json::json!({
                 "type": "refund", "conversion": refund.conversion, "currency": refund.currency, "total": refund.total,
@@ -159,8 +160,8 @@ impl Sale {
             ("/amount/shipping", self.shipping),
             ("/amount/discount", self.discount),
         ] {
-            if amount.is_negative() {
-                return refuse(field, "must not be negative");
+            if amount.is_negative() || !amount.is_credible() {
+                return refuse(field, "must be from zero to 10^12 minor units");
             }
         }
         if self.items.len() > MAX_ITEMS {
@@ -176,6 +177,7 @@ impl Sale {
         }
         match self.net() {
             Ok(net) if net.is_negative() => refuse("/amount/total", "is less than tax and shipping"),
+            Ok(net) if !net.is_credible() => refuse("/items", "sum to more than 10^12 minor units"),
             Ok(_) => Ok(()),
             Err(error) => refuse("/amount", &error.to_string()),
         }
@@ -198,6 +200,18 @@ pub enum Action {
 pub enum PartnerRef {
     Id(String),
     Code(String),
+}
+
+impl PartnerRef {
+    /// Codes differ by more than case.
+    fn normalized(&self) -> Self {
+        match self {
+            Self::Code(code) => {
+                Self::Code(code.parse::<Code>().map_or_else(|_| code.clone(), |code| code.as_str().to_owned()))
+            }
+            Self::Id(_) => self.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -267,15 +281,16 @@ pub struct Refund {
 impl Refund {
     fn check(&self) -> Result<(), Impossible> {
         let refuse = |field, why: &str| Err(Impossible { field, why: why.to_owned() });
-        if self.total.is_negative() {
-            return refuse("/amount/total", "must not be negative");
+        if self.total.is_negative() || !self.total.is_credible() {
+            return refuse("/amount/total", "must be from zero to 10^12 minor units");
         }
         if self.tax.is_some_and(Minor::is_negative) || self.shipping.is_some_and(Minor::is_negative) {
             return refuse("/amount", "tax and shipping must not be negative");
         }
         let items = self.items.as_deref().unwrap_or_default();
-        if items.len() > MAX_ITEMS || items.iter().any(|item| item.amount.is_negative()) {
-            return refuse("/items", "at most 250 items, none negative");
+        let wrong = |item: &Item| item.amount.is_negative() || !item.amount.is_credible();
+        if items.len() > MAX_ITEMS || items.iter().any(wrong) {
+            return refuse("/items", "at most 250 items, each from zero to 10^12 minor units");
         }
         Ok(())
     }
@@ -320,14 +335,23 @@ impl From<Code> for String {
 }
 
 /// What has gone back to the customer so far, kept exact: named items apart from what must be prorated.
+///
+/// A refund counts by what is known of it: its items; else its goods, where tax and shipping are told; else a share of the total,
+/// in proportion to what goods were of the sale's total (less tax, or less shipping, where only that one is told).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refunded {
-    /// Refunded amount per item position of the sale.
+    /// Refunded amount per item position of the sale, gift cards included.
     per_item: BTreeMap<usize, i128>,
     /// Goods refunded without naming items, in base.
     goods: i128,
-    /// Totals of which only a part is goods, to be prorated by base / total.
+    /// Totals of which nothing else is known.
     mixed: i128,
+    /// Totals less tax.
+    mixed_without_tax: i128,
+    /// Totals less shipping.
+    mixed_without_shipping: i128,
+    /// Everything that went back, goods or not.
+    cash: i128,
     /// Some refund went beyond what was charged.
     pub beyond_charge: bool,
 }
@@ -344,15 +368,19 @@ impl Refunded {
     }
 
     fn add(&mut self, sale: &Sale, refund: &Refund) {
-        if let Some(items) = &refund.items {
-            for item in items.iter().filter(|item| !item.gift_card) {
-                self.add_item(sale, item);
+        let total = i128::from(refund.total.units());
+        let less = |aside: Minor| (total - i128::from(aside.units())).max(0);
+        self.cash += total;
+        match (&refund.items, refund.tax, refund.shipping) {
+            (Some(items), ..) => {
+                for item in items {
+                    self.add_item(sale, item);
+                }
             }
-        } else if refund.tax.is_some() || refund.shipping.is_some() {
-            let aside = refund.tax.unwrap_or_default().units() + refund.shipping.unwrap_or_default().units();
-            self.goods += i128::from((refund.total.units() - aside).max(0));
-        } else {
-            self.mixed += i128::from(refund.total.units());
+            (None, Some(tax), Some(shipping)) => self.goods += (less(tax) - i128::from(shipping.units())).max(0),
+            (None, Some(tax), None) => self.mixed_without_tax += less(tax),
+            (None, None, Some(shipping)) => self.mixed_without_shipping += less(shipping),
+            (None, None, None) => self.mixed += total,
         }
     }
 
@@ -360,7 +388,7 @@ impl Refunded {
         // One product may stand on several lines: fill them in turn, so that returning both ends at both.
         let mut left = i128::from(refunded.amount.units());
         let mut last = None;
-        for (position, item) in sale.items.iter().enumerate().filter(|(_, item)| !item.gift_card && item.is(refunded)) {
+        for (position, item) in sale.items.iter().enumerate().filter(|(_, item)| item.is(refunded)) {
             let taken = self.per_item.entry(position).or_default();
             let step = left.min(i128::from(item.amount.units()) - *taken).max(0);
             *taken += step;
@@ -369,53 +397,69 @@ impl Refunded {
         }
         match last {
             Some(position) => *self.per_item.entry(position).or_default() += left,
+            // Of a gift card nothing was earned, so nothing is taken back.
+            None if refunded.gift_card => {}
             None => self.goods += left,
         }
     }
 
     fn clamp(&mut self, sale: &Sale) {
         for (position, taken) in &mut self.per_item {
-            let whole = sale.items.get(*position).map_or(0, |item| i128::from(item.amount.units()));
+            let Some(item) = sale.items.get(*position) else { continue };
+            let whole = i128::from(item.amount.units());
             if *taken > whole {
-                // More than the item cost: the rest comes off the whole order.
-                self.goods += *taken - whole;
+                // More than the item cost: the rest comes off the whole order, unless it was no goods at all.
+                if !item.gift_card {
+                    self.goods += *taken - whole;
+                }
                 *taken = whole;
             }
         }
-        let charged = i128::from(sale.total.units());
-        if self.mixed > charged {
-            self.mixed = charged;
-            self.beyond_charge = true;
+        self.beyond_charge = self.cash > i128::from(sale.total.units());
+    }
+
+    fn named(&self, sale: &Sale, counts: impl Fn(usize) -> bool) -> i128 {
+        let goods = self.per_item.iter().filter(|(position, _)| {
+            counts(**position) && sale.items.get(**position).is_some_and(|item| !item.gift_card)
+        });
+        goods.map(|(_, taken)| *taken).sum()
+    }
+
+    /// Goods refunded without naming items. What is prorated is rounded to whole minor units, once per kind, on its sum.
+    fn general(&self, sale: &Sale) -> Result<i128, MoneyError> {
+        let (net, charged) = (sale.net()?, sale.total);
+        let mut general = self.goods;
+        for (part, whole) in [
+            (self.mixed, charged),
+            (self.mixed_without_tax, charged.minus(sale.tax)?),
+            (self.mixed_without_shipping, charged.minus(sale.shipping)?),
+        ] {
+            let whole = i128::from(whole.units());
+            general += i128::from(net.proportion(part.min(whole), whole)?.units());
         }
-        let net = sale.net().map_or(0, |net| i128::from(net.units()));
-        let prorated = if charged == 0 { 0 } else { self.mixed * net / charged };
-        let named: i128 = self.per_item.values().sum();
-        if named + self.goods + prorated > net {
-            self.beyond_charge = true;
-        }
+        Ok(general)
     }
 
     /// The refunded share of some of the sale's items (all of it where `items` is empty), as an exact fraction between
     /// zero and one: (numerator, denominator).
+    ///
+    /// Items that cost nothing share the order's fate. An order that cost nothing is refunded when all that was charged
+    /// for it, which may be nothing either, has gone back.
     pub fn share(&self, sale: &Sale, items: &[usize]) -> Result<(i128, i128), MoneyError> {
         let net = i128::from(sale.net()?.units());
-        let (part, named): (i128, i128) = if items.is_empty() {
-            (net, self.per_item.values().sum())
-        } else {
-            let amounts = items.iter().filter_map(|position| sale.items.get(*position)).map(|item| item.amount);
-            let named = items.iter().filter_map(|position| self.per_item.get(position)).sum();
-            (i128::from(Minor::total(amounts)?.units()), named)
-        };
-        if net == 0 || part == 0 {
-            return Ok((0, 1));
+        if net == 0 {
+            let refunded = *self != Self::default() && self.cash >= i128::from(sale.total.units());
+            return Ok((i128::from(refunded), 1));
         }
-        // The base refunded by mixed totals is rounded to whole minor units, once, on their sum.
-        let charged = i128::from(sale.total.units());
-        let prorated = sale.net()?.proportion(self.mixed, charged)?;
-        let general = self.goods + i128::from(prorated.units());
-        // (named + general x part / net) / part
-        let denominator = part * net;
-        let numerator = named * net + general * part;
+        let general = self.general(sale)?;
+        let amounts = items.iter().filter_map(|position| sale.items.get(*position)).map(|item| item.amount);
+        let part = i128::from(Minor::total(amounts)?.units());
+        let (numerator, denominator) = if part == 0 {
+            (self.named(sale, |_| true) + general, net)
+        } else {
+            // (named + general x part / net) / part
+            (self.named(sale, |position| items.contains(&position)) * net + general * part, part * net)
+        };
         Ok((numerator.min(denominator), denominator))
     }
 }
@@ -522,6 +566,47 @@ pub(crate) mod tests {
             minor(1_000).proportion(n, d).unwrap().units()
         };
         assert_eq!((of(&[0]), of(&[1]), of(&[])), (1_000, 0, 400));
+    }
+
+    #[test]
+    fn a_refunded_gift_card_takes_nothing_back() {
+        let mut order = sale(10_000, 0, &[("CARD", 5_000), ("A", 5_000)]);
+        order.items[0].gift_card = true;
+        let mut back = refund(5_000);
+        // Our own form names the item and not what kind it is.
+        back.items = Some(vec![Item { gift_card: false, ..order.items[0].clone() }]);
+        let (part, whole) = Refunded::of(&order, &[back]).share(&order, &[1]).unwrap();
+        assert_eq!(minor(500).proportion(part, whole).unwrap(), minor(0));
+    }
+
+    #[test]
+    fn what_is_not_told_of_a_refund_is_prorated() {
+        let order = sale(11_800, 1_800, &[]);
+        let with = |total, tax: Option<i64>, shipping: Option<i64>| {
+            let mut back = refund(total);
+            (back.tax, back.shipping) = (tax.map(minor), shipping.map(minor));
+            back
+        };
+        assert_eq!(reduction(3_000, &order, &[with(4_000, None, Some(0))]), 1_017);
+        assert_eq!(reduction(3_000, &order, &[with(4_000, Some(610), None)]), 1_017);
+        assert_eq!(reduction(3_000, &order, &[with(4_000, Some(610), Some(0))]), 1_017);
+        let whole = with(11_800, None, Some(0));
+        assert!(!Refunded::of(&order, [&whole]).beyond_charge);
+        assert_eq!(reduction(3_000, &order, &[whole]), 3_000);
+        assert!(Refunded::of(&order, [&with(500_000, Some(500_000), None)]).beyond_charge);
+    }
+
+    #[test]
+    fn what_cost_nothing_shares_the_fate_of_its_order() {
+        let order = sale(10_000, 0, &[("FREE", 0), ("A", 10_000)]);
+        let of = |refunds: &[Refund], items: &[usize]| Refunded::of(&order, refunds).share(&order, items).unwrap();
+        let (part, whole) = of(&[refund(10_000)], &[0]);
+        assert_eq!(part, whole);
+        let (part, whole) = of(&[refund(5_000)], &[0]);
+        assert_eq!(part * 2, whole);
+        let free = sale(0, 0, &[]);
+        assert_eq!(Refunded::of(&free, []).share(&free, &[]).unwrap(), (0, 1));
+        assert_eq!(Refunded::of(&free, &[refund(0)]).share(&free, &[]).unwrap(), (0, 1), "nothing happened");
     }
 
     #[test]

@@ -201,6 +201,16 @@ impl LineId {
         Self(format!("com_{address}{}{}", encode_time(occurred_at), encode_hash::<5>(key)))
     }
 
+    /// The id of a line from its partner and the rest of it.
+    pub fn of_partner(partner: &PartnerId, within: &str) -> Result<Self, BadId> {
+        format!("com_{}{within}", partner.body()).parse()
+    }
+
+    /// All that tells it from the partner's other lines.
+    pub fn within_partner(&self) -> &str {
+        &self.body()[UUID_CHARS..]
+    }
+
     pub fn partner(&self) -> PartnerId {
         PartnerId(format!("par_{}", &self.body()[..UUID_CHARS]))
     }

@@ -339,6 +339,27 @@ impl Line {
         }
     }
 
+    /// Its sale was refunded whole. A line of zero has nothing to take back, but it must not stand as if the sale did.
+    pub fn reverse_zero(self, open: Option<&OpenPayout>) -> Result<Self, LineError> {
+        self.unless_closed(open)?;
+        let reviewed = self.reviewed();
+        if !self.amount.is_zero() {
+            return Err(LineError::TooMuch);
+        }
+        match &self.state {
+            LineState::Held { why, .. } => {
+                let held = Some(why.clone());
+                Ok(self.into_state(LineState::Reversed { reviewed, held }))
+            }
+            LineState::Pending | LineState::Approved | LineState::Payable | LineState::InPayout { .. } => {
+                Ok(self.into_state(LineState::Reversed { reviewed, held: None }))
+            }
+            LineState::Paid { .. } | LineState::Rejected { .. } | LineState::Reversed { .. } => {
+                self.illegal("reversed")
+            }
+        }
+    }
+
     /// How much a refund could still take back from this line itself.
     pub fn refundable(&self) -> Result<Minor, MoneyError> {
         match &self.state {

@@ -10,9 +10,11 @@ use rust_decimal::prelude::ToPrimitive;
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Deserialize, Serialize};
 
-/// No amount beyond this many minor units is believed, in either direction. It leaves room for the product of three
+/// No single amount beyond this many minor units is believed, in either direction. It leaves room for the product of three
 /// amounts in 128 bits, which exact proportions need.
 pub const MAX_MINOR: i64 = 1_000_000_000_000;
+/// Sums may grow further: a hundred thousand of the largest amounts, and still far from the end of 64 bits.
+const MAX_SUM: i64 = MAX_MINOR * 100_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
@@ -125,9 +127,14 @@ pub struct Minor(i64);
 impl Minor {
     pub const ZERO: Self = Self(0);
 
-    /// Errors beyond [`MAX_MINOR`].
+    /// Errors beyond what a sum can be.
     pub fn new(units: i64) -> Result<Self, MoneyError> {
-        if (-MAX_MINOR..=MAX_MINOR).contains(&units) { Ok(Self(units)) } else { Err(MoneyError::Overflow) }
+        if (-MAX_SUM..=MAX_SUM).contains(&units) { Ok(Self(units)) } else { Err(MoneyError::Overflow) }
+    }
+
+    /// Whether a single amount of this size is believed.
+    pub const fn is_credible(self) -> bool {
+        -MAX_MINOR <= self.0 && self.0 <= MAX_MINOR
     }
 
     pub const fn units(self) -> i64 {
@@ -198,7 +205,8 @@ impl Minor {
         if !minor.fract().is_zero() {
             return Err(MoneyError::TooManyDecimals { text: text.to_owned(), currency, exponent });
         }
-        Self::round(minor)
+        let minor = Self::round(minor)?;
+        if minor.is_credible() { Ok(minor) } else { Err(MoneyError::Overflow) }
     }
 
     /// Splits by cumulative shares: part k = round(total x shares so far) - what earlier parts took, so parts sum to the

@@ -24,6 +24,8 @@ pub struct Payout {
     pub state: PayoutState,
     pub amount: Minor,
     pub line_count: u32,
+    /// Lines it was decided to claim. Some may be gone when their turn comes.
+    pub planned: u32,
     /// Pages written so far; they are numbered from 0.
     pub pages: u32,
     /// Covers every line, the method and the destination: what an approval is bound to.
@@ -42,6 +44,9 @@ pub struct Payout {
     /// People whose hand is in one of its lines.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub hands: BTreeSet<String>,
+    /// What people attested so far.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub payments: Vec<Payment>,
     pub created_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_at: Option<Timestamp>,
@@ -67,6 +72,15 @@ pub struct Approval {
     pub at: Timestamp,
 }
 
+/// Money that a person says was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payment {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    pub amount: Minor,
+    pub at: Timestamp,
+}
+
 /// A page of claimed lines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -80,6 +94,9 @@ pub struct Page {
 pub struct PageLine {
     pub id: LineId,
     pub net: Minor,
+    /// People whose hand is in the line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hands: Vec<String>,
 }
 
 impl Page {
@@ -315,24 +332,36 @@ impl Payout {
         Hash::chain(page_hashes.iter().chain(std::iter::once(&terms)))
     }
 
-    /// Takes amount, count and hash from the pages, the one place they come from.
+    /// Takes in one more page, while drafting: sums only, so that a claim need not read the pages before it.
+    pub fn take_in(mut self, page: &Page) -> Result<Self, MoneyError> {
+        self.amount = self.amount.plus(page.total()?)?;
+        self.line_count += u32::try_from(page.lines.len()).unwrap_or(u32::MAX);
+        self.hands.extend(page.lines.iter().flat_map(|line| line.hands.iter().cloned()));
+        self.pages += 1;
+        Ok(self)
+    }
+
+    /// Takes amount, count, people and hash from the pages, the one place they come from.
     pub fn tally(mut self, pages: &[Page]) -> Result<Self, MoneyError> {
         self.amount = Minor::total(pages.iter().map(Page::total).collect::<Result<Vec<_>, _>>()?)?;
         self.line_count = u32::try_from(pages.iter().map(|page| page.lines.len()).sum::<usize>()).unwrap_or(u32::MAX);
+        self.hands = pages.iter().flat_map(|page| &page.lines).flat_map(|line| line.hands.iter().cloned()).collect();
         self.lines_hash = self.content_hash(pages);
         self.pages = u32::try_from(pages.len()).unwrap_or(u32::MAX);
         Ok(self)
     }
 
     /// Ends the claiming: waits for approval, settles at zero, or is cancelled where too little was left to claim.
-    pub fn close_draft(self, now: Timestamp) -> Result<Self, PayoutError> {
-        if self.line_count > 1 && self.amount.is_zero() {
-            let mut netted = self.step(PayoutAction::Net)?;
+    pub fn close_draft(self, pages: &[Page], now: Timestamp) -> Result<Self, PayoutError> {
+        let claimed = self.tally(pages)?;
+        let has_negative = pages.iter().flat_map(|page| &page.lines).any(|line| line.net.is_negative());
+        if has_negative && claimed.amount.is_zero() {
+            let mut netted = claimed.step(PayoutAction::Net)?;
             netted.paid_at = Some(now);
             netted.reference = Some("netted".to_owned());
             return Ok(netted.settle());
         }
-        if self.reaches_minimum() { self.step(PayoutAction::CloseDraft) } else { self.cancel() }
+        if claimed.reaches_minimum() { claimed.step(PayoutAction::CloseDraft) } else { claimed.cancel() }
     }
 
     fn reaches_minimum(&self) -> bool {
@@ -396,6 +425,7 @@ impl Payout {
             return Err(PayoutError::BadAmount(Money::new(open, paid.currency)));
         }
         paid.paid = paid.paid.plus(part)?;
+        paid.payments.push(Payment { reference: reference.map(str::to_owned), amount: part, at });
         paid.reference = reference.map(str::to_owned).or(paid.reference);
         paid.submitted_at = paid.submitted_at.or(Some(at));
         if paid.state == PayoutState::Paid {
@@ -403,6 +433,12 @@ impl Payout {
             paid = paid.settle();
         }
         Ok(paid)
+    }
+
+    /// Whether a person attested this very payment before: the same part under the same reference.
+    pub fn knows_payment(&self, reference: Option<&str>, part: Option<Minor>) -> bool {
+        let same = |payment: &Payment| payment.reference.as_deref() == reference && Some(payment.amount) == part;
+        reference.is_some() && self.payments.iter().any(same)
     }
 
     /// What was inside changed: new sums, no approvals, and `pending` again, or `cancelled` below the minimum.
@@ -461,7 +497,11 @@ pub(crate) mod tests {
         let run = RunId::derive(&ProgramId::from_uuid(1), "monthly", "2026-06-01");
         let id = PayoutId::derive(&run, &partner, now());
         let line = LineId::derive(&partner, 1, now(), &["cnv", "rule", "1"]);
-        let page = Page { payout: id.clone(), number: 0, lines: vec![PageLine { id: line, net: minor(amount) }] };
+        let page = Page {
+            payout: id.clone(),
+            number: 0,
+            lines: vec![PageLine { id: line, net: minor(amount), hands: vec![] }],
+        };
         let empty = Payout {
             id,
             program: ProgramId::from_uuid(1),
@@ -471,6 +511,7 @@ pub(crate) mod tests {
             state: PayoutState::Pending,
             amount: Minor::ZERO,
             line_count: 0,
+            planned: 1,
             pages: 0,
             lines_hash: Hash::of(b""),
             content_version: 1,
@@ -480,6 +521,7 @@ pub(crate) mod tests {
             minimum: minor(500),
             approvals: vec![],
             hands: BTreeSet::new(),
+            payments: vec![],
             created_at: now(),
             approved_at: None,
             submitted_at: None,
@@ -498,6 +540,7 @@ pub(crate) mod tests {
         let lines = amounts.iter().enumerate().map(|(n, amount)| PageLine {
             id: LineId::derive(&payout.partner, 1, now(), &["cnv", "rule", &n.to_string()]),
             net: minor(*amount),
+            hands: vec![],
         });
         vec![Page { payout: payout.id.clone(), number: 0, lines: lines.collect() }]
     }
@@ -581,12 +624,13 @@ pub(crate) mod tests {
     fn a_draft_closes_by_its_sum() {
         let draft = |amounts: &[i64]| {
             let draft = Payout { state: PayoutState::Drafting, ..payout(0) };
-            draft.tally(&pages(amounts)).unwrap().close_draft(now()).unwrap()
+            draft.close_draft(&pages(amounts), now()).unwrap()
         };
         assert_eq!(draft(&[500]).state, PayoutState::Pending);
         assert_eq!(draft(&[499]).state, PayoutState::Cancelled);
         let netted = draft(&[500, -500]);
         assert_eq!((netted.state, netted.settling), (PayoutState::Paid, Some(0)));
+        assert_eq!(draft(&[0, 0]).state, PayoutState::Cancelled, "zero lines alone settle nothing");
     }
 
     #[test]
@@ -594,6 +638,10 @@ pub(crate) mod tests {
         let approved = payout(1_000).approve("ann", now(), 1).unwrap();
         let part = approved.clone().mark_paid(Some("tx 1"), now(), Some(minor(400))).unwrap();
         assert_eq!((part.state, part.paid, part.settling), (PayoutState::PartiallyPaid, minor(400), None));
+        assert!(part.knows_payment(Some("tx 1"), Some(minor(400))));
+        assert!(
+            !part.knows_payment(Some("tx 2"), Some(minor(400))) && !part.knows_payment(Some("tx 1"), Some(minor(1)))
+        );
         assert!(matches!(part.clone().mark_paid(None, now(), Some(minor(601))), Err(PayoutError::BadAmount(_))));
         let all = part.mark_paid(Some("tx 2"), now(), None).unwrap();
         assert_eq!((all.state, all.paid, all.settling), (PayoutState::Paid, minor(1_000), Some(0)));

@@ -31,11 +31,17 @@ pub fn reverse(
         let target = earning.earned()?.proportion(part, whole)?;
         let mut left = target.minus(earning.reversed()?)?;
         for line in earning.newest_first() {
+            let payout = line.payout().and_then(|(payout, _)| open.get(payout));
+            if line.amount.is_zero() && part == whole {
+                // What is paid, rejected or reversed stays so.
+                let reversed = line.clone().reverse_zero(payout).ok();
+                changes.extend(reversed.map(|after| Change::of(line.clone(), after)));
+                continue;
+            }
             let step = left.min(line.refundable()?);
             if !step.is_positive() {
                 continue;
             }
-            let payout = line.payout().and_then(|(payout, _)| open.get(payout));
             match line.clone().take_back(step, payout) {
                 Ok(after) => {
                     left = left.minus(step)?;
@@ -202,6 +208,19 @@ mod tests {
         apply(&mut lines, &order, &[refund(4_000), refund(6_000)], "r2");
         assert_eq!(nets(&lines), [1_000, -400, -600]);
         assert!(lines[1..].iter().all(|line| line.state == LineState::Payable && line.due_at == now()));
+    }
+
+    #[test]
+    fn a_zero_earning_is_reversed_with_its_sale() {
+        let order = sale(10_000, 0, &[]);
+        let mut lines = lines(&order, "0", json!([]));
+        apply(&mut lines, &order, &[refund(4_000)], "r1");
+        assert_eq!(lines[0].state.name(), StateName::Approved);
+        apply(&mut lines, &order, &[refund(4_000), refund(6_000)], "r2");
+        assert_eq!(lines[0].state.name(), StateName::Reversed);
+        let before = lines.clone();
+        apply(&mut lines, &order, &[refund(4_000), refund(6_000)], "r2");
+        assert_eq!(lines, before);
     }
 
     #[test]

@@ -12,11 +12,12 @@
 //! | draft lock | `PAR#<partner>` | `DRF#<currency>` |
 //! | payout | `PAR#<partner>` | `PAY#<time and hash>` |
 //! | page of a payout | `PAY#<payout>` | `PAG#<number>` |
+//! | lines a payout is to claim | `PAY#<payout>` | `PLN#<number>` |
 //! | line | `LIN#<partner>#<shard>` | `<time and hash>` |
 //! | journal entry | `JRN#<stream>` | `<position>` |
 //! | run | `RUN#<run>` | `RUN` |
 //! | a run's decision about a partner | `RUN#<run>` | `PAR#<partner>` |
-//! | exception, and the body it came with | `EXC#<exception>` | `EXC`, `BODY` |
+//! | exception, and the body it came with in parts | `EXC#<exception>` | `EXC`, `BODY#<number>` |
 //! | whose data a signed-in person may see | `MEM#<subject>` | `MEM` |
 //! | remembered answer | `IDM#<hash>` | `IDM` |
 //!
@@ -88,6 +89,10 @@ impl Key {
         Self::new(page_partition(payout), format!("{PAGES}{number:05}"))
     }
 
+    pub fn plan(payout: &PayoutId, number: u32) -> Self {
+        Self::new(page_partition(payout), format!("{PLANS}{number:05}"))
+    }
+
     pub fn line(id: &LineId) -> Self {
         Self::new(line_partition(&id.partner(), id.shard()), id.position())
     }
@@ -105,11 +110,11 @@ impl Key {
     }
 
     pub fn exception(id: &ExceptionId) -> Self {
-        Self::new(format!("EXC#{id}"), "EXC")
+        Self::new(exception_partition(id), "EXC")
     }
 
-    pub fn exception_body(id: &ExceptionId) -> Self {
-        Self::new(format!("EXC#{id}"), "BODY")
+    pub fn exception_body(id: &ExceptionId, part: u32) -> Self {
+        Self::new(exception_partition(id), format!("{BODIES}{part:03}"))
     }
 
     pub fn membership(subject: &str) -> Self {
@@ -136,6 +141,8 @@ pub const RULE_SETS: &str = "RUL#";
 pub const BALANCES: &str = "BAL#";
 pub const PAYOUTS: &str = "PAY#";
 pub const PAGES: &str = "PAG#";
+pub const PLANS: &str = "PLN#";
+pub const BODIES: &str = "BODY#";
 pub const DECISIONS: &str = "PAR#";
 
 pub fn program_partition(id: &ProgramId) -> String {
@@ -156,6 +163,10 @@ pub fn page_partition(payout: &PayoutId) -> String {
 
 pub fn journal_partition(stream: &str) -> String {
     format!("JRN#{stream}")
+}
+
+pub fn exception_partition(id: &ExceptionId) -> String {
+    format!("EXC#{id}")
 }
 
 pub fn run_partition(run: &RunId) -> String {
@@ -179,15 +190,15 @@ impl Place {
 pub fn work_place(line: &Line) -> Option<Place> {
     let order = format!("{}#{}", sortable(line.due_at), line.id);
     match line.state {
-        LineState::Approved => Some(Place::new(due_partition(due_bucket(&line.id)), order)),
+        LineState::Approved => Some(Place::new(due_partition(due_bucket(&line.partner, line.id.shard())), order)),
         LineState::Payable => Some(Place::new(payable_partition(&line.partner), order)),
         _ => None,
     }
 }
 
 /// By partner and shard, so that what matures together is found together and shares a transaction.
-fn due_bucket(line: &LineId) -> u8 {
-    Sha256::digest(line_partition(&line.partner(), line.shard()))[0] % DUE_BUCKETS
+pub fn due_bucket(partner: &PartnerId, shard: &str) -> u8 {
+    Sha256::digest(line_partition(partner, shard))[0] % DUE_BUCKETS
 }
 
 pub fn due_partition(bucket: u8) -> String {

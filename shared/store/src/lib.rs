@@ -14,7 +14,7 @@ mod transaction;
 
 pub use cursor::{BadCursor, CursorKey};
 pub use items::everything::Everything;
-pub use items::exception::{Exception, ExceptionBody, ExceptionCode, ExceptionStatus};
+pub use items::exception::{Exception, ExceptionCode, ExceptionStatus};
 pub use items::idempotency::{Answer, Remembered};
 pub use items::journal::Chain;
 pub use items::lines::LinePosition;

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{Delete, Put, ReturnConsumedCapacity, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{
+    Delete, Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
+};
 use domain::balance::{Balance, Bucket};
 use domain::ids::PartnerId;
 use domain::journal::{Change, Sealed, balance_changes};
@@ -140,12 +143,14 @@ impl Store {
         {
             return self.put_alone(operation, put.clone()).await;
         }
+        let mut token = fresh_token();
         for attempt in 0..CONFLICT_TRIES {
             pause(attempt).await;
             let answer = self
                 .client
                 .transact_write_items()
                 .set_transact_items(Some(actions.clone()))
+                .client_request_token(&token)
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .send()
                 .await;
@@ -155,37 +160,58 @@ impl Store {
                     return Ok(());
                 }
                 Err(error) => match refusal(&error) {
-                    // Nothing was applied, so it may be sent again as a new transaction.
-                    Refusal::Conflict => tracing::debug!(operation, attempt, "transaction conflict"),
+                    // Nothing was applied, so it may be sent again, as a new transaction.
+                    Refusal::Conflict => token = fresh_token(),
+                    // This very transaction is under way: asking with its token tells how it ended.
+                    Refusal::InProgress => {}
                     Refusal::Condition => return Err(StoreError::Stale),
                     Refusal::Other => return Err(StoreError::sdk(error)),
                 },
             }
+            tracing::debug!(operation, attempt, "transaction lost a race");
         }
         Err(StoreError::Contention)
     }
 
-    /// One put needs no transaction, and costs half.
+    /// One put needs no transaction, and costs half. It has no token, so after a lost answer the SDK's own retry meets the
+    /// item it wrote itself: what stands there then is compared with what was to be written.
     async fn put_alone(&self, operation: &'static str, put: Put) -> Result<(), StoreError> {
-        let answer = self
-            .client
-            .put_item()
-            .table_name(put.table_name)
-            .set_item(Some(put.item))
-            .set_condition_expression(put.condition_expression)
-            .set_expression_attribute_values(put.expression_attribute_values)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .send()
-            .await;
-        match answer {
-            Ok(done) => {
-                self.meter.record_write(operation, done.consumed_capacity.as_slice());
-                Ok(())
+        for attempt in 0..CONFLICT_TRIES {
+            pause(attempt).await;
+            let answer = self
+                .client
+                .put_item()
+                .table_name(&put.table_name)
+                .set_item(Some(put.item.clone()))
+                .set_condition_expression(put.condition_expression.clone())
+                .set_expression_attribute_values(put.expression_attribute_values.clone())
+                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .send()
+                .await;
+            let error = match answer {
+                Ok(done) => {
+                    self.meter.record_write(operation, done.consumed_capacity.as_slice());
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            match error.as_service_error() {
+                Some(PutItemError::ConditionalCheckFailedException(failed)) => {
+                    let ours = failed.item.as_ref() == Some(&put.item);
+                    return if ours { Ok(()) } else { Err(StoreError::Stale) };
+                }
+                Some(PutItemError::TransactionConflictException(_)) => {}
+                _ => return Err(StoreError::sdk(error)),
             }
-            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Err(StoreError::Stale),
-            Err(error) => Err(StoreError::sdk(error)),
         }
+        Err(StoreError::Contention)
     }
+}
+
+/// Names one transaction to DynamoDB for ten minutes.
+fn fresh_token() -> String {
+    format!("{:032x}", fastrand::u128(..))
 }
 
 fn in_table(mut action: TransactWriteItem, table: &str) -> TransactWriteItem {
@@ -203,6 +229,7 @@ fn in_table(mut action: TransactWriteItem, table: &str) -> TransactWriteItem {
 
 enum Refusal {
     Conflict,
+    InProgress,
     Condition,
     Other,
 }
@@ -210,7 +237,11 @@ enum Refusal {
 /// A failed condition outweighs a conflict beside it: what was read is out of date either way.
 fn refusal<R>(error: &SdkError<TransactWriteItemsError, R>) -> Refusal {
     let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else {
-        return if error.code() == Some("TransactionInProgressException") { Refusal::Conflict } else { Refusal::Other };
+        return if error.code() == Some("TransactionInProgressException") {
+            Refusal::InProgress
+        } else {
+            Refusal::Other
+        };
     };
     let codes: Vec<_> = canceled.cancellation_reasons().iter().filter_map(|reason| reason.code()).collect();
     if codes.contains(&"ConditionalCheckFailed") {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use domain::ids::PayoutId;
 use domain::journal::{Change, Entry, What};
 use domain::line::{Line, LineState, StateName};
-use domain::payout::{OpenPayout, Page, Payout, Retallied};
+use domain::payout::{OpenPayout, Page, Payout, PayoutState, Retallied};
 use domain::rating::Applied;
 use jiff::Timestamp;
 use store::{Store, StoreError, Transaction};
 
+use crate::context::Context;
 use crate::error::{Refusal, Result};
 
 /// How often a workflow reads again after the data changed under it.
@@ -47,6 +48,8 @@ pub fn command_stream(what: What, at: Timestamp, by: &str, changes: &[Change]) -
 #[derive(Debug, Default)]
 pub struct OpenPayouts {
     payouts: BTreeMap<PayoutId, Payout>,
+    /// Cancelled ones whose lines are on their way to being free.
+    freeing: Vec<PayoutId>,
     pub tokens: BTreeMap<PayoutId, OpenPayout>,
 }
 
@@ -60,10 +63,22 @@ impl OpenPayouts {
         let ids: Vec<_> = ids.into_iter().collect();
         let mut open = Self::default();
         for payout in store.payouts(operation, &ids).await? {
+            if payout.state == PayoutState::Cancelled && payout.settling.is_some() {
+                open.freeing.push(payout.id.clone());
+            }
             open.tokens.extend(payout.open().map(|token| (payout.id.clone(), token)));
             open.payouts.insert(payout.id.clone(), payout);
         }
         Ok(open)
+    }
+
+    /// Frees lines that are about to be free anyway, and asks for them to be read again: a change must not treat them as if
+    /// they were being paid.
+    pub async fn settle_first(&self, context: &Context) -> Result<()> {
+        for payout in &self.freeing {
+            crate::payouts::follow(context, payout).await?;
+        }
+        if self.freeing.is_empty() { Ok(()) } else { Err(StoreError::Stale.into()) }
     }
 
     pub fn of_line(&self, line: &Line) -> Option<&OpenPayout> {

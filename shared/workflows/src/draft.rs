@@ -1,6 +1,6 @@
 //! Drafting: one run's decision about one partner, and the claim of the lines it pays. Resumable at every step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use domain::balance::Bucket;
@@ -9,7 +9,7 @@ use domain::journal::{Change, Entry, EntryRef, What};
 use domain::line::{Line, StateName};
 use domain::money::{Minor, Money};
 use domain::payout::{PAGE_LINES, Page, PageLine, Payout, PayoutState};
-use domain::program::{Partner, PartnerStatus, PayoutMethod, Program};
+use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, Program};
 use store::{CarriedBecause, Decision, Outcome, PayoutRequest, Run, StoreError, Transaction};
 
 use crate::changes::until_fresh;
@@ -18,6 +18,8 @@ use crate::error::{Refusal, Result};
 
 const OPERATION: &str = "claim";
 const CLOSE: &str = "close draft";
+/// Lines one payout claims at most. The rest is paid by the next run.
+const MAX_LINES: usize = 20_000;
 /// How often an index that lags behind the balance is read again.
 const INDEX_TRIES: u32 = 8;
 
@@ -31,7 +33,7 @@ pub async fn draft(context: &Context, run: &Run, partner: &PartnerId, by: &str) 
     })
     .await?;
     if let Outcome::Payout { payout } = &decision.outcome {
-        finish(context, run, payout, by).await?;
+        finish(context, payout, by).await?;
     }
     Ok(decision.outcome)
 }
@@ -73,12 +75,17 @@ async fn select(context: &Context, run: &Run, program: &Program, partner: &Partn
     if lines.iter().all(|line| line.amount.is_zero()) {
         return carried(CarriedBecause::NothingPayable);
     }
-    let Some(method) = method else { return carried(CarriedBecause::NoPayoutMethod) };
-    if !netted && request.below_minimum.is_none() && total < minimum(program, partner) {
-        return carried(CarriedBecause::BelowThreshold);
+    if netted {
+        // Settled without a rail, so without a destination, too.
+        let none = PayoutMethod { kind: MethodKind::Manual, details: BTreeMap::new(), preferred: false };
+        return Ok(Selected::Lines { lines, method: method.cloned().unwrap_or(none), total });
     }
-    if total.is_zero() && !netted {
+    if total.is_zero() {
         return carried(CarriedBecause::NothingPayable);
+    }
+    let Some(method) = method else { return carried(CarriedBecause::NoPayoutMethod) };
+    if request.below_minimum.is_none() && total < minimum(program, partner) {
+        return carried(CarriedBecause::BelowThreshold);
     }
     Ok(Selected::Lines { lines, method: method.clone(), total })
 }
@@ -130,17 +137,24 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
     let now = context.now();
     let partner = context.store.partner(OPERATION, partner).await?.ok_or(Refusal::NotFound("partner"))?;
     let program = context.store.program(OPERATION, &run.program).await?.ok_or(Refusal::NotFound("program"))?;
+    let on_demand = run.kind == crate::runs::ON_DEMAND;
+    // A decision is final for its run, so it must not depend on which schedule fired first.
+    crate::mature::mature_partner(context, &partner).await?;
     let selected = select(context, run, &program, &partner).await?;
     let decided = |outcome| Decision { run: run.id.clone(), partner: partner.id.clone(), outcome, at: now };
     let mut transaction = Transaction::new(OPERATION);
-    let (lines, method) = match selected {
+    let (mut lines, method) = match selected {
+        Selected::Carried { because, .. } if on_demand => return Err(crate::runs::not_payable(because)),
         Selected::Carried { because, payable } => {
             let decision = decided(Outcome::Carried { because, payable: Money::new(payable, program.currency) });
             transaction.decide(&decision)?;
             context.store.commit(transaction).await?;
             return Ok(decision);
         }
-        Selected::Lines { lines, method, .. } => (lines, method),
+        Selected::Lines { mut lines, method, .. } => {
+            lines.truncate(MAX_LINES);
+            (lines, method)
+        }
     };
     if context.store.draft_lock(OPERATION, &partner.id, program.currency).await?.is_some() {
         return refuse_second_draft(context, transaction, run, &decided, &program).await;
@@ -155,6 +169,7 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         state: PayoutState::Drafting,
         amount: Minor::ZERO,
         line_count: 0,
+        planned: u32::try_from(lines.len()).unwrap_or(u32::MAX),
         pages: 0,
         lines_hash: Hash::of(b""),
         content_version: 1,
@@ -164,6 +179,7 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         minimum: minimum(&program, &partner),
         approvals: Vec::new(),
         hands: BTreeSet::new(),
+        payments: Vec::new(),
         created_at: now,
         approved_at: None,
         submitted_at: None,
@@ -174,9 +190,17 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         entries: 0,
         entry: EntryRef::none(),
     };
+    if on_demand {
+        transaction.create_run(run)?;
+    }
+    if lines.len() > PAGE_LINES {
+        let ids: Vec<_> = lines.iter().map(|line| line.id.clone()).collect();
+        transaction.plan(&id, &ids)?;
+    }
     let decision = decided(Outcome::Payout { payout: id });
     transaction.decide(&decision)?;
     transaction.lock_draft(&empty)?;
+    lines.truncate(PAGE_LINES);
     claim(context, transaction, None, empty, lines, by).await?;
     Ok(decision)
 }
@@ -201,7 +225,7 @@ async fn refuse_second_draft(
     Ok(decision)
 }
 
-/// Claims the first page of these lines. `before` is the payout as read; `None` writes it for the first time.
+/// Claims one page of lines. `before` is the payout as read; `None` writes it for the first time.
 async fn claim(
     context: &Context,
     mut transaction: Transaction,
@@ -210,27 +234,15 @@ async fn claim(
     lines: Vec<Line>,
     by: &str,
 ) -> Result<Payout> {
-    let mut pages = match before {
-        Some(_) => context.store.pages(OPERATION, &payout.id).await?,
-        None => Vec::new(),
-    };
     let number = payout.pages;
-    let page_lines: Vec<Line> = lines.into_iter().take(PAGE_LINES).collect();
-    let page = Page {
-        payout: payout.id.clone(),
-        number,
-        lines: page_lines
-            .iter()
-            .map(|line| Ok(PageLine { id: line.id.clone(), net: line.net()? }))
-            .collect::<Result<_>>()?,
-    };
-    let mut changes = page_lines
+    let on_page = |line: &Line| Ok(PageLine { id: line.id.clone(), net: line.net()?, hands: line.hands.clone() });
+    let page =
+        Page { payout: payout.id.clone(), number, lines: lines.iter().map(on_page).collect::<Result<Vec<_>>>()? };
+    let mut changes = lines
         .into_iter()
         .map(|line| Ok(Change::of(line.clone(), line.claim(&payout.id, number)?)))
         .collect::<Result<Vec<_>>>()?;
-    pages.push(page.clone());
-    let mut after = payout.tally(&pages)?;
-    after.hands.extend(changes.iter().flat_map(|change| change.after.hands.iter().cloned()));
+    let mut after = payout.take_in(&page)?;
     after.entries += 1;
     let what = if before.is_none() { What::Draft } else { What::Claim };
     let entry = Entry::new(after.id.as_str(), after.entries, context.now(), by, what);
@@ -246,37 +258,35 @@ async fn claim(
     Ok(after)
 }
 
-/// Claims what is left page by page, then closes the draft. Does nothing to a payout that is past drafting.
-pub async fn finish(context: &Context, run: &Run, id: &PayoutId, by: &str) -> Result<()> {
+/// Claims what was planned page by page, then closes the draft. Does nothing to a payout that is past drafting.
+pub async fn finish(context: &Context, id: &PayoutId, by: &str) -> Result<()> {
+    let planned = context.store.planned_lines(OPERATION, id).await?;
     let closed = until_fresh(|| async {
         loop {
             let payout = context.store.payout(OPERATION, id).await?.ok_or(Refusal::NotFound("payout"))?;
             if payout.state != PayoutState::Drafting {
                 return Ok(payout);
             }
-            let partner =
-                context.store.partner(OPERATION, &payout.partner).await?.ok_or(Refusal::NotFound("partner"))?;
-            let program =
-                context.store.program(OPERATION, &payout.program).await?.ok_or(Refusal::NotFound("program"))?;
-            let left = run.request.amount.map(|amount| amount.minus(payout.amount)).transpose()?;
-            let mut lines = within(run, payable_lines(context, &partner, &program).await?, left)?;
-            // Lines written after the run was planned wait for the next one.
-            lines.retain(|line| line.created_at <= payout.created_at);
-            if lines.is_empty() {
+            let page = usize::try_from(payout.pages).unwrap_or(usize::MAX);
+            let Some(ids) = planned.chunks(PAGE_LINES).nth(page) else {
                 return close(context, &payout, by).await;
-            }
+            };
+            // What was stopped or refunded since it was planned stays out; the page is shorter for it.
+            let mut lines = context.store.lines(OPERATION, ids).await?;
+            lines.retain(|line| line.state.name() == StateName::Payable);
             claim(context, Transaction::new(OPERATION), Some(&payout), payout.clone(), lines, by).await?;
         }
     })
     .await?;
     if closed.settling.is_some() {
-        crate::payouts::follow(context, id).await?;
+        crate::payouts::follow_later(context, id).await;
     }
     Ok(())
 }
 
 async fn close(context: &Context, payout: &Payout, by: &str) -> Result<Payout> {
-    let mut closed = payout.clone().close_draft(context.now())?;
+    let pages = context.store.pages(CLOSE, &payout.id).await?;
+    let mut closed = payout.clone().close_draft(&pages, context.now())?;
     closed.entries += 1;
     let entry = Entry::new(closed.id.as_str(), closed.entries, context.now(), by, What::CloseDraft);
     let sealed = entry.with_payout(Some(payout), &closed).seal(&mut [])?;

@@ -34,7 +34,11 @@ impl Refusal {
 
     /// Whether trying again later can help: nothing is wrong with the request.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Store(_) | Self::Service(..))
+        match self {
+            Self::Store(StoreError::TooLarge(_)) => false,
+            Self::Store(_) | Self::Service(..) => true,
+            _ => false,
+        }
     }
 }
 

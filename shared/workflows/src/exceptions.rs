@@ -49,7 +49,7 @@ pub async fn file(context: &Context, trouble: Trouble<'_>) -> Result<ExceptionId
     Ok(id)
 }
 
-pub async fn resolve(context: &Context, id: &ExceptionId, by: &str, resolution: &str) -> Result<Exception> {
+pub async fn resolve(context: &Context, id: &ExceptionId, by: &str, resolution: Option<&str>) -> Result<Exception> {
     let open = context.store.exception("resolve exception", id).await?.ok_or(Refusal::NotFound("exception"))?;
     if open.status == ExceptionStatus::Resolved {
         return Err(Refusal::Illegal("the exception is resolved already".to_owned()));
@@ -58,7 +58,7 @@ pub async fn resolve(context: &Context, id: &ExceptionId, by: &str, resolution: 
         status: ExceptionStatus::Resolved,
         resolved_at: Some(context.now()),
         resolved_by: Some(by.to_owned()),
-        resolution: Some(resolution.to_owned()),
+        resolution: resolution.map(str::to_owned),
         ..open.clone()
     };
     let mut transaction = Transaction::new("resolve exception");

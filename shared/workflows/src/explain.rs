@@ -18,6 +18,7 @@ const MAX_HISTORY: usize = 200;
 #[serde(rename_all = "camelCase")]
 pub struct HistoryStep {
     pub at: jiff::Timestamp,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub by: String,
     pub what: domain::journal::What,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,6 +35,18 @@ pub struct Explained {
     pub explanation: Explanation,
     /// Oldest first.
     pub history: Vec<HistoryStep>,
+}
+
+impl Explained {
+    /// What a partner reads: who did it is the merchant's affair, and of the reasons only that of a rejection is for them.
+    pub fn hide_staff(&mut self) {
+        for step in &mut self.history {
+            step.by.clear();
+            if step.what != domain::journal::What::Reject {
+                step.why = None;
+            }
+        }
+    }
 }
 
 pub async fn of_line(context: &Context, id: &LineId) -> Result<Explained> {

@@ -20,6 +20,10 @@ use crate::exceptions::Trouble;
 
 const OPERATION: &str = "accrue";
 const REFUND: &str = "refund";
+/// Lines of one conversion: they are written in one transaction.
+const MAX_LINES: usize = 36;
+/// An accepted event is one journal entry, and so one item.
+const MAX_EVENT_BYTES: usize = 100_000;
 
 /// An event whose source and program are known.
 #[derive(Debug, Clone)]
@@ -88,6 +92,9 @@ pub fn conversion_id(incoming: &Incoming<'_>) -> ConversionId {
 
 pub async fn ingest(context: &Context, incoming: Incoming<'_>) -> Result<Ingested, NotBooked> {
     incoming.event.check(context.now())?;
+    if serde_json::json!(incoming.event).to_string().len() > MAX_EVENT_BYTES {
+        return Err(Impossible { field: "", why: "the event is larger than 100 kB".to_owned() }.into());
+    }
     let (program, event) = (incoming.program.currency, incoming.event.currency());
     if program != event {
         return Err(NotBooked::ForeignCurrency { program: program.to_string(), event: event.to_string() });
@@ -219,6 +226,10 @@ async fn accrue(
     let refunded = Refunded::of(sale, history.refunds());
     file_excess(context, incoming, &refunded).await?;
     let mut lines = accrued.lines;
+    if lines.len() > MAX_LINES {
+        let why = format!("the rules would make {} commissions of it; {MAX_LINES} is the most", lines.len());
+        return Err(Impossible { field: "/items", why }.into());
+    }
     let none_open = std::collections::BTreeMap::new();
     let reversals = domain::reversal::reverse(sale, &refunded, &lines, &none_open, "", now).map_err(Refusal::from)?;
     for reversal in reversals {
@@ -262,6 +273,7 @@ async fn reverse(
     let now = context.now();
     let lines = context.store.lines(REFUND, &history.lines()).await?;
     let open = OpenPayouts::of(&context.store, REFUND, &lines).await?;
+    open.settle_first(context).await?;
     let refunded = Refunded::of(sale, history.refunds().chain([refund]));
     file_excess(context, incoming, &refunded).await?;
     let changes = domain::reversal::reverse(sale, &refunded, &lines, &open.tokens, &incoming.event.id, now)
@@ -271,7 +283,7 @@ async fn reverse(
     move_tallies(&context.store, REFUND, &mut transaction, &lines, &changes).await?;
     let written = write(&context.store, transaction, REFUND, entry, changes, &open).await?;
     for payout in &written.cancelled {
-        crate::payouts::follow(context, payout).await?;
+        crate::payouts::follow_later(context, payout).await;
     }
     Ok(Ingested::Applied { lines: written.lines.into_iter().map(|line| line.id).collect() })
 }

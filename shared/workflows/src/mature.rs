@@ -6,6 +6,7 @@ use domain::ids::PartnerId;
 use domain::journal::{Change, Entry, What};
 use domain::line::Line;
 use domain::payout::PAGE_LINES;
+use domain::program::Partner;
 use jiff::Timestamp;
 use store::{Store, StoreError, Transaction};
 
@@ -20,6 +21,8 @@ const ACTOR: &str = "mature-commissions";
 #[serde(rename_all = "camelCase")]
 pub struct Matured {
     pub lines: usize,
+    /// Pages or chunks that failed and were passed over.
+    pub failed: usize,
     /// Time ran out; the next tick goes on.
     pub unfinished: bool,
 }
@@ -35,14 +38,28 @@ pub async fn mature(context: &Context, time_left: impl Fn() -> bool) -> Result<M
                 matured.unfinished = true;
                 return Ok(matured);
             }
-            let page = context.store.due_lines(OPERATION, bucket, now, after.as_deref()).await?;
+            let page = match context.store.due_lines(OPERATION, bucket, now, after.as_deref()).await {
+                Ok(page) => page,
+                Err(error) => {
+                    // What cannot be read must not keep everybody else from being paid.
+                    tracing::error!(bucket, %error, "due lines cannot be read");
+                    matured.failed += 1;
+                    break;
+                }
+            };
             let mut by_partner: BTreeMap<PartnerId, Vec<Line>> = BTreeMap::new();
             for line in page.items {
                 by_partner.entry(line.partner.clone()).or_default().push(line);
             }
             for lines in by_partner.into_values() {
                 for chunk in lines.chunks(PAGE_LINES) {
-                    matured.lines += mature_chunk(context, chunk, now).await?;
+                    match mature_chunk(context, chunk, now).await {
+                        Ok(count) => matured.lines += count,
+                        Err(error) => {
+                            tracing::error!(%error, "lines could not be matured; the next tick tries again");
+                            matured.failed += 1;
+                        }
+                    }
                 }
             }
             after = page.after;
@@ -52,6 +69,16 @@ pub async fn mature(context: &Context, time_left: impl Fn() -> bool) -> Result<M
         }
     }
     Ok(matured)
+}
+
+/// Matures what is due of one partner, so that a decision about it sees everything, whenever the schedule last fired.
+pub async fn mature_partner(context: &Context, partner: &Partner) -> Result<()> {
+    let now = context.now();
+    let due = context.store.due_lines_of(OPERATION, partner, now).await?;
+    for chunk in due.chunks(PAGE_LINES) {
+        mature_chunk(context, chunk, now).await?;
+    }
+    Ok(())
 }
 
 /// One partner's lines in one transaction. A line that changed meanwhile is left to the next tick, alone.

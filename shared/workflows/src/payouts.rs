@@ -2,7 +2,7 @@
 
 use domain::ids::PayoutId;
 use domain::journal::{Change, Entry, What};
-use domain::line::Line;
+use domain::line::{Line, LineState};
 use domain::money::Minor;
 use domain::payout::{Payout, PayoutState, Seen};
 use jiff::{SignedDuration, Timestamp};
@@ -91,7 +91,8 @@ pub async fn cancel(context: &Context, id: &PayoutId, why: &str, by: &str) -> Re
         payout.cancel()
     })
     .await?;
-    follow(context, &cancelled.id).await
+    follow_later(context, &cancelled.id).await;
+    Ok(cancelled)
 }
 
 /// A payment as a person attests it.
@@ -160,9 +161,16 @@ async fn follow_page(context: &Context, operation: &'static str, payout: &mut Pa
     lines
         .into_iter()
         // A line that went before a crash is there already.
-        .filter(|line| matches!(line.state, domain::line::LineState::InPayout { .. }))
+        .filter(|line| matches!(&line.state, LineState::InPayout { payout: of, .. } if *of == payout.id))
         .map(|line| Ok(Change::of(line.clone(), follow(line)?)))
         .collect()
+}
+
+/// Follows after something that is done and must be reported as done. What fails here is driven on by the next tick.
+pub async fn follow_later(context: &Context, id: &PayoutId) {
+    if let Err(error) = follow(context, id).await {
+        tracing::warn!(payout = %id, %error, "its lines will follow later");
+    }
 }
 
 /// Takes all remaining pages of lines to where their payout went. Safe to repeat, and to run twice at once.

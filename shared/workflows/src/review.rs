@@ -90,10 +90,9 @@ pub async fn review(context: &Context, ids: &[LineId], verdict: &Verdict, by: &s
         if changes.len() < 2 {
             continue;
         }
-        match commit(context, operation, verdict, by, now, changes, &open).await {
-            Ok(lines) => done.extend(lines.into_iter().map(|line| line.id)),
-            // Whatever stopped them together, each is decided by itself below, and answers for itself.
-            Err(_) => {}
+        // Whatever stops them together, each is decided by itself below, and answers for itself.
+        if let Ok(lines) = commit(context, operation, verdict, by, now, changes, &open).await {
+            done.extend(lines.into_iter().map(|line| line.id));
         }
     }
     let mut results = Vec::with_capacity(ids.len());
@@ -115,6 +114,7 @@ pub async fn review_atomically(
         let now = context.now();
         let lines = context.store.lines(operation, ids).await?;
         let open = OpenPayouts::of(&context.store, operation, &lines).await?;
+        open.settle_first(context).await?;
         let mut changes = Vec::new();
         let mut results = Vec::new();
         let mut named = BTreeSet::new();
@@ -134,9 +134,10 @@ pub async fn review_atomically(
             return Ok(results.into_iter().map(|result| result.and_then(|()| Err(other()))).collect());
         }
         match commit(context, operation, verdict, by, now, changes, &open).await {
-            Err(Refusal::Store(StoreError::TooLarge(_))) => Err(Refusal::Illegal(
-                "these commissions touch too many payouts to be changed at once; name fewer".to_owned(),
-            )),
+            Err(Refusal::Store(StoreError::TooLarge(_))) => {
+                let refused = "these commissions touch too many payouts to be changed at once; name fewer";
+                Ok(results.into_iter().map(|_| Err(Refusal::Illegal(refused.to_owned()))).collect())
+            }
             other => other.map(|_| results),
         }
     })
@@ -148,6 +149,7 @@ async fn one(context: &Context, operation: &'static str, id: &LineId, verdict: &
         let now = context.now();
         let line = context.store.line(operation, id).await?.ok_or(Refusal::NotFound("commission"))?;
         let open = OpenPayouts::of(&context.store, operation, std::slice::from_ref(&line)).await?;
+        open.settle_first(context).await?;
         let after = verdict.apply(line.clone(), by, now, &open)?;
         commit(context, operation, verdict, by, now, vec![Change::of(line, after)], &open).await.map(drop)
     })
@@ -173,7 +175,7 @@ async fn commit(
     }
     let written = write(&context.store, transaction, operation, entry, changes, open).await?;
     for payout in &written.cancelled {
-        crate::payouts::follow(context, payout).await?;
+        crate::payouts::follow_later(context, payout).await;
     }
     Ok(written.lines)
 }

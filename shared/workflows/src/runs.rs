@@ -2,7 +2,7 @@
 
 use domain::ids::{PartnerId, PayoutId, ProgramId, RunId};
 use domain::money::Money;
-use domain::payout::PayoutState;
+use domain::payout::{Payout, PayoutState};
 use domain::program::Program;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -27,6 +27,8 @@ const PAGE_PARTNERS: i32 = 100;
 pub struct Ticked {
     pub runs_started: usize,
     pub payouts_resumed: usize,
+    /// Payouts, programs and runs that failed and were passed over.
+    pub failed: usize,
     pub unfinished: bool,
 }
 
@@ -34,19 +36,19 @@ pub struct Ticked {
 pub async fn tick(context: &Context, time_left: impl Fn() -> bool) -> Result<Ticked> {
     let mut ticked = Ticked::default();
     for payout in context.store.unfinished_payouts(OPERATION).await? {
-        ticked.payouts_resumed += 1;
-        if payout.state == PayoutState::Drafting {
-            let request = DraftRequest { run: payout.run, partner: payout.partner };
-            context.queues.send_drafts(&[request]).await?;
-        } else {
-            crate::payouts::follow(context, &payout.id).await?;
+        match resume(context, &payout).await {
+            Ok(()) => ticked.payouts_resumed += 1,
+            Err(error) => ticked.passed_over("payout", payout.id.as_str(), &error),
         }
     }
     let mut after: Option<String> = None;
     loop {
         let page = context.store.programs(OPERATION, after.as_deref(), 50).await?;
         for program in &page.items {
-            ticked.runs_started += usize::from(start_scheduled(context, program).await?);
+            match start_scheduled(context, program).await {
+                Ok(started) => ticked.runs_started += usize::from(started),
+                Err(error) => ticked.passed_over("program", program.id.as_str(), &error),
+            }
         }
         after = page.after;
         if after.is_none() {
@@ -54,9 +56,30 @@ pub async fn tick(context: &Context, time_left: impl Fn() -> bool) -> Result<Tic
         }
     }
     for run in context.store.unfinished_runs(OPERATION).await? {
-        ticked.unfinished |= !plan(context, &run.id, &time_left).await?;
+        match plan(context, &run.id, &time_left).await {
+            Ok(planned) => ticked.unfinished |= !planned,
+            Err(error) => ticked.passed_over("run", run.id.as_str(), &error),
+        }
     }
     Ok(ticked)
+}
+
+/// Drives on a payout that stopped half-way.
+async fn resume(context: &Context, payout: &Payout) -> Result<()> {
+    if payout.state == PayoutState::Drafting {
+        let request = DraftRequest { run: payout.run.clone(), partner: payout.partner.clone() };
+        context.queues.send_drafts(&[request]).await
+    } else {
+        crate::payouts::follow(context, &payout.id).await.map(drop)
+    }
+}
+
+impl Ticked {
+    /// One that fails must not keep the others waiting.
+    fn passed_over(&mut self, what: &'static str, id: &str, error: &Refusal) {
+        tracing::error!(what, id, %error, "passed over; the next tick tries again");
+        self.failed += 1;
+    }
 }
 
 /// Whether a run was started now. The same schedule firing again finds it started.
@@ -217,11 +240,11 @@ pub async fn request(context: &Context, asked: &OnDemand<'_>, by: &str) -> Resul
         request: asked.request.clone(),
         changes: 1,
     };
+    // The run is written together with its payout: a refused request leaves nothing behind, and may be asked for again.
     let run = if let Some(started) = store.run(OPERATION, &run.id).await? {
         started
     } else {
-        refuse_what_is_not_payable(context, &run, &program, &partner).await?;
-        create(context, &run).await?;
+        refuse_more_than_payable(context, &run, &program, &partner).await?;
         run
     };
     match draft(context, &run, &partner.id, by).await? {
@@ -230,34 +253,27 @@ pub async fn request(context: &Context, asked: &OnDemand<'_>, by: &str) -> Resul
     }
 }
 
-/// Asked before anything is written, so that a refused request leaves nothing behind.
-async fn refuse_what_is_not_payable(
+/// A requested amount is a promise to somebody: less must not be paid in silence.
+async fn refuse_more_than_payable(
     context: &Context,
     run: &Run,
     program: &Program,
     partner: &domain::program::Partner,
 ) -> Result<()> {
-    if context.store.draft_lock(OPERATION, &partner.id, program.currency).await?.is_some() {
-        return Err(Refusal::Illegal("a payout to this partner is being drafted".to_owned()));
-    }
-    match preview(context, run, partner, program).await? {
-        Selected::Carried { because, .. } => Err(not_payable(because)),
-        Selected::Lines { .. } => {
-            let Some(limit) = run.request.amount else { return Ok(()) };
-            let unlimited = Run { request: PayoutRequest { amount: None, ..run.request.clone() }, ..run.clone() };
-            match preview(context, &unlimited, partner, program).await? {
-                Selected::Lines { total, .. } if limit > total => Err(Refusal::Illegal(format!(
-                    "{} was asked for, but only {} is payable",
-                    Money::new(limit, program.currency),
-                    Money::new(total, program.currency)
-                ))),
-                _ => Ok(()),
-            }
-        }
+    let Some(limit) = run.request.amount else { return Ok(()) };
+    crate::mature::mature_partner(context, partner).await?;
+    let unlimited = Run { request: PayoutRequest { amount: None, ..run.request.clone() }, ..run.clone() };
+    match preview(context, &unlimited, partner, program).await? {
+        Selected::Lines { total, .. } if limit > total => Err(Refusal::Illegal(format!(
+            "{} was asked for, but only {} is payable",
+            Money::new(limit, program.currency),
+            Money::new(total, program.currency)
+        ))),
+        _ => Ok(()),
     }
 }
 
-fn not_payable(because: CarriedBecause) -> Refusal {
+pub(crate) fn not_payable(because: CarriedBecause) -> Refusal {
     Refusal::Illegal(
         match because {
             CarriedBecause::NothingPayable => "nothing is payable to this partner",
@@ -309,10 +325,12 @@ pub async fn report(context: &Context, id: &RunId) -> Result<Report> {
             break;
         }
     }
+    let unfinished = context.store.unfinished_payouts("report run").await?;
+    let drafting = unfinished.iter().any(|payout| payout.run == *id && payout.state == PayoutState::Drafting);
     let decided = u32::try_from(report.payouts.len() + report.carried.len()).unwrap_or(u32::MAX);
     report.state = match report.run.progress {
         RunProgress::Planning { .. } => "planning",
-        RunProgress::Planned if decided < report.run.asked => "drafting",
+        RunProgress::Planned if decided < report.run.asked || drafting => "drafting",
         RunProgress::Planned => "completed",
     };
     Ok(report)

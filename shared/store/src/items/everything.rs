@@ -73,7 +73,7 @@ impl Everything {
                 let partner = pk.trim_start_matches("PAR#").to_owned();
                 self.balances.entry((partner, currency)).or_default().apply(&balance_of(&shard)?)?;
             }
-            ("PAY", _) => self.pages.push(read(item)?),
+            ("PAY", "PAG") => self.pages.push(read(item)?),
             ("LIN", _) => self.lines.push(read(item)?),
             ("JRN", _) => self.entries.push(read::<StoredEntry>(item)?.open()?),
             _ => {}

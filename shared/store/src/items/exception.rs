@@ -4,7 +4,7 @@ use domain::ids::{ExceptionId, ProgramId, SourceId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::keys::{Key, Place, exceptions_list, sortable};
+use crate::keys::{BODIES, Key, Place, exception_partition, exceptions_list, sortable};
 use crate::table::{Item, Listing, Order, Range, Store, StoreError};
 use crate::transaction::Transaction;
 
@@ -79,17 +79,21 @@ impl Item for Exception {
     }
 }
 
-/// The body an exception came with, as received.
+/// A part of the body an exception came with: an item holds less than a body may have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExceptionBody {
-    pub exception: ExceptionId,
-    pub body: String,
-    pub received_at: Timestamp,
+struct BodyPart {
+    exception: ExceptionId,
+    part: u32,
+    text: String,
+    received_at: Timestamp,
 }
 
-impl Item for ExceptionBody {
+/// Bytes of one part.
+const PART_BYTES: usize = 300_000;
+
+impl Item for BodyPart {
     fn key(&self) -> Key {
-        Key::exception_body(&self.exception)
+        Key::exception_body(&self.exception, self.part)
     }
 
     fn expires(&self) -> Option<i64> {
@@ -97,14 +101,26 @@ impl Item for ExceptionBody {
     }
 }
 
+/// Cuts between characters.
+fn parts(mut text: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    while !text.is_empty() {
+        let (part, rest) = text.split_at(text.floor_char_boundary(PART_BYTES));
+        parts.push(part);
+        text = rest;
+    }
+    parts
+}
+
 impl Transaction {
     /// Fails if it was filed already.
     pub fn file(&mut self, exception: &Exception, body: Option<&str>) -> Result<(), StoreError> {
         self.create(exception)?;
-        if let Some(body) = body {
-            self.create(&ExceptionBody {
+        for (part, text) in (0..).zip(parts(body.unwrap_or_default())) {
+            self.create(&BodyPart {
                 exception: exception.id.clone(),
-                body: body.to_owned(),
+                part,
+                text: text.to_owned(),
                 received_at: exception.created_at,
             })?;
         }
@@ -121,12 +137,14 @@ impl Store {
         self.get(operation, &Key::exception(id)).await
     }
 
+    /// The body it came with, as received; `None` where there was none, or it has been forgotten.
     pub async fn exception_body(
         &self,
         operation: &'static str,
         id: &ExceptionId,
-    ) -> Result<Option<ExceptionBody>, StoreError> {
-        self.get(operation, &Key::exception_body(id)).await
+    ) -> Result<Option<String>, StoreError> {
+        let parts: Vec<BodyPart> = self.query_all(operation, Range::prefix(exception_partition(id), BODIES)).await?;
+        Ok((!parts.is_empty()).then(|| parts.into_iter().map(|part| part.text).collect()))
     }
 
     /// Newest first.
@@ -140,6 +158,9 @@ impl Store {
         let range =
             Range { after, order: Order::Backward, limit: Some(limit), ..Range::all(exceptions_list(status.as_str())) };
         let keys = self.list(operation, range).await?;
-        Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
+        let mut items: Vec<Exception> = self.get_many(operation, &keys.items).await?;
+        // The index may still show what was resolved a moment ago.
+        items.retain(|exception| exception.status == status);
+        Ok(Listing { items, after: keys.after })
     }
 }

@@ -6,7 +6,9 @@ use domain::program::Partner;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::keys::{DUE_BUCKETS, Key, Place, due_partition, line_partition, payable_partition, sortable, work_place};
+use crate::keys::{
+    DUE_BUCKETS, Key, Place, due_bucket, due_partition, line_partition, payable_partition, sortable, work_place,
+};
 use crate::table::{Item, Listing, Order, Range, Store, StoreError};
 
 impl Item for Line {
@@ -82,6 +84,35 @@ impl Store {
         let range = Range { after, up_to: Some(&up_to), limit: Some(200), ..Range::all(due_partition(bucket)) };
         let keys = self.work(operation, range).await?;
         Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
+    }
+
+    /// One partner's approved lines whose hold period is over.
+    pub async fn due_lines_of(
+        &self,
+        operation: &'static str,
+        partner: &Partner,
+        now: Timestamp,
+    ) -> Result<Vec<Line>, StoreError> {
+        let up_to = format!("{}{AFTER_IDS}", sortable(now));
+        let mut due = Vec::new();
+        for shard in 0..partner.shards.max(1) {
+            let shard = encode_shard(shard);
+            let of_shard = line_partition(&partner.id, &shard);
+            let mut after: Option<String> = None;
+            loop {
+                let bucket = due_partition(due_bucket(&partner.id, &shard));
+                let range = Range { after: after.as_deref(), up_to: Some(&up_to), ..Range::all(bucket) };
+                let keys = self.work(operation, range).await?;
+                // The bucket holds other partners' lines, too; a key tells whose it is.
+                let own: Vec<_> = keys.items.into_iter().filter(|key| key.pk == of_shard).collect();
+                due.extend(self.get_many::<Line>(operation, &own).await?);
+                after = keys.after;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(due)
     }
 
     pub fn due_buckets() -> impl Iterator<Item = u8> {

@@ -1,12 +1,12 @@
 //! Payouts, their pages of lines, and the lock that keeps a partner to one draft at a time.
 
-use domain::ids::{PartnerId, PayoutId, ProgramId};
+use domain::ids::{LineId, PartnerId, PayoutId, ProgramId};
 use domain::money::Currency;
 use domain::payout::{Page, Payout, PayoutState};
 use serde::{Deserialize, Serialize};
 
 use crate::keys::{
-    Key, PAGES, PAYOUTS, Place, UNFINISHED_PAYOUTS, page_partition, partner_partition, payouts_list, sortable,
+    Key, PAGES, PAYOUTS, PLANS, Place, UNFINISHED_PAYOUTS, page_partition, partner_partition, payouts_list, sortable,
 };
 use crate::table::{Item, Listing, Order, Range, Store, StoreError};
 use crate::transaction::Transaction;
@@ -33,6 +33,25 @@ impl Item for Payout {
 impl Item for Page {
     fn key(&self) -> Key {
         Key::page(&self.payout, self.number)
+    }
+}
+
+/// The lines a payout was decided to claim, when they are more than one page: frozen, so that whatever becomes payable later
+/// waits for the next run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub payout: PayoutId,
+    pub number: u32,
+    /// What follows the partner in the lines' ids.
+    lines: Vec<String>,
+}
+
+/// Lines in one plan item: some 40 kB.
+const PLAN_LINES: usize = 2_000;
+
+impl Item for Plan {
+    fn key(&self) -> Key {
+        Key::plan(&self.payout, self.number)
     }
 }
 
@@ -63,6 +82,15 @@ impl Transaction {
     /// Pages are written only together with their payout, whose revision guards them.
     pub fn write_page(&mut self, page: &Page) -> Result<(), StoreError> {
         self.write(page)
+    }
+
+    /// Freezes which lines the payout claims.
+    pub fn plan(&mut self, payout: &PayoutId, lines: &[LineId]) -> Result<(), StoreError> {
+        for (number, lines) in (0..).zip(lines.chunks(PLAN_LINES)) {
+            let lines = lines.iter().map(|line| line.within_partner().to_owned()).collect();
+            self.create(&Plan { payout: payout.clone(), number, lines })?;
+        }
+        Ok(())
     }
 
     /// Fails if the partner has a draft already.
@@ -101,6 +129,14 @@ impl Store {
         number: u32,
     ) -> Result<Option<Page>, StoreError> {
         self.get(operation, &Key::page(payout, number)).await
+    }
+
+    /// The lines a payout was decided to claim, in that order; empty where one page holds them all.
+    pub async fn planned_lines(&self, operation: &'static str, payout: &PayoutId) -> Result<Vec<LineId>, StoreError> {
+        let plans: Vec<Plan> = self.query_all(operation, Range::prefix(page_partition(payout), PLANS)).await?;
+        let partner = payout.partner();
+        let lines = plans.into_iter().flat_map(|plan| plan.lines);
+        lines.map(|line| LineId::of_partner(&partner, &line).map_err(StoreError::corrupt)).collect()
     }
 
     pub async fn draft_lock(
