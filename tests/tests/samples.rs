@@ -35,8 +35,8 @@ fn expected() -> Vec<(&'static str, Value)> {
             "ingest-conversions/not-a-delivery.json",
             json!({"batchItemFailures": [{"itemIdentifier": "11111111-0000-4000-8000-000000000002"}]}),
         ),
-        ("mature-commissions/hourly.json", json!({"lines": 0, "unfinished": false})),
-        ("batch-payouts/hourly.json", json!({"runsStarted": 1, "payoutsResumed": 0, "unfinished": false})),
+        ("mature-commissions/hourly.json", json!({"lines": 0, "failed": 0, "unfinished": false})),
+        ("batch-payouts/hourly.json", json!({"runsStarted": 1, "payoutsResumed": 0, "failed": 0, "unfinished": false})),
         ("draft-payout/one-partner.json", json!({"batchItemFailures": []})),
         ("publish-changes/sale-booked.json", json!({"batchItemFailures": []})),
     ]

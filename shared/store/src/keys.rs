@@ -6,6 +6,7 @@
 //! | rule set version | `PRG#<program>` | `RUL#<version>` |
 //! | claim of a referral code | `PRG#<program>` | `COD#<code>` |
 //! | source | `SRC#<source>` | `SRC` |
+//! | use of a refund's id | `REF#<source>#<hash of the id>` | `REF` |
 //! | partner | `PAR#<partner>` | `PAR` |
 //! | balance shard | `PAR#<partner>` | `BAL#<currency>#<shard>` |
 //! | tally of a tiered rule | `PAR#<partner>` | `TLY#<rule>` |
@@ -29,6 +30,8 @@
 //! `work` (approved lines by due date, payable lines by partner, runs and payouts that are under way; each leaves it when
 //! nothing is to be done with it).
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::conversion::Code;
 use domain::ids::{ExceptionId, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId};
 use domain::line::{Line, LineState};
@@ -63,6 +66,11 @@ impl Key {
 
     pub fn source(id: &SourceId) -> Self {
         Self::new(format!("SRC#{id}"), "SRC")
+    }
+
+    /// Hashed: the id is a storefront's text.
+    pub fn refund(source: &SourceId, refund: &str) -> Self {
+        Self::new(format!("REF#{source}#{}", hashed(&[refund])), "REF")
     }
 
     pub fn partner(id: &PartnerId) -> Self {
@@ -123,18 +131,17 @@ impl Key {
 
     /// Hashed: the key is a client's text of any length.
     pub fn idempotency(caller: &str, key: &str) -> Self {
-        let mut hasher = Sha256::new();
-        hasher.update((caller.len() as u64).to_be_bytes());
-        hasher.update(caller);
-        hasher.update(key);
-        Self::new(
-            format!(
-                "IDM#{}",
-                base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, hasher.finalize())
-            ),
-            "IDM",
-        )
+        Self::new(format!("IDM#{}", hashed(&[caller, key])), "IDM")
     }
+}
+
+fn hashed(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    URL_SAFE_NO_PAD.encode(hasher.finalize())
 }
 
 pub const RULE_SETS: &str = "RUL#";

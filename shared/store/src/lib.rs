@@ -22,7 +22,7 @@ pub use items::membership::Membership;
 pub use items::payouts::DraftLock;
 pub use items::program::{partner_position, program_position};
 pub use items::run::{CarriedBecause, Decision, Outcome, PayoutRequest, Run, RunProgress};
-pub use items::source::{CodeClaim, Source};
+pub use items::source::{CodeClaim, RefundClaim, Source};
 pub use items::tally::Tally;
 pub use keys::Key;
 pub use meter::{Meter, Units};

@@ -11,7 +11,7 @@ use domain::line::Evidence;
 use domain::program::{Partner, PartnerStatus, Program};
 use domain::rules::in_force;
 use jiff::Timestamp;
-use store::{ExceptionCode, Transaction};
+use store::{ExceptionCode, RefundClaim, Transaction};
 
 use crate::changes::{OpenPayouts, counts, move_tallies, until_fresh, write};
 use crate::context::Context;
@@ -166,6 +166,13 @@ async fn attempt(context: &Context, incoming: &Incoming<'_>) -> Result<Ingested,
             Err(NotBooked::Contradiction)
         };
     }
+    if matches!(incoming.event.body, EventBody::Refund(_))
+        && let Some(claim) = context.store.refund_claim(REFUND, incoming.source, &incoming.event.id).await?
+    {
+        // Either the id stands for another order, or this very refund was accepted since the history was read.
+        let elsewhere = claim.conversion != conversion;
+        return Err(if elsewhere { NotBooked::Contradiction } else { store::StoreError::Stale.into() });
+    }
     match &incoming.event.body {
         EventBody::Sale(sale) => accrue(context, incoming, &conversion, &history, sale).await,
         EventBody::Refund(refund) => match history.sale() {
@@ -251,6 +258,17 @@ async fn accrue(
     Ok(Ingested::Applied { lines: written.lines.into_iter().map(|line| line.id).collect() })
 }
 
+/// A refund's transaction, which takes the refund's id for this conversion.
+fn claiming_refund(incoming: &Incoming<'_>, conversion: &ConversionId) -> Result<Transaction, NotBooked> {
+    let mut transaction = Transaction::new(REFUND);
+    transaction.claim_refund(&RefundClaim {
+        source: incoming.source.clone(),
+        refund: incoming.event.id.clone(),
+        conversion: conversion.clone(),
+    })?;
+    Ok(transaction)
+}
+
 async fn park(
     context: &Context,
     incoming: &Incoming<'_>,
@@ -258,7 +276,8 @@ async fn park(
     history: &History,
 ) -> Result<Ingested, NotBooked> {
     let entry = entry(incoming, conversion, history, What::AwaitSale, context.now());
-    write(&context.store, Transaction::new(REFUND), REFUND, entry, vec![], &OpenPayouts::default()).await?;
+    write(&context.store, claiming_refund(incoming, conversion)?, REFUND, entry, vec![], &OpenPayouts::default())
+        .await?;
     Ok(Ingested::AwaitingSale)
 }
 
@@ -279,7 +298,7 @@ async fn reverse(
     let changes = domain::reversal::reverse(sale, &refunded, &lines, &open.tokens, &incoming.event.id, now)
         .map_err(Refusal::from)?;
     let entry = entry(incoming, conversion, history, What::Refund, now);
-    let mut transaction = Transaction::new(REFUND);
+    let mut transaction = claiming_refund(incoming, conversion)?;
     move_tallies(&context.store, REFUND, &mut transaction, &lines, &changes).await?;
     let written = write(&context.store, transaction, REFUND, entry, changes, &open).await?;
     for payout in &written.cancelled {

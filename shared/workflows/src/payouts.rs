@@ -108,9 +108,14 @@ pub struct Attested<'a> {
 pub async fn mark_paid(context: &Context, id: &PayoutId, attested: &Attested<'_>, by: &str) -> Result<Payout> {
     let step = Step { operation: "pay", what: What::MarkPaid, by, why: attested.reference };
     let at = attested.paid_at.unwrap_or_else(|| context.now());
+    let known = load(&context.store, step.operation, id).await?;
+    if known.state == PayoutState::PartiallyPaid && known.knows_payment(attested.reference, attested.amount) {
+        return Ok(known);
+    }
     let paid =
         transition(context, id, &step, |payout| payout.mark_paid(attested.reference, at, attested.amount)).await?;
-    follow(context, &paid.id).await
+    follow_later(context, &paid.id).await;
+    Ok(paid)
 }
 
 async fn load(store: &Store, operation: &'static str, id: &PayoutId) -> Result<Payout> {

@@ -1,7 +1,7 @@
 //! Sources of conversions, and the claims that keep referral codes unique in a program.
 
 use domain::conversion::Code;
-use domain::ids::{PartnerId, ProgramId, SourceId};
+use domain::ids::{ConversionId, PartnerId, ProgramId, SourceId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +45,26 @@ impl Item for CodeClaim {
     }
 }
 
+/// Which order a source's refund id was used for: an id means one thing, whatever order it is sent for next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefundClaim {
+    pub source: SourceId,
+    pub refund: String,
+    pub conversion: ConversionId,
+}
+
+impl Item for RefundClaim {
+    fn key(&self) -> Key {
+        Key::refund(&self.source, &self.refund)
+    }
+}
+
 impl Transaction {
+    /// Fails if the id was used before.
+    pub fn claim_refund(&mut self, claim: &RefundClaim) -> Result<(), StoreError> {
+        self.create(claim)
+    }
+
     pub fn create_source(&mut self, source: &Source) -> Result<(), StoreError> {
         self.create(source)
     }
@@ -54,6 +73,15 @@ impl Transaction {
 impl Store {
     pub async fn source(&self, operation: &'static str, id: &SourceId) -> Result<Option<Source>, StoreError> {
         self.get(operation, &Key::source(id)).await
+    }
+
+    pub async fn refund_claim(
+        &self,
+        operation: &'static str,
+        source: &SourceId,
+        refund: &str,
+    ) -> Result<Option<RefundClaim>, StoreError> {
+        self.get(operation, &Key::refund(source, refund)).await
     }
 
     /// Oldest first.
