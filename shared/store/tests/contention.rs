@@ -12,7 +12,7 @@ use embedded::{CallFuture, Embedded, Service, system_clock};
 use http::{Request, Response};
 use store::{Store, StoreError, Transaction, create_table};
 
-/// What goes wrong with the next transactions.
+/// What goes wrong with the next writes.
 #[derive(Debug, Clone, Copy)]
 enum Trouble {
     /// Refused before anything happens, as when another transaction holds an item.
@@ -26,17 +26,18 @@ struct Troubled {
     inner: Embedded,
     trouble: Trouble,
     times_left: Arc<AtomicUsize>,
-    transactions: Arc<AtomicUsize>,
+    writes: Arc<AtomicUsize>,
 }
 
 impl Service for Troubled {
     fn call(&self, request: Request<Bytes>) -> CallFuture<'_> {
         Box::pin(async move {
             let target = request.headers().get("x-amz-target").and_then(|value| value.to_str().ok());
-            if target != Some("DynamoDB_20120810.TransactWriteItems") {
+            let writes = ["DynamoDB_20120810.TransactWriteItems", "DynamoDB_20120810.PutItem"];
+            if !target.is_some_and(|target| writes.contains(&target)) {
                 return Ok(self.inner.handle(request));
             }
-            self.transactions.fetch_add(1, Ordering::SeqCst);
+            self.writes.fetch_add(1, Ordering::SeqCst);
             let strikes =
                 self.times_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
             match (strikes, self.trouble) {
@@ -73,7 +74,7 @@ async fn troubled(trouble: Trouble, times: usize) -> (Store, Arc<AtomicUsize>) {
         inner,
         trouble,
         times_left: Arc::new(AtomicUsize::new(times)),
-        transactions: counted,
+        writes: counted,
     });
     (Store::new(aws_sdk_dynamodb::Client::new(&config), "contention"), transactions)
 }
@@ -111,4 +112,21 @@ async fn a_lost_answer_is_asked_for_again_and_nothing_is_applied_twice() {
     store.commit(two_entries()).await.unwrap();
     assert_eq!(transactions.load(Ordering::SeqCst), 2, "the SDK sends the same transaction with the same token");
     assert_eq!(store.chain("t", ProgramId::from_uuid(1).as_str()).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_single_put_whose_answer_was_lost_is_known_again() {
+    let (store, puts) = troubled(Trouble::AnswerLost, 1).await;
+    let entry = |by: &str| {
+        let at = "2026-01-01T00:00:00Z".parse().unwrap();
+        Entry::new("act_1", 1, at, by, What::Accrue).seal(&mut []).unwrap()
+    };
+    let put = |by: &str| {
+        let mut transaction = Transaction::new("test");
+        transaction.entry(&entry(by)).unwrap();
+        transaction
+    };
+    store.commit(put("ann")).await.unwrap();
+    assert_eq!(puts.load(Ordering::SeqCst), 2, "the SDK sends it again and meets its own item");
+    assert!(matches!(store.commit(put("ben")).await, Err(StoreError::Stale)), "another's item is not ours");
 }

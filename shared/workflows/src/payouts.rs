@@ -147,8 +147,15 @@ async fn change(context: &Context, before: &Payout, mut after: Payout, step: &St
     let mut transaction = Transaction::new(step.operation);
     transaction.replace_payout(&after, before)?;
     transaction.change(&changes, &sealed)?;
-    context.store.commit(transaction).await?;
-    Ok(after)
+    match context.store.commit(transaction).await {
+        Ok(()) => Ok(after),
+        // It may be only the answer that was lost.
+        Err(error @ StoreError::Unavailable(_)) => {
+            let stands = context.store.payout(step.operation, &after.id).await?;
+            if stands.is_some_and(|payout| payout.entry == after.entry) { Ok(after) } else { Err(error.into()) }
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The next page of lines goes where the payout went.

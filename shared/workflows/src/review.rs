@@ -165,7 +165,8 @@ async fn commit(
     changes: Vec<Change>,
     open: &OpenPayouts,
 ) -> Result<Vec<Line>> {
-    let mut entry = Entry::new(command_stream(verdict.what(), now, by, &changes), 1, now, by, verdict.what());
+    let stream = command_stream(verdict.what(), now, by, &changes);
+    let mut entry = Entry::new(stream.as_str(), 1, now, by, verdict.what());
     entry.why = verdict.why().map(str::to_owned);
     let mut transaction = Transaction::new(operation);
     if verdict.moves_positions() {
@@ -173,7 +174,17 @@ async fn commit(
         let siblings = siblings(context, operation, tiered).await?;
         move_tallies(&context.store, operation, &mut transaction, &siblings, &changes).await?;
     }
-    let written = write(&context.store, transaction, operation, entry, changes, open).await?;
+    let ids: Vec<_> = changes.iter().map(|change| change.after.id.clone()).collect();
+    let written = match write(&context.store, transaction, operation, entry, changes, open).await {
+        Ok(written) => written,
+        // It may be only the answer that was lost: the command's own entry tells.
+        Err(Refusal::Store(StoreError::Unavailable(_)))
+            if !context.store.chain(operation, &stream).await?.is_empty() =>
+        {
+            return Ok(context.store.lines(operation, &ids).await?);
+        }
+        Err(error) => return Err(error),
+    };
     for payout in &written.cancelled {
         crate::payouts::follow_later(context, payout).await;
     }
