@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::bulk;
 use crate::caller::Caller;
-use crate::extract::Filter;
-use crate::listing::{Query, limit};
+use crate::extract::{Filter, Paging};
+use crate::listing::Query;
 use crate::problem::{Answer, Problem};
 use crate::{Shared, partners, programs, show};
 
@@ -19,20 +19,16 @@ use crate::{Shared, partners, programs, show};
 pub struct ListFilter {
     partner_id: Option<String>,
     program_id: Option<String>,
-    #[serde(skip_serializing)]
-    limit: Option<String>,
-    #[serde(skip_serializing)]
-    cursor: Option<String>,
 }
 
 pub async fn list(
     State(shared): State<Shared>,
     caller: Caller,
     Filter(filter): Filter<ListFilter>,
+    paging: Paging,
 ) -> Answer<Json<Value>> {
-    let limit = limit(filter.limit.as_deref())?;
     let asked = filter.partner_id.as_deref().map(|id| bulk::parse::<PartnerId>(id, "partner")).transpose()?;
-    let query = Query::new(&shared, &caller, "balances", &filter);
+    let query = Query::new(&shared, &caller, "balances", &filter, paging);
     if let Some(id) = caller.scope(asked)? {
         let partner = partners::visible(&shared, &caller, &id).await?;
         if filter.program_id.as_deref().is_some_and(|program| program != partner.program.as_str()) {
@@ -46,9 +42,10 @@ pub async fn list(
         return Err(Problem::malformed("", "name a partnerId or a programId"));
     };
     let program = programs::load(&shared, &bulk::parse::<ProgramId>(program, "program")?).await?;
-    let after: Option<String> = query.start(filter.cursor.as_deref()).await?;
-    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-    let page = shared.context.store.partners("balances", &program.id, after.as_deref(), limit).await?;
+    let store = &shared.context.store;
+    let page = query
+        .fetch(async |after, limit| store.partners("balances", &program.id, after.as_deref(), limit).await)
+        .await?;
     let mut data = Vec::with_capacity(page.items.len());
     for partner in &page.items {
         let balance = workflows::balances::of(&shared.context, &program, partner).await?;

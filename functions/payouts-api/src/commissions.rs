@@ -12,8 +12,8 @@ use workflows::review::{MAX_ATOMIC, MAX_BULK, Verdict, review, review_atomically
 
 use crate::bulk::{self, check_count};
 use crate::caller::{Caller, Role};
-use crate::extract::{Filter, Id, RawJson};
-use crate::listing::{Query, limit};
+use crate::extract::{Filter, Id, Paging, RawJson};
+use crate::listing::{self, Query};
 use crate::problem::{Answer, Problem};
 use crate::{Shared, partners, show};
 
@@ -31,10 +31,6 @@ pub struct ListFilter {
     program_id: Option<String>,
     status: Option<String>,
     state: Option<String>,
-    #[serde(skip_serializing)]
-    limit: Option<String>,
-    #[serde(skip_serializing)]
-    cursor: Option<String>,
 }
 
 /// Where a list goes on: in which partner's lines, and after which.
@@ -46,38 +42,25 @@ struct Position {
     line: Option<LinePosition>,
 }
 
-fn wanted(status: Option<&str>, state: Option<&str>) -> Answer<Vec<StateName>> {
-    let mut states = match status {
-        None => StateName::ALL.to_vec(),
-        Some(status) => StateName::of_status(status)
-            .ok_or_else(|| Problem::malformed("", "status is pending, approved, paid or rejected"))?
-            .to_vec(),
-    };
-    if let Some(state) = state {
-        let state = StateName::parse(state).ok_or_else(|| Problem::malformed("", "no commission has such a state"))?;
-        states.retain(|wanted| *wanted == state);
-    }
-    Ok(states)
-}
-
 pub async fn list(
     State(shared): State<Shared>,
     caller: Caller,
     Filter(filter): Filter<ListFilter>,
+    paging: Paging,
 ) -> Answer<Json<Value>> {
-    let limit = limit(filter.limit.as_deref())?;
-    let states = wanted(filter.status.as_deref(), filter.state.as_deref())?;
+    let asked_states = (filter.status.as_deref(), filter.state.as_deref());
+    let states = listing::states(asked_states, &StateName::ALL, StateName::of_status, StateName::parse)?;
     let asked = filter.partner_id.as_deref().map(|id| bulk::parse::<PartnerId>(id, "partner")).transpose()?;
     let program = filter.program_id.as_deref().map(|id| bulk::parse::<ProgramId>(id, "program")).transpose()?;
     let partner = caller.scope(asked)?;
-    let query = Query::new(&shared, &caller, "commissions", &filter);
+    let query = Query::new(&shared, &caller, "commissions", &filter, paging);
     let mut walk = Walk {
         shared: &shared,
         states: &states,
-        limit,
+        limit: query.limit(),
         examined: 0,
         found: Vec::new(),
-        at: query.start(filter.cursor.as_deref()).await?,
+        at: query.start().await?,
     };
     let more = match partner {
         Some(id) => {

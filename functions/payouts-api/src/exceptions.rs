@@ -9,8 +9,8 @@ use store::ExceptionStatus;
 use workflows::Refusal;
 
 use crate::caller::{Caller, Role};
-use crate::extract::{Fields, Filter, Id, OptionalBody};
-use crate::listing::{Query, limit};
+use crate::extract::{Fields, Filter, Id, OptionalBody, Paging};
+use crate::listing::Query;
 use crate::problem::{Answer, Problem};
 use crate::{Shared, show};
 
@@ -20,28 +20,24 @@ const OPERATION: &str = "exceptions";
 #[serde(deny_unknown_fields)]
 pub struct ListFilter {
     status: Option<String>,
-    #[serde(skip_serializing)]
-    limit: Option<String>,
-    #[serde(skip_serializing)]
-    cursor: Option<String>,
 }
 
 pub async fn list(
     State(shared): State<Shared>,
     caller: Caller,
     Filter(filter): Filter<ListFilter>,
+    paging: Paging,
 ) -> Answer<Json<Value>> {
     caller.must_be_staff()?;
-    let limit = limit(filter.limit.as_deref())?;
     let status = match filter.status.as_deref() {
         None | Some("open") => ExceptionStatus::Open,
         Some("resolved") => ExceptionStatus::Resolved,
         Some(_) => return Err(Problem::malformed("", "status is open or resolved")),
     };
-    let query = Query::new(&shared, &caller, "exceptions", &filter);
-    let after: Option<String> = query.start(filter.cursor.as_deref()).await?;
-    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-    let page = shared.context.store.exceptions(OPERATION, status, after.as_deref(), limit).await?;
+    let query = Query::new(&shared, &caller, "exceptions", &filter, paging);
+    let store = &shared.context.store;
+    let page =
+        query.fetch(async |after, limit| store.exceptions(OPERATION, status, after.as_deref(), limit).await).await?;
     query.page(page.items.iter().map(show::exception).collect(), page.after).await
 }
 

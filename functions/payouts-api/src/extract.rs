@@ -7,7 +7,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use domain::money::{Currency, Minor};
 use domain::rules::FieldError;
 use serde::de::DeserializeOwned;
@@ -128,19 +128,60 @@ where
     }
 }
 
-/// The query string.
+/// The query string, without what pages a list. A parameter that is not known is refused: a filter that is silently ignored
+/// would show what was not asked for.
 #[derive(Debug)]
 pub struct Filter<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Filter<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        match Query::<T>::from_request_parts(parts, state).await {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let filters = query(parts).into_iter().filter(|(name, _)| !PAGING.contains(&name.as_str()));
+        let filters = form_urlencoded::Serializer::new(String::new()).extend_pairs(filters).finish();
+        let malformed = |detail: String| Problem::malformed("", detail);
+        let uri: Uri = format!("/?{filters}").parse().map_err(|_| malformed("the query is too long".to_owned()))?;
+        match Query::try_from_uri(&uri) {
             Ok(Query(filter)) => Ok(Self(filter)),
-            Err(rejection) => Err(Problem::malformed("", rejection.body_text())),
+            Err(rejection) => Err(malformed(rejection.body_text())),
         }
     }
+}
+
+const PAGING: [&str; 2] = ["limit", "cursor"];
+const DEFAULT_LIMIT: usize = 50;
+const MAX_LIMIT: usize = 100;
+
+/// Which page of a list is wanted.
+#[derive(Debug)]
+pub struct Paging {
+    pub limit: usize,
+    pub cursor: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Paging {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut paging = Self { limit: DEFAULT_LIMIT, cursor: None };
+        for (name, value) in query(parts) {
+            match name.as_str() {
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+                    let range = || Problem::malformed("", format!("limit must be from 1 to {MAX_LIMIT}"));
+                    paging.limit = limit.ok_or_else(range)?;
+                }
+                "cursor" => paging.cursor = Some(value),
+                _ => {}
+            }
+        }
+        Ok(paging)
+    }
+}
+
+fn query(parts: &Parts) -> Vec<(String, String)> {
+    let query = parts.uri.query().unwrap_or_default();
+    form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
 }
 
 /// Collects refusals of fields, so that a caller learns all of them at once.

@@ -4,39 +4,44 @@ use axum::Json;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use store::{Listing, StoreError};
 
 use crate::Api;
 use crate::caller::Caller;
+use crate::extract::Paging;
 use crate::problem::{Answer, Problem};
-
-const DEFAULT_LIMIT: usize = 50;
-const MAX_LIMIT: usize = 100;
-
-pub fn limit(asked: Option<&str>) -> Answer<usize> {
-    let Some(asked) = asked else { return Ok(DEFAULT_LIMIT) };
-    match asked.parse() {
-        Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
-        _ => Err(Problem::malformed("", format!("limit must be from 1 to {MAX_LIMIT}"))),
-    }
-}
 
 /// A list with its filters: what a cursor is bound to.
 #[derive(Debug)]
 pub struct Query<'a> {
     api: &'a Api,
+    paging: Paging,
     binding: String,
 }
 
 impl<'a> Query<'a> {
-    pub fn new(api: &'a Api, caller: &Caller, list: &str, filters: &impl Serialize) -> Self {
-        Self { api, binding: json!([list, caller.view(), filters]).to_string() }
+    pub fn new(api: &'a Api, caller: &Caller, list: &str, filters: &impl Serialize, paging: Paging) -> Self {
+        Self { api, paging, binding: json!([list, caller.view(), filters]).to_string() }
+    }
+
+    pub const fn limit(&self) -> usize {
+        self.paging.limit
     }
 
     /// Where to go on; from the start without a cursor.
-    pub async fn start<T: DeserializeOwned + Default>(&self, cursor: Option<&str>) -> Answer<T> {
-        let Some(cursor) = cursor else { return Ok(T::default()) };
+    pub async fn start<T: DeserializeOwned + Default>(&self) -> Answer<T> {
+        let Some(cursor) = &self.paging.cursor else { return Ok(T::default()) };
         let key = self.api.cursor_key().await?;
         key.open(&self.binding, cursor).map_err(|bad| Problem::malformed("", bad.to_string()))
+    }
+
+    /// A page of what the store lists by itself.
+    pub async fn fetch<T, F>(&self, list: impl FnOnce(Option<String>, i32) -> F) -> Answer<Listing<T>>
+    where
+        F: Future<Output = Result<Listing<T>, StoreError>>,
+    {
+        let limit = i32::try_from(self.limit()).unwrap_or(i32::MAX);
+        Ok(list(self.start().await?, limit).await?)
     }
 
     pub async fn page<T: Serialize>(&self, data: Vec<Value>, next: Option<T>) -> Answer<Json<Value>> {
@@ -49,4 +54,23 @@ impl<'a> Query<'a> {
         };
         Ok(Json(json!({ "data": data, "nextCursor": next })))
     }
+}
+
+/// The states that a list's `status` (a word that comparable systems use) and `state` (an exact one) ask for together.
+pub fn states<S: Copy + PartialEq>(
+    (status, state): (Option<&str>, Option<&str>),
+    all: &[S],
+    of_status: fn(&str) -> Option<&'static [S]>,
+    parse: fn(&str) -> Option<S>,
+) -> Answer<Vec<S>> {
+    let unknown = |field: &str| Problem::malformed("", format!("there is no such {field}"));
+    let mut wanted = match status {
+        None => all.to_vec(),
+        Some(status) => of_status(status).ok_or_else(|| unknown("status"))?.to_vec(),
+    };
+    if let Some(state) = state {
+        let state = parse(state).ok_or_else(|| unknown("state"))?;
+        wanted.retain(|wanted| *wanted == state);
+    }
+    Ok(wanted)
 }

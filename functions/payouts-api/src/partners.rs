@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::caller::{Caller, Role};
-use crate::extract::{Body, Fields, Filter, Id, finish};
-use crate::listing::{Query, limit};
+use crate::extract::{Body, Fields, Filter, Id, Paging, finish};
+use crate::listing::Query;
 use crate::problem::{Answer, Problem};
 use crate::{Api, Shared, programs, show};
 
@@ -128,10 +128,6 @@ pub struct ListFilter {
     status: Option<PartnerStatus>,
     /// `due`: paid by the next run; `due_incomplete`: payable, but something is in the way.
     payment: Option<Payment>,
-    #[serde(skip_serializing)]
-    limit: Option<String>,
-    #[serde(skip_serializing)]
-    cursor: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -157,15 +153,14 @@ pub async fn list(
     State(shared): State<Shared>,
     caller: Caller,
     Filter(filter): Filter<ListFilter>,
+    paging: Paging,
 ) -> Answer<Json<Value>> {
     caller.must_be_staff()?;
-    let limit = limit(filter.limit.as_deref())?;
     let id = filter.program_id.parse().map_err(|_| Problem::not_found("program"))?;
     let program = programs::load(&shared, &id).await?;
-    let query = Query::new(&shared, &caller, "partners", &filter);
-    let after: Option<String> = query.start(filter.cursor.as_deref()).await?;
-    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-    let page = shared.context.store.partners(OPERATION, &id, after.as_deref(), limit).await?;
+    let query = Query::new(&shared, &caller, "partners", &filter, paging);
+    let store = &shared.context.store;
+    let page = query.fetch(async |after, limit| store.partners(OPERATION, &id, after.as_deref(), limit).await).await?;
     let mut data = Vec::with_capacity(page.items.len());
     for partner in &page.items {
         if filter.status.is_some_and(|status| status != partner.status) {

@@ -17,8 +17,8 @@ use workflows::runs::OnDemand;
 
 use crate::bulk::{self, One, check_count};
 use crate::caller::{Caller, Role};
-use crate::extract::{Body, Fields, Filter, Id, RawJson, parse};
-use crate::listing::{Query, limit};
+use crate::extract::{Body, Fields, Filter, Id, Paging, RawJson, parse};
+use crate::listing::{self, Query};
 use crate::problem::{Answer, Problem};
 use crate::{Shared, partners, programs, runs, show};
 
@@ -82,22 +82,16 @@ pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<Payou
     Ok(Json(show::payout(&payout, caller.is_staff())))
 }
 
-#[derive(Debug, Deserialize, Serialize)]
-pub struct LinesFilter {
-    #[serde(skip_serializing)]
-    cursor: Option<String>,
-}
-
 /// The lines of a payout, page by page as they were claimed.
 pub async fn lines(
     State(shared): State<Shared>,
     caller: Caller,
     Id(id): Id<PayoutId>,
-    Filter(filter): Filter<LinesFilter>,
+    paging: Paging,
 ) -> Answer<Json<Value>> {
     let payout = visible(&shared, &caller, &id).await?;
-    let query = Query::new(&shared, &caller, "payout lines", &id);
-    let number: u32 = query.start(filter.cursor.as_deref()).await?;
+    let query = Query::new(&shared, &caller, "payout lines", &id, paging);
+    let number: u32 = query.start().await?;
     let store = &shared.context.store;
     let page = store.page(OPERATION, &id, number).await?;
     let ids: Vec<_> = page.map(|page| page.lines.into_iter().map(|line| line.id).collect()).unwrap_or_default();
@@ -114,27 +108,6 @@ pub struct ListFilter {
     program_id: Option<String>,
     status: Option<String>,
     state: Option<String>,
-    #[serde(skip_serializing)]
-    limit: Option<String>,
-    #[serde(skip_serializing)]
-    cursor: Option<String>,
-}
-
-fn wanted(status: Option<&str>, state: Option<&str>) -> Answer<Vec<PayoutState>> {
-    let mut states = match status {
-        None => PayoutState::ALL.to_vec(),
-        Some(status) => PayoutState::of_status(status)
-            .ok_or_else(|| {
-                let words = "status is pending, approved, processing, completed, paid, failed or cancelled";
-                Problem::malformed("", words)
-            })?
-            .to_vec(),
-    };
-    if let Some(state) = state {
-        let state = PayoutState::parse(state).ok_or_else(|| Problem::malformed("", "no payout has such a state"))?;
-        states.retain(|wanted| *wanted == state);
-    }
-    Ok(states)
 }
 
 /// Where a list goes on: after which program, and after which payout in the next one (or in the partner's).
@@ -149,9 +122,10 @@ pub async fn list(
     State(shared): State<Shared>,
     caller: Caller,
     Filter(filter): Filter<ListFilter>,
+    paging: Paging,
 ) -> Answer<Json<Value>> {
-    let limit = limit(filter.limit.as_deref())?;
-    let states = wanted(filter.status.as_deref(), filter.state.as_deref())?;
+    let asked_states = (filter.status.as_deref(), filter.state.as_deref());
+    let states = listing::states(asked_states, &PayoutState::ALL, PayoutState::of_status, PayoutState::parse)?;
     let asked = filter.partner_id.as_deref().map(|id| bulk::parse::<PartnerId>(id, "partner")).transpose()?;
     let program = filter.program_id.as_deref().map(|id| bulk::parse::<ProgramId>(id, "program")).transpose()?;
     let partner = caller.scope(asked)?;
@@ -160,9 +134,9 @@ pub async fn list(
         (None, Some(id)) => drop(programs::load(&shared, id).await?),
         (None, None) => {}
     }
-    let query = Query::new(&shared, &caller, "payouts", &filter);
-    let mut at: Position = query.start(filter.cursor.as_deref()).await?;
-    let store = &shared.context.store;
+    let query = Query::new(&shared, &caller, "payouts", &filter, paging);
+    let mut at: Position = query.start().await?;
+    let (store, limit) = (&shared.context.store, query.limit());
     let (mut found, mut examined) = (Vec::new(), 0);
     let more = loop {
         if found.len() >= limit || examined >= MAX_EXAMINED {
@@ -274,32 +248,44 @@ impl WithReason {
     }
 }
 
-pub async fn send_back(State(shared): State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
-    caller.must_be(&[Role::Approver])?;
-    let asked: WithReasons = parse(&body.get()?)?;
-    check_count(asked.payouts.len(), MAX_BULK, "/payouts")?;
-    let mut results = Vec::new();
-    for one in asked.payouts {
-        let result = async {
-            let id = bulk::parse::<PayoutId>(&one.id, "payout")?;
-            Ok(workflows::payouts::send_back(&shared.context, &id, one.reason()?, &caller.subject).await.map(drop)?)
-        };
-        results.push((one.id.clone(), result.await));
-    }
-    Ok(bulk::results(results))
+pub async fn send_back(state: State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
+    with_reasons(state, caller, body, Ending::SendBack).await
 }
 
-pub async fn cancel(State(shared): State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
+pub async fn cancel(state: State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
+    with_reasons(state, caller, body, Ending::Cancel).await
+}
+
+/// What an approver does instead of approving.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    SendBack,
+    Cancel,
+}
+
+async fn with_reasons(
+    State(shared): State<Shared>,
+    caller: Caller,
+    body: RawJson,
+    ending: Ending,
+) -> Answer<Json<Value>> {
     caller.must_be(&[Role::Approver])?;
     let asked: WithReasons = parse(&body.get()?)?;
     check_count(asked.payouts.len(), MAX_BULK, "/payouts")?;
+    let (context, by) = (&shared.context, &caller.subject);
     let mut results = Vec::new();
     for one in asked.payouts {
         let result = async {
             let id = bulk::parse::<PayoutId>(&one.id, "payout")?;
-            Ok(workflows::payouts::cancel(&shared.context, &id, one.reason()?, &caller.subject).await.map(drop)?)
+            let why = one.reason()?;
+            let done = match ending {
+                Ending::SendBack => workflows::payouts::send_back(context, &id, why, by).await,
+                Ending::Cancel => workflows::payouts::cancel(context, &id, why, by).await,
+            };
+            done.map(drop).map_err(Problem::from)
         };
-        results.push((one.id.clone(), result.await));
+        let result = result.await;
+        results.push((one.id, result));
     }
     Ok(bulk::results(results))
 }

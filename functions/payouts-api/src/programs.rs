@@ -8,12 +8,12 @@ use domain::money::Currency;
 use domain::program::{ApprovalMode, Frequency, MAX_HOLD_DAYS, Program, Schedule, Zone};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use workflows::Refusal;
 
 use crate::caller::{Caller, Role};
-use crate::extract::{Body, Fields, Filter, Id, finish};
-use crate::listing::{Query, limit};
+use crate::extract::{Body, Fields, Filter, Id, Paging, finish};
+use crate::listing::Query;
 use crate::problem::{Answer, Problem};
 use crate::{Api, Shared, show};
 
@@ -207,25 +207,20 @@ pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<Progr
     Ok(Json(show::program(&load(&shared, &id).await?)))
 }
 
+/// There is nothing to filter programs by.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct ListFilter {
-    #[serde(skip_serializing)]
-    limit: Option<String>,
-    #[serde(skip_serializing)]
-    cursor: Option<String>,
-}
+pub struct ListFilter {}
 
 pub async fn list(
     State(shared): State<Shared>,
     caller: Caller,
     Filter(filter): Filter<ListFilter>,
+    paging: Paging,
 ) -> Answer<Json<Value>> {
     caller.must_be_staff()?;
-    let limit = limit(filter.limit.as_deref())?;
-    let query = Query::new(&shared, &caller, "programs", &json!({}));
-    let after: Option<String> = query.start(filter.cursor.as_deref()).await?;
-    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-    let page = shared.context.store.programs(OPERATION, after.as_deref(), limit).await?;
+    let query = Query::new(&shared, &caller, "programs", &filter, paging);
+    let store = &shared.context.store;
+    let page = query.fetch(async |after, limit| store.programs(OPERATION, after.as_deref(), limit).await).await?;
     query.page(page.items.iter().map(show::program).collect(), page.after).await
 }

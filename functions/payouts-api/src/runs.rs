@@ -11,9 +11,9 @@ use workflows::runs::{Manual, Report, manual_run, preview_run, report, start_man
 
 use crate::bulk;
 use crate::caller::{Caller, Role};
-use crate::extract::{Body, Fields, Filter, Id};
+use crate::extract::{Body, Fields, Filter, Id, Paging};
 use crate::idempotency::HEADER;
-use crate::listing::{Query, limit};
+use crate::listing::Query;
 use crate::problem::{Answer, Problem};
 use crate::{Shared, programs, show};
 
@@ -106,25 +106,20 @@ pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<RunId
 #[serde(deny_unknown_fields)]
 pub struct ListFilter {
     program_id: String,
-    #[serde(skip_serializing)]
-    limit: Option<String>,
-    #[serde(skip_serializing)]
-    cursor: Option<String>,
 }
 
 pub async fn list(
     State(shared): State<Shared>,
     caller: Caller,
     Filter(filter): Filter<ListFilter>,
+    paging: Paging,
 ) -> Answer<Json<Value>> {
     caller.must_be_staff()?;
-    let limit = limit(filter.limit.as_deref())?;
     let program = bulk::parse::<ProgramId>(&filter.program_id, "program")?;
     programs::load(&shared, &program).await?;
-    let query = Query::new(&shared, &caller, "runs", &filter);
-    let after: Option<String> = query.start(filter.cursor.as_deref()).await?;
-    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-    let page = shared.context.store.runs("runs", &program, after.as_deref(), limit).await?;
+    let query = Query::new(&shared, &caller, "runs", &filter, paging);
+    let store = &shared.context.store;
+    let page = query.fetch(async |after, limit| store.runs("runs", &program, after.as_deref(), limit).await).await?;
     let mut data = Vec::with_capacity(page.items.len());
     for run in page.items {
         let full: Report = report(&shared.context, &run.id).await?;

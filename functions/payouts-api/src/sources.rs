@@ -13,8 +13,8 @@ use storefronts::Kind;
 use workflows::setup::SourceSecret;
 
 use crate::caller::{Caller, Role};
-use crate::extract::{Body, Fields, Filter};
-use crate::listing::{Query, limit};
+use crate::extract::{Body, Fields, Filter, Paging};
+use crate::listing::Query;
 use crate::problem::{Answer, Problem};
 use crate::{Shared, programs, show};
 
@@ -89,24 +89,19 @@ fn fresh_secret(context: &workflows::Context) -> String {
 #[serde(deny_unknown_fields)]
 pub struct ListFilter {
     program_id: String,
-    #[serde(skip_serializing)]
-    limit: Option<String>,
-    #[serde(skip_serializing)]
-    cursor: Option<String>,
 }
 
 pub async fn list(
     State(shared): State<Shared>,
     caller: Caller,
     Filter(filter): Filter<ListFilter>,
+    paging: Paging,
 ) -> Answer<Json<Value>> {
     caller.must_be_staff()?;
-    let limit = limit(filter.limit.as_deref())?;
     let id = filter.program_id.parse().map_err(|_| Problem::not_found("program"))?;
     programs::load(&shared, &id).await?;
-    let query = Query::new(&shared, &caller, "sources", &filter);
-    let after: Option<String> = query.start(filter.cursor.as_deref()).await?;
-    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-    let page = shared.context.store.sources(OPERATION, &id, after.as_deref(), limit).await?;
+    let query = Query::new(&shared, &caller, "sources", &filter, paging);
+    let store = &shared.context.store;
+    let page = query.fetch(async |after, limit| store.sources(OPERATION, &id, after.as_deref(), limit).await).await?;
     query.page(page.items.iter().map(show::source).collect(), page.after).await
 }
