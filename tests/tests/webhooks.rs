@@ -333,3 +333,22 @@ async fn a_test_notification_from_shopifys_admin_earns_nothing() {
         world.audit_holds().await;
     }
 }
+
+#[tokio::test]
+async fn what_our_own_form_names_and_nobody_has_is_filed() {
+    let world = Plan::new().start().await;
+    let shop = world.connect("standard", None).await;
+    let mut sale = world.sale_event("o1", "100.00");
+    sale["partner"] = json!({"code": "NOBODY"});
+    world.deliver(&shop, "", &sale.to_string()).await;
+    world.deliver(&shop, "", &sale.to_string()).await;
+    assert_eq!(world.exception_codes().await, ["unknown_partner"]);
+    let mut astray = world.sale_event("o2", "100.00");
+    astray["programId"] = json!("prg_00000000000000000000000000");
+    world.deliver(&shop, "", &astray.to_string()).await;
+    let mut codes = world.exception_codes().await;
+    codes.sort();
+    assert_eq!(codes, ["impossible", "unknown_partner"]);
+    assert!(world.lines().await.is_empty());
+    world.audit_holds().await;
+}

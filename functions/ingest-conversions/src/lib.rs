@@ -3,13 +3,15 @@
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use domain::conversion::ConversionEvent;
 use domain::program::Program;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::Timestamp;
 use lambda_runtime::{Error, LambdaEvent};
 use store::{ExceptionCode, Source};
-use storefronts::{Kind, Reading};
+use storefronts::{Kind, Reading, standard};
 use workflows::exceptions::{Trouble, file};
-use workflows::ingest::{Incoming, ingest};
+use workflows::ingest::{Incoming, UnknownPartner, ingest};
 use workflows::queues::Delivery;
 use workflows::{Context, Refusal};
 
@@ -42,66 +44,82 @@ async fn deliver(context: &Context, record: &str) -> Result<(), Failed> {
     let kind: Kind = serde_json::from_value(source.kind.clone().into()).map_err(|_| Failed::UnknownKind)?;
     // Kept with an exception as received: what is no text stays base64.
     let text = std::str::from_utf8(&body).unwrap_or(&delivery.body);
+    let received = Received { context, program: &program, source: &source, kind, at: delivery.received_at, text };
     match storefronts::read(kind, &headers(&delivery), &body) {
         Ok(Reading::Ignored(why)) => {
             tracing::info!(source = %source.id, why, "delivery moves no money");
             Ok(())
         }
+        Ok(Reading::Events(_)) if received.is_for_another_program() => {
+            let detail = "the event names another program than its connection belongs to";
+            received.file(ExceptionCode::Impossible, detail, None).await
+        }
         Ok(Reading::Events(events)) => {
             for event in &events {
-                book(context, &program, &source, &delivery, event, text).await?;
+                received.book(event).await?;
             }
             Ok(())
         }
-        Err(unreadable) => {
-            let trouble = Trouble {
-                code: ExceptionCode::Unreadable,
-                detail: unreadable.to_string(),
-                program: Some(&program.id),
-                source: Some(&source.id),
-                order: None,
-                body: Some(text),
-            };
-            Ok(file(context, trouble).await.map(drop)?)
-        }
+        Err(unreadable) => received.file(ExceptionCode::Unreadable, &unreadable.to_string(), None).await,
     }
 }
 
-async fn book(
-    context: &Context,
-    program: &Program,
-    source: &Source,
-    delivery: &Delivery,
-    event: &domain::conversion::ConversionEvent,
-    body: &str,
-) -> Result<(), Failed> {
-    let incoming = Incoming {
-        program,
-        source: &source.id,
-        event,
-        received_at: delivery.received_at,
-        partner_must_exist: false,
-        body: Some(body),
-    };
-    let not_booked = match ingest(context, incoming).await {
-        Ok(outcome) => {
-            tracing::info!(source = %source.id, order = event.order(), ?outcome, "event ingested");
-            return Ok(());
+/// A delivery whose connection is known.
+struct Received<'a> {
+    context: &'a Context,
+    program: &'a Program,
+    source: &'a Source,
+    kind: Kind,
+    at: Timestamp,
+    text: &'a str,
+}
+
+impl Received<'_> {
+    /// Only our own form can say which program it is meant for.
+    fn is_for_another_program(&self) -> bool {
+        let named = match self.kind {
+            Kind::Standard => standard::parse(self.text.as_bytes()).ok().and_then(|event| event.program_id),
+            Kind::Shopify | Kind::Woocommerce | Kind::Stripe => None,
+        };
+        named.is_some_and(|named| named != self.program.id.as_str())
+    }
+
+    async fn book(&self, event: &ConversionEvent) -> Result<(), Failed> {
+        let incoming = Incoming {
+            program: self.program,
+            source: &self.source.id,
+            event,
+            received_at: self.at,
+            unknown_partner: match self.kind {
+                Kind::Standard => UnknownPartner::File,
+                Kind::Shopify | Kind::Woocommerce | Kind::Stripe => UnknownPartner::Ignore,
+            },
+            body: Some(self.text),
+        };
+        let not_booked = match ingest(self.context, incoming).await {
+            Ok(outcome) => {
+                tracing::info!(source = %self.source.id, order = event.order(), ?outcome, "event ingested");
+                return Ok(());
+            }
+            Err(not_booked) => not_booked,
+        };
+        match not_booked.exception() {
+            Some(code) => self.file(code, &not_booked.to_string(), Some(event.order())).await,
+            None => Err(Refusal::Service("the database", not_booked.to_string()).into()),
         }
-        Err(not_booked) => not_booked,
-    };
-    let Some(code) = not_booked.exception() else {
-        return Err(Refusal::Service("the database", not_booked.to_string()).into());
-    };
-    let trouble = Trouble {
-        code,
-        detail: not_booked.to_string(),
-        program: Some(&program.id),
-        source: Some(&source.id),
-        order: Some(event.order()),
-        body: Some(body),
-    };
-    Ok(file(context, trouble).await.map(drop)?)
+    }
+
+    async fn file(&self, code: ExceptionCode, detail: &str, order: Option<&str>) -> Result<(), Failed> {
+        let trouble = Trouble {
+            code,
+            detail: detail.to_owned(),
+            program: Some(&self.program.id),
+            source: Some(&self.source.id),
+            order,
+            body: Some(self.text),
+        };
+        Ok(file(self.context, trouble).await.map(drop)?)
+    }
 }
 
 fn headers(delivery: &Delivery) -> HeaderMap {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use store::ExceptionCode;
 use storefronts::{Unreadable, standard};
 use workflows::exceptions::{Trouble, file};
-use workflows::ingest::{Incoming, Ingested, conversion_id, ingest};
+use workflows::ingest::{Incoming, Ingested, UnknownPartner, conversion_id, ingest};
 
 use crate::caller::Caller;
 use crate::extract::{Id, RawJson};
@@ -32,7 +32,7 @@ pub async fn report(State(shared): State<Shared>, caller: Caller, body: RawJson)
         source: &source,
         event: &parsed.event,
         received_at: context.now(),
-        partner_must_exist: true,
+        unknown_partner: UnknownPartner::Refuse,
         body: Some(&text),
     };
     let id = conversion_id(&incoming);

@@ -25,6 +25,17 @@ const MAX_LINES: usize = 36;
 /// An accepted event is one journal entry, and so one item.
 const MAX_EVENT_BYTES: usize = 100_000;
 
+/// What becomes of a sale that names a partner the program does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownPartner {
+    /// It is refused: the caller can mend it.
+    Refuse,
+    /// It is kept unattributed, and filed for a person: it was meant for somebody.
+    File,
+    /// It is kept unattributed: storefronts pass on whatever stands in a link.
+    Ignore,
+}
+
 /// An event whose source and program are known.
 #[derive(Debug, Clone)]
 pub struct Incoming<'a> {
@@ -32,8 +43,7 @@ pub struct Incoming<'a> {
     pub source: &'a SourceId,
     pub event: &'a ConversionEvent,
     pub received_at: Timestamp,
-    /// Whether naming an unknown partner refuses the event (the API) or leaves it unattributed (webhooks).
-    pub partner_must_exist: bool,
+    pub unknown_partner: UnknownPartner,
     /// As received, to be kept with an exception.
     pub body: Option<&'a str>,
 }
@@ -201,6 +211,10 @@ async fn accrue(
     let mut transaction = Transaction::new(OPERATION);
     let Some((partner, evidence)) = attribute(context, incoming, sale).await? else {
         entry.note = Some("unattributed".to_owned());
+        if sale.partner.is_some() && incoming.unknown_partner == UnknownPartner::File {
+            let detail = "the sale names a partner the program does not have; it is kept unattributed";
+            file_trouble(context, incoming, ExceptionCode::UnknownPartner, detail).await?;
+        }
         write(&context.store, transaction, OPERATION, entry, vec![], &OpenPayouts::default()).await?;
         return Ok(Ingested::Unattributed);
     };
@@ -311,16 +325,27 @@ async fn reverse(
 /// between the two files it again rather than never.
 async fn file_excess(context: &Context, incoming: &Incoming<'_>, refunded: &Refunded) -> Result<(), NotBooked> {
     if refunded.beyond_charge {
-        let trouble = Trouble {
-            code: ExceptionCode::RefundBeyondCharge,
-            detail: "more was refunded than was charged; no more than the whole commission was taken back".to_owned(),
-            program: Some(&incoming.program.id),
-            source: Some(incoming.source),
-            order: Some(incoming.event.order()),
-            body: incoming.body,
-        };
-        crate::exceptions::file(context, trouble).await?;
+        let detail = "more was refunded than was charged; no more than the whole commission was taken back";
+        file_trouble(context, incoming, ExceptionCode::RefundBeyondCharge, detail).await?;
     }
+    Ok(())
+}
+
+async fn file_trouble(
+    context: &Context,
+    incoming: &Incoming<'_>,
+    code: ExceptionCode,
+    detail: &str,
+) -> Result<(), NotBooked> {
+    let trouble = Trouble {
+        code,
+        detail: detail.to_owned(),
+        program: Some(&incoming.program.id),
+        source: Some(incoming.source),
+        order: Some(incoming.event.order()),
+        body: incoming.body,
+    };
+    crate::exceptions::file(context, trouble).await?;
     Ok(())
 }
 
@@ -348,7 +373,7 @@ async fn attribute(
         };
         match found.filter(|(partner, _)| partner.program == *program) {
             Some(found) => return Ok(Some(found)),
-            None if incoming.partner_must_exist => {
+            None if incoming.unknown_partner == UnknownPartner::Refuse => {
                 let field = if matches!(named, PartnerRef::Id(_)) { "/partner/id" } else { "/partner/code" };
                 return Err(Refusal::invalid(field, "no partner of the program has it").into());
             }

@@ -41,6 +41,8 @@ pub enum ExceptionCode {
     Contradiction,
     /// More was refunded than was charged; the reversal was clamped.
     RefundBeyondCharge,
+    /// A sale names a partner the program does not have.
+    UnknownPartner,
     /// No published rule set was in force.
     NoRules,
 }

@@ -26,7 +26,9 @@ fn malformed(body: &str) -> Vec<String> {
 #[test]
 fn a_sale_reads_as_written() {
     let own = parse(SALE.as_bytes()).unwrap();
-    assert_eq!(own.program_id.as_deref(), Some("prg_00000000000000000000000001"));
+    assert_eq!(own.program_id, None);
+    let named = SALE.replacen('{', r#"{"programId": "prg_1","#, 1);
+    assert_eq!(parse(named.as_bytes()).unwrap().program_id.as_deref(), Some("prg_1"));
     assert_eq!(own.event, only(read(Kind::Standard, &headers(&[]), SALE.as_bytes())));
     let sale = sale(&own.event);
     assert_eq!(
