@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use domain::ids::{LineId, PartnerId, ProgramId};
+use domain::ids::{LineId, ProgramId};
 use domain::line::{Line, StateName};
 use domain::program::Partner;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use workflows::review::{MAX_ATOMIC, MAX_BULK, Verdict, review, review_atomically
 use crate::bulk::{self, check_count};
 use crate::caller::{Caller, Role};
 use crate::extract::{Filter, Id, Paging, RawJson};
-use crate::listing::{self, Query};
+use crate::listing::{Query, Wanted};
 use crate::problem::{Answer, Problem};
 use crate::{Shared, partners, show};
 
@@ -22,16 +22,6 @@ const OPERATION: &str = "commissions";
 const MAX_EXAMINED: usize = 1_000;
 /// Partners looked at for one page of a list over a whole program.
 const MAX_PARTNERS: usize = 100;
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[serde(deny_unknown_fields)]
-pub struct ListFilter {
-    partner_id: Option<String>,
-    program_id: Option<String>,
-    status: Option<String>,
-    state: Option<String>,
-}
 
 /// Where a list goes on: in which partner's lines, and after which.
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -45,14 +35,12 @@ struct Position {
 pub async fn list(
     State(shared): State<Shared>,
     caller: Caller,
-    Filter(filter): Filter<ListFilter>,
+    Filter(filter): Filter<Wanted>,
     paging: Paging,
 ) -> Answer<Json<Value>> {
-    let asked_states = (filter.status.as_deref(), filter.state.as_deref());
-    let states = listing::states(asked_states, &StateName::ALL, StateName::of_status, StateName::parse)?;
-    let asked = filter.partner_id.as_deref().map(|id| bulk::parse::<PartnerId>(id, "partner")).transpose()?;
-    let program = filter.program_id.as_deref().map(|id| bulk::parse::<ProgramId>(id, "program")).transpose()?;
-    let partner = caller.scope(asked)?;
+    let states = filter.states(&StateName::ALL, StateName::of_status, StateName::parse)?;
+    let program = filter.program()?;
+    let partner = caller.scope(filter.partner()?)?;
     let query = Query::new(&shared, &caller, "commissions", &filter, paging);
     let mut walk = Walk {
         shared: &shared,

@@ -1,15 +1,16 @@
 //! Paged lists: `{"data":[...],"nextCursor":...}`.
 
 use axum::Json;
-use serde::Serialize;
+use domain::ids::{PartnerId, ProgramId};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{Listing, StoreError};
 
-use crate::Api;
 use crate::caller::Caller;
 use crate::extract::Paging;
 use crate::problem::{Answer, Problem};
+use crate::{Api, bulk};
 
 /// A list with its filters: what a cursor is bound to.
 #[derive(Debug)]
@@ -56,21 +57,43 @@ impl<'a> Query<'a> {
     }
 }
 
-/// The states that a list's `status` (a word that comparable systems use) and `state` (an exact one) ask for together.
-pub fn states<S: Copy + PartialEq>(
-    (status, state): (Option<&str>, Option<&str>),
-    all: &[S],
-    of_status: fn(&str) -> Option<&'static [S]>,
-    parse: fn(&str) -> Option<S>,
-) -> Answer<Vec<S>> {
-    let unknown = |field: &str| Problem::malformed("", format!("there is no such {field}"));
-    let mut wanted = match status {
-        None => all.to_vec(),
-        Some(status) => of_status(status).ok_or_else(|| unknown("status"))?.to_vec(),
-    };
-    if let Some(state) = state {
-        let state = parse(state).ok_or_else(|| unknown("state"))?;
-        wanted.retain(|wanted| *wanted == state);
+/// What lists of commissions and payouts are filtered by.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Wanted {
+    partner_id: Option<String>,
+    program_id: Option<String>,
+    /// A word that comparable systems use.
+    status: Option<String>,
+    /// An exact state.
+    state: Option<String>,
+}
+
+impl Wanted {
+    pub fn partner(&self) -> Answer<Option<PartnerId>> {
+        self.partner_id.as_deref().map(|id| bulk::parse(id, "partner")).transpose()
     }
-    Ok(wanted)
+
+    pub fn program(&self) -> Answer<Option<ProgramId>> {
+        self.program_id.as_deref().map(|id| bulk::parse(id, "program")).transpose()
+    }
+
+    /// The states that status and state ask for together.
+    pub fn states<S: Copy + PartialEq>(
+        &self,
+        all: &[S],
+        of_status: fn(&str) -> Option<&'static [S]>,
+        parse: fn(&str) -> Option<S>,
+    ) -> Answer<Vec<S>> {
+        let unknown = |field: &str| Problem::malformed("", format!("there is no such {field}"));
+        let mut wanted = match &self.status {
+            None => all.to_vec(),
+            Some(status) => of_status(status).ok_or_else(|| unknown("status"))?.to_vec(),
+        };
+        if let Some(state) = &self.state {
+            let state = parse(state).ok_or_else(|| unknown("state"))?;
+            wanted.retain(|wanted| *wanted == state);
+        }
+        Ok(wanted)
+    }
 }

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use domain::ids::{Hash, PartnerId, PayoutId, ProgramId};
+use domain::ids::{Hash, PartnerId, PayoutId};
 use domain::money::Minor;
 use domain::payout::{Payout, PayoutState, Seen};
 use domain::program::MethodKind;
@@ -18,7 +18,7 @@ use workflows::runs::OnDemand;
 use crate::bulk::{self, One, check_count};
 use crate::caller::{Caller, Role};
 use crate::extract::{Body, Fields, Filter, Id, Paging, RawJson, parse};
-use crate::listing::{self, Query};
+use crate::listing::{Query, Wanted};
 use crate::problem::{Answer, Problem};
 use crate::{Shared, partners, programs, runs, show};
 
@@ -100,16 +100,6 @@ pub async fn lines(
     query.page(lines.iter().map(show::line).collect(), next).await
 }
 
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[serde(deny_unknown_fields)]
-pub struct ListFilter {
-    partner_id: Option<String>,
-    program_id: Option<String>,
-    status: Option<String>,
-    state: Option<String>,
-}
-
 /// Where a list goes on: after which program, and after which payout in the next one (or in the partner's).
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct Position {
@@ -121,14 +111,12 @@ struct Position {
 pub async fn list(
     State(shared): State<Shared>,
     caller: Caller,
-    Filter(filter): Filter<ListFilter>,
+    Filter(filter): Filter<Wanted>,
     paging: Paging,
 ) -> Answer<Json<Value>> {
-    let asked_states = (filter.status.as_deref(), filter.state.as_deref());
-    let states = listing::states(asked_states, &PayoutState::ALL, PayoutState::of_status, PayoutState::parse)?;
-    let asked = filter.partner_id.as_deref().map(|id| bulk::parse::<PartnerId>(id, "partner")).transpose()?;
-    let program = filter.program_id.as_deref().map(|id| bulk::parse::<ProgramId>(id, "program")).transpose()?;
-    let partner = caller.scope(asked)?;
+    let states = filter.states(&PayoutState::ALL, PayoutState::of_status, PayoutState::parse)?;
+    let program = filter.program()?;
+    let partner = caller.scope(filter.partner()?)?;
     match (&partner, &program) {
         (Some(id), _) => drop(partners::visible(&shared, &caller, id).await?),
         (None, Some(id)) => drop(programs::load(&shared, id).await?),
