@@ -3,7 +3,7 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use tests::{ADMIN, Plan, Reply, Request, World};
+use tests::{ADMIN, Plan, Reply, Request, SECOND_ADMIN, World};
 
 /// Sends changed copies of a fine body: where it is changed, to what, the status and the fields named.
 async fn refused_at(world: &World, path: &str, fine: &Value, cases: &[(&str, Value, u16, &[&str])]) {
@@ -444,6 +444,26 @@ async fn filters_are_checked() {
         let reply = world.get(ADMIN, path).await;
         assert_eq!(reply.status, status, "{path}: {}", reply.text);
         is_problem(&reply);
+    }
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn a_change_of_what_was_not_seen_is_refused() {
+    let world = Plan::new().start().await;
+    let draft = json!({
+        "rationale": "next", "effectiveFrom": "2027-01-01T00:00:00Z",
+        "rules": [{"name": "Standard", "reward": {"kind": "percent", "rate": "5"}}],
+    });
+    let sets = format!("/programs/{}/rule-sets", world.program);
+    let version = world.post(ADMIN, &sets, &draft).await.ok()["version"].clone();
+    let sign_off = Request::post(&format!("{sets}/{version}/sign-off"), &json!({}));
+    for (tag, status) in
+        [("\"nonsense\"", 412), (&format!("\"{version}-signed_off\""), 412), (&format!("\"{version}-draft\""), 200)]
+    {
+        let request = world.by(SECOND_ADMIN, sign_off.clone().header("if-match", tag)).await;
+        let reply = world.send(request).await;
+        assert_eq!(reply.status, status, "{tag}: {}", reply.text);
     }
     world.audit_holds().await;
 }

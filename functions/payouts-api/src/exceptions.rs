@@ -5,11 +5,11 @@ use axum::extract::State;
 use domain::ids::ExceptionId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use store::ExceptionStatus;
+use store::{Exception, ExceptionStatus};
 use workflows::Refusal;
 
 use crate::caller::{Caller, Role};
-use crate::extract::{Fields, Filter, Id, OptionalBody, Paging};
+use crate::extract::{Fields, Filter, Id, IfMatch, OptionalBody, Paging, Tagged};
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
 use crate::{Shared, show};
@@ -41,14 +41,18 @@ pub async fn list(
     query.page(page.items.iter().map(show::exception).collect(), page.after).await
 }
 
-pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<ExceptionId>) -> Answer<Json<Value>> {
+fn tag(exception: &Exception) -> String {
+    format!("\"{}\"", exception.status.as_str())
+}
+
+pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<ExceptionId>) -> Answer<Tagged> {
     caller.must_be_staff()?;
     let store = &shared.context.store;
     let exception = store.exception(OPERATION, &id).await?.ok_or(Refusal::NotFound("exception"))?;
     let body = store.exception_body(OPERATION, &id).await?;
     let mut shown = show::exception(&exception);
     shown["body"] = json!(body);
-    Ok(Json(shown))
+    Ok(Tagged { tag: tag(&exception), shown })
 }
 
 #[derive(Debug, Deserialize)]
@@ -61,14 +65,17 @@ pub struct Resolve {
 pub async fn resolve(
     State(shared): State<Shared>,
     caller: Caller,
+    if_match: IfMatch,
     Id(id): Id<ExceptionId>,
     input: OptionalBody<Resolve>,
-) -> Answer<Json<Value>> {
+) -> Answer<Tagged> {
     caller.must_be(&[Role::ProgramManager, Role::Reviewer, Role::Finance])?;
     let input = input.get()?;
     let mut fields = Fields::default();
     let resolution = input.resolution.as_deref().map(|text| fields.text("/resolution", text));
     fields.done()?;
+    let seen = shared.context.store.exception(OPERATION, &id).await?.ok_or(Refusal::NotFound("exception"))?;
+    if_match.check(&tag(&seen))?;
     let resolved = workflows::exceptions::resolve(&shared.context, &id, &caller.subject, resolution.as_deref()).await?;
-    Ok(Json(show::exception(&resolved)))
+    Ok(Tagged { tag: tag(&resolved), shown: show::exception(&resolved) })
 }
