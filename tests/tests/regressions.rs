@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use serde_json::{Value, json};
-use tests::{ADMIN, APPROVER, Plan, REVIEWER, SECOND_ADMIN, percent, tiered};
+use tests::{ADMIN, APPROVER, Plan, REVIEWER, Request, SECOND_ADMIN, percent, result_codes, tiered};
 
 fn items(items: &[(&str, &str, bool)]) -> Value {
     let item = |(sku, amount, gift): &(&str, &str, bool)| json!({"sku": sku, "quantity": 1, "amount": amount, "giftCard": gift});
@@ -197,9 +197,14 @@ async fn the_same_part_under_the_same_reference_is_paid_once() {
     world.sale("o1", "1000.00").await;
     let payout = world.request_payout().await;
     world.approve_payout(APPROVER, &payout["id"]).await;
-    let part = json!({"reference": "bank 1", "amount": "40.00"});
-    for _ in 0..2 {
-        assert_eq!(world.payout_call(APPROVER, "mark-paid", &payout["id"], &part).await, 200);
+    let part = json!({"payouts": [{"id": payout["id"], "reference": "bank 1", "amount": "40.00"}]});
+    let mut requests = Vec::new();
+    for _ in 0..6 {
+        requests.push(world.by(APPROVER, Request::post("/payouts/mark-paid", &part)).await);
+    }
+    // At once, and then once more.
+    for reply in world.together(requests.clone()).await.into_iter().chain([world.send(requests.remove(0)).await]) {
+        assert_eq!(result_codes(&reply), [200]);
     }
     assert_eq!(world.payout(&payout["id"]).await["paid"]["minor"], 4_000);
     world.audit_holds().await;

@@ -434,7 +434,8 @@ impl Refunded {
             (self.mixed_without_tax, charged.minus(sale.tax)?),
             (self.mixed_without_shipping, charged.minus(sale.shipping)?),
         ] {
-            let whole = i128::from(whole.units());
+            // Gift cards may leave less to charge than tax and shipping alone.
+            let whole = i128::from(whole.units()).max(0);
             general += i128::from(net.proportion(part.min(whole), whole)?.units());
         }
         Ok(general)
@@ -594,6 +595,19 @@ pub(crate) mod tests {
         assert!(!Refunded::of(&order, [&whole]).beyond_charge);
         assert_eq!(reduction(3_000, &order, &[whole]), 3_000);
         assert!(Refunded::of(&order, [&with(500_000, Some(500_000), None)]).beyond_charge);
+    }
+
+    #[test]
+    fn an_order_paid_by_gift_card_is_not_refunded_by_itself() {
+        let mut order = sale(1_000, 1_800, &[("A", 10_000)]);
+        order.shipping = minor(1_500);
+        assert_eq!(reduction(1_000, &order, &[]), 0);
+        let mut shipping_only = refund(500);
+        shipping_only.shipping = Some(minor(500));
+        assert_eq!(reduction(1_000, &order, &[shipping_only]), 0);
+        let mut goods = refund(5_000);
+        goods.items = Some(vec![Item { amount: minor(5_000), ..order.items[0].clone() }]);
+        assert_eq!(reduction(1_000, &order, &[goods]), 500);
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub struct Payout {
     /// Why it may be below the minimum payout, if somebody decided so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub below_minimum: Option<String>,
+    /// It was drafted to come to zero, for a partner without a destination: it settles at zero or not at all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub must_net: bool,
     /// The minimum that applied when it was drafted; below it, a payout that shrinks is cancelled.
     pub minimum: Minor,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -361,7 +364,11 @@ impl Payout {
             netted.reference = Some("netted".to_owned());
             return Ok(netted.settle());
         }
-        if claimed.reaches_minimum() { claimed.step(PayoutAction::CloseDraft) } else { claimed.cancel() }
+        if claimed.reaches_minimum() && !claimed.must_net {
+            claimed.step(PayoutAction::CloseDraft)
+        } else {
+            claimed.cancel()
+        }
     }
 
     fn reaches_minimum(&self) -> bool {
@@ -518,6 +525,7 @@ pub(crate) mod tests {
             method: MethodKind::Manual,
             destination: Hash::of(b""),
             below_minimum: None,
+            must_net: false,
             minimum: minor(500),
             approvals: vec![],
             hands: BTreeSet::new(),
@@ -630,6 +638,9 @@ pub(crate) mod tests {
         assert_eq!(draft(&[499]).state, PayoutState::Cancelled);
         let netted = draft(&[500, -500]);
         assert_eq!((netted.state, netted.settling), (PayoutState::Paid, Some(0)));
+        let no_destination = Payout { state: PayoutState::Drafting, must_net: true, ..payout(0) };
+        let closed = |amounts: &[i64]| no_destination.clone().close_draft(&pages(amounts), now()).unwrap().state;
+        assert_eq!((closed(&[500, -500]), closed(&[500])), (PayoutState::Paid, PayoutState::Cancelled));
         assert_eq!(draft(&[0, 0]).state, PayoutState::Cancelled, "zero lines alone settle nothing");
     }
 

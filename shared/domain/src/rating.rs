@@ -186,6 +186,9 @@ fn earning<'a>(
         Reward::Percent(rate) => (Applied::Percent { rate: *rate }, rate.of(base)?),
         Reward::TieredByCount(tiers) => tiered(tiers, base, before)?,
     };
+    if !earned.is_credible() {
+        return Err(MoneyError::Overflow);
+    }
     let basis = Basis { rule: rule.key.clone(), won_by, base_kind: rule.base, base, items, reward, earned };
     Ok(Earning { rule, basis })
 }
@@ -345,6 +348,14 @@ pub(crate) mod tests {
         assert!(earned(&rules(json!([percent("10")])), &order, 0).is_empty());
         let flat = rules(json!([{"name": "fixed", "reward": {"kind": "flat", "amount": "15.00"}}]));
         assert!(earned(&flat, &order, 0).is_empty());
+    }
+
+    #[test]
+    fn an_incredible_earning_is_refused() {
+        let per_unit = rules(json!([{"name": "u", "reward": {"kind": "flat_per_unit", "amount": "1000.00"}}]));
+        let mut order = sale(10_000, 0, &[("A", 10_000)]);
+        order.items[0].quantity = "10000001".parse().unwrap();
+        assert_eq!(rate(&order, &per_unit, &partner(), |_| 0), Err(MoneyError::Overflow));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Drafting: one run's decision about one partner, and the claim of the lines it pays. Resumable at every step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use domain::balance::Bucket;
@@ -46,8 +46,16 @@ pub async fn preview(context: &Context, run: &Run, partner: &Partner, program: &
 /// The lines a payout would take, or why there is none.
 #[derive(Debug, Clone)]
 pub enum Selected {
-    Lines { lines: Vec<Line>, method: PayoutMethod, total: Minor },
-    Carried { because: CarriedBecause, payable: Minor },
+    /// Without a method only where they come to zero.
+    Lines {
+        lines: Vec<Line>,
+        method: Option<PayoutMethod>,
+        total: Minor,
+    },
+    Carried {
+        because: CarriedBecause,
+        payable: Minor,
+    },
 }
 
 async fn select(context: &Context, run: &Run, program: &Program, partner: &Partner) -> Result<Selected> {
@@ -66,7 +74,9 @@ async fn select(context: &Context, run: &Run, program: &Program, partner: &Partn
         Some(kind) => partner.method(kind),
         None => partner.preferred_method(),
     };
-    let lines = within(run, payable, request.amount)?;
+    let mut lines = within(run, payable, request.amount)?;
+    // Before anything is judged by them: the rest waits for the next run.
+    lines.truncate(MAX_LINES);
     let total = Minor::total(lines.iter().map(Line::net).collect::<Result<Vec<_>, _>>()?)?;
     let netted = total.is_zero() && lines.iter().any(|line| line.amount.is_negative());
     if total.is_negative() {
@@ -77,8 +87,7 @@ async fn select(context: &Context, run: &Run, program: &Program, partner: &Partn
     }
     if netted {
         // Settled without a rail, so without a destination, too.
-        let none = PayoutMethod { kind: MethodKind::Manual, details: BTreeMap::new(), preferred: false };
-        return Ok(Selected::Lines { lines, method: method.cloned().unwrap_or(none), total });
+        return Ok(Selected::Lines { lines, method: method.cloned(), total });
     }
     if total.is_zero() {
         return carried(CarriedBecause::NothingPayable);
@@ -87,7 +96,7 @@ async fn select(context: &Context, run: &Run, program: &Program, partner: &Partn
     if request.below_minimum.is_none() && total < minimum(program, partner) {
         return carried(CarriedBecause::BelowThreshold);
     }
-    Ok(Selected::Lines { lines, method: method.clone(), total })
+    Ok(Selected::Lines { lines, method: Some(method.clone()), total })
 }
 
 pub fn minimum(program: &Program, partner: &Partner) -> Minor {
@@ -144,20 +153,19 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
     let decided = |outcome| Decision { run: run.id.clone(), partner: partner.id.clone(), outcome, at: now };
     let mut transaction = Transaction::new(OPERATION);
     let (mut lines, method) = match selected {
-        Selected::Carried { because, .. } if on_demand => return Err(crate::runs::not_payable(because)),
+        Selected::Carried { because, .. } if on_demand => {
+            return unless_decided(context, run, &partner.id, crate::runs::not_payable(because)).await;
+        }
         Selected::Carried { because, payable } => {
             let decision = decided(Outcome::Carried { because, payable: Money::new(payable, program.currency) });
             transaction.decide(&decision)?;
             context.store.commit(transaction).await?;
             return Ok(decision);
         }
-        Selected::Lines { mut lines, method, .. } => {
-            lines.truncate(MAX_LINES);
-            (lines, method)
-        }
+        Selected::Lines { lines, method, .. } => (lines, method),
     };
     if context.store.draft_lock(OPERATION, &partner.id, program.currency).await?.is_some() {
-        return refuse_second_draft(context, transaction, run, &decided, &program).await;
+        return refuse_second_draft(context, transaction, run, &partner.id, &decided, &program).await;
     }
     let id = PayoutId::derive(&run.id, &partner.id, run.planned_at);
     let empty = Payout {
@@ -173,8 +181,9 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         pages: 0,
         lines_hash: Hash::of(b""),
         content_version: 1,
-        method: method.kind,
-        destination: method.fingerprint(),
+        method: method.as_ref().map_or(MethodKind::Manual, |method| method.kind),
+        destination: method.as_ref().map_or_else(|| Hash::of(b""), PayoutMethod::fingerprint),
+        must_net: method.is_none(),
         below_minimum: run.request.below_minimum.clone(),
         minimum: minimum(&program, &partner),
         approvals: Vec::new(),
@@ -205,16 +214,24 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
     Ok(decision)
 }
 
+/// A refusal, unless it is for what the same request, sent twice at once, is getting just now.
+async fn unless_decided(context: &Context, run: &Run, partner: &PartnerId, refusal: Refusal) -> Result<Decision> {
+    let decided = context.store.decision(OPERATION, &run.id, partner).await?;
+    Err(if decided.is_some() { StoreError::Stale.into() } else { refusal })
+}
+
 /// One draft at a time: a scheduled run carries the partner over, a request is refused and may be repeated.
 async fn refuse_second_draft(
     context: &Context,
     mut transaction: Transaction,
     run: &Run,
+    partner: &PartnerId,
     decided: &impl Fn(Outcome) -> Decision,
     program: &Program,
 ) -> Result<Decision> {
     if run.kind == crate::runs::ON_DEMAND {
-        return Err(Refusal::Illegal("a payout to this partner is being drafted".to_owned()));
+        let refusal = Refusal::Illegal("a payout to this partner is being drafted".to_owned());
+        return unless_decided(context, run, partner, refusal).await;
     }
     let decision = decided(Outcome::Carried {
         because: CarriedBecause::DraftInProgress,

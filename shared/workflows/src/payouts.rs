@@ -108,12 +108,16 @@ pub struct Attested<'a> {
 pub async fn mark_paid(context: &Context, id: &PayoutId, attested: &Attested<'_>, by: &str) -> Result<Payout> {
     let step = Step { operation: "pay", what: What::MarkPaid, by, why: attested.reference };
     let at = attested.paid_at.unwrap_or_else(|| context.now());
-    let known = load(&context.store, step.operation, id).await?;
-    if known.state == PayoutState::PartiallyPaid && known.knows_payment(attested.reference, attested.amount) {
-        return Ok(known);
-    }
-    let paid =
-        transition(context, id, &step, |payout| payout.mark_paid(attested.reference, at, attested.amount)).await?;
+    let paid = until_fresh(|| async {
+        let payout = load(&context.store, step.operation, id).await?;
+        // The same part under the same reference is the same payment, said twice.
+        if payout.state == PayoutState::PartiallyPaid && payout.knows_payment(attested.reference, attested.amount) {
+            return Ok(payout);
+        }
+        let after = payout.clone().mark_paid(attested.reference, at, attested.amount)?;
+        change(context, &payout, after, &step).await
+    })
+    .await?;
     follow_later(context, &paid.id).await;
     Ok(paid)
 }
