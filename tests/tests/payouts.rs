@@ -269,7 +269,12 @@ async fn a_requested_amount_of_many_lines_is_claimed_whole() {
 #[tokio::test]
 async fn below_the_minimum_only_an_override_with_a_reason_pays() {
     let world = with_sales(Plan::new().minimum("50.00"), 1).await;
-    for (fields, status) in [(json!({}), 409), (json!({"amount": "10.00"}), 409), (json!({"override": " "}), 422)] {
+    for (fields, status) in [
+        (json!({}), 409),
+        (json!({"amount": "10.00"}), 409),
+        (json!({"override": " "}), 422),
+        (json!({"override": {"reason": ""}}), 422),
+    ] {
         world.request_payout_with(&fields).await.refused(status);
     }
     let payout = world.request_payout_with(&json!({"override": "leaving the program"})).await.ok();

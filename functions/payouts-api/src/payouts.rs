@@ -36,7 +36,21 @@ pub struct Input {
     method: Option<MethodKind>,
     /// Why it may be below the minimum payout.
     #[serde(default)]
-    r#override: Option<String>,
+    r#override: Option<Override>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Override {
+    Why(String),
+    Reason { reason: String },
+}
+
+impl Override {
+    fn why(&self) -> &str {
+        let (Self::Why(why) | Self::Reason { reason: why }) = self;
+        why
+    }
 }
 
 /// A payout on demand.
@@ -52,7 +66,7 @@ pub async fn request(
     let mut fields = Fields::default();
     let partner = fields.take("/partnerId", input.partner_id.parse::<PartnerId>());
     let amount = input.amount.as_deref().map(|text| fields.amount("/amount", text, program.currency));
-    let below_minimum = input.r#override.as_deref().map(|why| fields.text("/override", why));
+    let below_minimum = input.r#override.as_ref().map(|given| fields.text("/override", given.why()));
     let partner = crate::extract::finish(fields, partner)?;
     if shared.context.store.partner(OPERATION, &partner).await?.is_none() {
         return Err(Problem::invalid_field("/partnerId", "there is no such partner"));

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use workflows::Clock;
 
 use crate::system::{Failed, System};
+use crate::workers::SCHEDULED;
 
 type Shared = Arc<System>;
 
@@ -126,6 +127,10 @@ async fn clock(State(system): State<Shared>, body: Bytes) -> Answer {
 }
 
 async fn run(State(system): State<Shared>, Path(function): Path<String>) -> Answer {
+    if !SCHEDULED.contains(&function.as_str()) {
+        let detail = format!("no schedule fires {function}; {} have one", SCHEDULED.join(" and "));
+        return Err(Refused(StatusCode::NOT_FOUND, detail));
+    }
     Ok(Json(system.fire(&function).await?))
 }
 

@@ -161,9 +161,6 @@ impl System {
 
     /// Fires a schedule now, and returns what its function answers.
     pub async fn fire(&self, function: &str) -> Result<Value, Failed> {
-        if !SCHEDULED.contains(&function) {
-            return Err(Failed(format!("no schedule fires {function}; {} have one", SCHEDULED.join(" and "))));
-        }
         self.invoke(function, schedule_event(function, self.clock.now())).await
     }
 
