@@ -20,3 +20,4 @@ pub mod rating;
 pub mod reversal;
 pub mod rules;
 pub mod schedule;
+pub mod selection;

@@ -3,7 +3,6 @@
 //! Never a float, never a silent overflow. Rounding is half away from zero, and happens once.
 
 use std::fmt;
-use std::iter::Sum;
 use std::str::FromStr;
 
 use rust_decimal::prelude::ToPrimitive;
@@ -231,13 +230,6 @@ impl Minor {
         }
         let (each, odd) = (self.0 / count_wide, self.0 % count_wide);
         (0..count_wide).map(|k| Self(each + if k < odd.abs() { odd.signum() } else { 0 })).collect()
-    }
-}
-
-impl Sum for Minor {
-    /// Saturates at the bounds of 64 bits; for display only. Where money is authorized, use [`Minor::total`].
-    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
-        Self(amounts.fold(0_i64, |sum, amount| sum.saturating_add(amount.0)))
     }
 }
 

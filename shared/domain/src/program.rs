@@ -152,6 +152,11 @@ impl Partner {
         self.payout_methods.iter().find(|method| method.preferred).or(self.payout_methods.first())
     }
 
+    /// The partner's own minimum payout, else the program's.
+    pub fn minimum_payout_in(&self, program: &Program) -> Minor {
+        self.minimum_payout.unwrap_or(program.minimum_payout)
+    }
+
     pub fn method(&self, kind: MethodKind) -> Option<&PayoutMethod> {
         self.payout_methods.iter().find(|method| method.kind == kind)
     }

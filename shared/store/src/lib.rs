@@ -21,7 +21,7 @@ pub use items::lines::LinePosition;
 pub use items::membership::Membership;
 pub use items::payouts::DraftLock;
 pub use items::program::{partner_position, program_position};
-pub use items::run::{CarriedBecause, Decision, Outcome, PayoutRequest, Run, RunProgress};
+pub use items::run::{Decision, Outcome, PayoutRequest, Run, RunProgress};
 pub use items::source::{CodeClaim, RefundClaim, Source};
 pub use items::tally::Tally;
 pub use keys::Key;

@@ -25,7 +25,7 @@ pub async fn of(context: &Context, program: &Program, partner: &Partner) -> Resu
         currency: program.currency,
         suspended: partner.status == PartnerStatus::Suspended,
         has_method: partner.preferred_method().is_some(),
-        minimum: crate::draft::minimum(program, partner),
+        minimum: partner.minimum_payout_in(program),
         next_run: program.next_run(context.now()),
         next_due: if waiting { next_due(context, partner).await? } else { None },
     };

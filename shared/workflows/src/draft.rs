@@ -10,7 +10,8 @@ use domain::line::{Line, StateName};
 use domain::money::{Minor, Money};
 use domain::payout::{PAGE_LINES, Page, PageLine, Payout, PayoutState};
 use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, Program};
-use store::{CarriedBecause, Decision, Outcome, PayoutRequest, Run, StoreError, Transaction};
+use domain::selection::{CarriedBecause, CutOff, Selection, Terms, select};
+use store::{Decision, Outcome, Run, StoreError, Transaction};
 
 use crate::changes::until_fresh;
 use crate::context::Context;
@@ -18,8 +19,6 @@ use crate::error::{Refusal, Result};
 
 const OPERATION: &str = "claim";
 const CLOSE: &str = "close draft";
-/// Lines one payout claims at most. The rest is paid by the next run.
-const MAX_LINES: usize = 20_000;
 /// How often an index that lags behind the balance is read again.
 const INDEX_TRIES: u32 = 8;
 
@@ -39,68 +38,24 @@ pub async fn draft(context: &Context, run: &Run, partner: &PartnerId, by: &str) 
 }
 
 /// What the run would decide now, without writing.
-pub async fn preview(context: &Context, run: &Run, partner: &Partner, program: &Program) -> Result<Selected> {
-    select(context, run, program, partner).await
+pub async fn preview(context: &Context, run: &Run, partner: &Partner, program: &Program) -> Result<Selection> {
+    let terms = Terms {
+        cut_off: if run.cut_off_inclusive { CutOff::UpTo(run.cut_off) } else { CutOff::Before(run.cut_off) },
+        limit: run.request.amount,
+        minimum: run.request.below_minimum.is_none().then(|| partner.minimum_payout_in(program)),
+        suspended: partner.status == PartnerStatus::Suspended,
+        excluded: run.exclude.contains(&partner.id) || (!run.include.is_empty() && !run.include.contains(&partner.id)),
+        has_method: method(run, partner).is_some(),
+    };
+    Ok(select(payable_lines(context, partner, program).await?, &terms)?)
 }
 
-/// The lines a payout would take, or why there is none.
-#[derive(Debug, Clone)]
-pub enum Selected {
-    /// Without a method only where they come to zero.
-    Lines {
-        lines: Vec<Line>,
-        method: Option<PayoutMethod>,
-        total: Minor,
-    },
-    Carried {
-        because: CarriedBecause,
-        payable: Minor,
-    },
-}
-
-async fn select(context: &Context, run: &Run, program: &Program, partner: &Partner) -> Result<Selected> {
-    let request: &PayoutRequest = &run.request;
-    let payable = payable_lines(context, partner, program).await?;
-    let all = Minor::total(payable.iter().map(Line::net).collect::<Result<Vec<_>, _>>()?)?;
-    let carried = |because| Ok(Selected::Carried { because, payable: all });
-    if partner.status == PartnerStatus::Suspended {
-        return carried(CarriedBecause::PartnerSuspended);
-    }
-    let excluded = run.exclude.contains(&partner.id) || (!run.include.is_empty() && !run.include.contains(&partner.id));
-    if excluded {
-        return carried(CarriedBecause::Excluded);
-    }
-    let method = match request.method {
+/// The method a request names, else the one the partner prefers.
+fn method<'a>(run: &Run, partner: &'a Partner) -> Option<&'a PayoutMethod> {
+    match run.request.method {
         Some(kind) => partner.method(kind),
         None => partner.preferred_method(),
-    };
-    let mut lines = within(run, payable, request.amount)?;
-    // Before anything is judged by them: the rest waits for the next run.
-    lines.truncate(MAX_LINES);
-    let total = Minor::total(lines.iter().map(Line::net).collect::<Result<Vec<_>, _>>()?)?;
-    let netted = total.is_zero() && lines.iter().any(|line| line.amount.is_negative());
-    if total.is_negative() {
-        return carried(CarriedBecause::NegativeBalance);
     }
-    if lines.iter().all(|line| line.amount.is_zero()) {
-        return carried(CarriedBecause::NothingPayable);
-    }
-    if netted {
-        // Settled without a rail, so without a destination, too.
-        return Ok(Selected::Lines { lines, method: method.cloned(), total });
-    }
-    if total.is_zero() {
-        return carried(CarriedBecause::NothingPayable);
-    }
-    let Some(method) = method else { return carried(CarriedBecause::NoPayoutMethod) };
-    if request.below_minimum.is_none() && total < minimum(program, partner) {
-        return carried(CarriedBecause::BelowThreshold);
-    }
-    Ok(Selected::Lines { lines, method: Some(method.clone()), total })
-}
-
-pub fn minimum(program: &Program, partner: &Partner) -> Minor {
-    partner.minimum_payout.unwrap_or(program.minimum_payout)
 }
 
 /// Every payable line. The index may lag for a moment; the balance, which does not, tells when it is whole.
@@ -119,29 +74,6 @@ async fn payable_lines(context: &Context, partner: &Partner, program: &Program) 
     Err(Refusal::Store(StoreError::Contention))
 }
 
-/// Lines within the run: every negative one, and the positive ones up to the cut-off; with a requested amount the oldest of
-/// those, stopping before it would be exceeded.
-fn within(run: &Run, payable: Vec<Line>, limit: Option<Minor>) -> Result<Vec<Line>> {
-    let (negative, mut positive): (Vec<_>, Vec<_>) = payable.into_iter().partition(|line| line.amount.is_negative());
-    positive.retain(|line| line.due_at < run.cut_off || (run.cut_off_inclusive && line.due_at == run.cut_off));
-    positive.sort_by(|a, b| (a.occurred_at, &a.id).cmp(&(b.occurred_at, &b.id)));
-    let mut lines = negative;
-    let Some(limit) = limit else {
-        lines.extend(positive);
-        return Ok(lines);
-    };
-    let mut sum = Minor::total(lines.iter().map(Line::net).collect::<Result<Vec<_>, _>>()?)?;
-    for line in positive {
-        let next = sum.plus(line.net()?)?;
-        if next > limit {
-            break;
-        }
-        sum = next;
-        lines.push(line);
-    }
-    Ok(lines)
-}
-
 async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> Result<Decision> {
     let now = context.now();
     let partner = context.store.partner(OPERATION, partner).await?.ok_or(Refusal::NotFound("partner"))?;
@@ -149,24 +81,25 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
     let on_demand = run.kind == crate::runs::ON_DEMAND;
     // A decision is final for its run, so it must not depend on which schedule fired first.
     crate::mature::mature_partner(context, &partner).await?;
-    let selected = select(context, run, &program, &partner).await?;
+    let selected = preview(context, run, &partner, &program).await?;
     let decided = |outcome| Decision { run: run.id.clone(), partner: partner.id.clone(), outcome, at: now };
     let mut transaction = Transaction::new(OPERATION);
-    let (mut lines, method) = match selected {
-        Selected::Carried { because, .. } if on_demand => {
+    let mut lines = match selected {
+        Selection::Carried { because, .. } if on_demand => {
             return unless_decided(context, run, &partner.id, crate::runs::not_payable(because)).await;
         }
-        Selected::Carried { because, payable } => {
+        Selection::Carried { because, payable } => {
             let decision = decided(Outcome::Carried { because, payable: Money::new(payable, program.currency) });
             transaction.decide(&decision)?;
             context.store.commit(transaction).await?;
             return Ok(decision);
         }
-        Selected::Lines { lines, method, .. } => (lines, method),
+        Selection::Lines { lines, .. } => lines,
     };
     if context.store.draft_lock(OPERATION, &partner.id, program.currency).await?.is_some() {
         return refuse_second_draft(context, transaction, run, &partner.id, &decided, &program).await;
     }
+    let method = method(run, &partner);
     let id = PayoutId::derive(&run.id, &partner.id, run.planned_at);
     let empty = Payout {
         id: id.clone(),
@@ -181,11 +114,11 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         pages: 0,
         lines_hash: Hash::of(b""),
         content_version: 1,
-        method: method.as_ref().map_or(MethodKind::Manual, |method| method.kind),
-        destination: method.as_ref().map_or_else(|| Hash::of(b""), PayoutMethod::fingerprint),
+        method: method.map_or(MethodKind::Manual, |method| method.kind),
+        destination: method.map_or_else(|| Hash::of(b""), PayoutMethod::fingerprint),
         must_net: method.is_none(),
         below_minimum: run.request.below_minimum.clone(),
-        minimum: minimum(&program, &partner),
+        minimum: partner.minimum_payout_in(&program),
         approvals: Vec::new(),
         hands: BTreeSet::new(),
         payments: Vec::new(),

@@ -4,13 +4,14 @@ use domain::ids::{PartnerId, PayoutId, ProgramId, RunId};
 use domain::money::Money;
 use domain::payout::{Payout, PayoutState};
 use domain::program::Program;
+use domain::selection::{CarriedBecause, Selection};
 use jiff::Timestamp;
 use serde::Serialize;
-use store::{CarriedBecause, Outcome, PayoutRequest, Run, RunProgress, StoreError, Transaction};
+use store::{Outcome, PayoutRequest, Run, RunProgress, StoreError, Transaction};
 
 use crate::changes::until_fresh;
 use crate::context::Context;
-use crate::draft::{Selected, draft, preview};
+use crate::draft::{draft, preview};
 use crate::error::{Refusal, Result};
 use crate::queues::DraftRequest;
 
@@ -264,7 +265,7 @@ async fn refuse_more_than_payable(
     crate::mature::mature_partner(context, partner).await?;
     let unlimited = Run { request: PayoutRequest { amount: None, ..run.request.clone() }, ..run.clone() };
     match preview(context, &unlimited, partner, program).await? {
-        Selected::Lines { total, .. } if limit > total => Err(Refusal::Illegal(format!(
+        Selection::Lines { total, .. } if limit > total => Err(Refusal::Illegal(format!(
             "{} was asked for, but only {} is payable",
             Money::new(limit, program.currency),
             Money::new(total, program.currency)
@@ -347,8 +348,8 @@ pub async fn preview_run(context: &Context, run: Run) -> Result<(Vec<(PartnerId,
         for partner in page.items {
             let selected = until_fresh(|| preview(context, &report.run, &partner, &program)).await?;
             match selected {
-                Selected::Lines { total, .. } => would_pay.push((partner.id, Money::new(total, program.currency))),
-                Selected::Carried { because, payable } => {
+                Selection::Lines { total, .. } => would_pay.push((partner.id, Money::new(total, program.currency))),
+                Selection::Carried { because, payable } => {
                     let payable = Money::new(payable, program.currency);
                     report.carried.push(Carried { partner: partner.id, because, payable });
                 }

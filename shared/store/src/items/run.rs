@@ -3,6 +3,7 @@
 use domain::ids::{PartnerId, PayoutId, ProgramId, RunId};
 use domain::money::{Minor, Money};
 use domain::program::MethodKind;
+use domain::selection::CarriedBecause;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -99,18 +100,6 @@ pub enum Outcome {
     Payout { payout: PayoutId },
     /// Nothing is paid this time; everything stays as it is.
     Carried { because: CarriedBecause, payable: Money },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CarriedBecause {
-    NothingPayable,
-    NegativeBalance,
-    BelowThreshold,
-    PartnerSuspended,
-    NoPayoutMethod,
-    Excluded,
-    DraftInProgress,
 }
 
 impl Item for Decision {
