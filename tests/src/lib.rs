@@ -12,6 +12,7 @@
 
 mod plan;
 mod request;
+pub mod samples;
 pub mod sign;
 mod world;
 

@@ -28,10 +28,10 @@ pub const ANALYST: Who<'static> = Who::new("analyst", "al");
 /// A request, built up step by step. Paths are below `/api/v1` unless they start with `/webhooks`.
 #[derive(Debug, Clone)]
 pub struct Request {
-    pub(crate) method: Method,
-    pub(crate) path: String,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+    pub method: Method,
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
 }
 
 impl Request {

@@ -502,3 +502,24 @@ async fn whatever_happens_to_a_payout_at_once_the_books_agree() {
         world.audit_holds().await;
     }
 }
+
+#[tokio::test]
+async fn the_oldest_payout_that_waits_to_be_paid_is_known() {
+    let world = payable(2).await;
+    let unpaid_since = async || world.system.context.store.unpaid_since("test").await.unwrap();
+    assert_eq!(unpaid_since().await, None);
+    let first = world.request_payout_with(&json!({"amount": "10.00"})).await.ok();
+    let created = first["createdAt"].as_str().unwrap().parse().unwrap();
+    world.pass("5d");
+    let second = world.request_payout_with(&json!({"amount": "10.00"})).await.ok();
+    assert_eq!(unpaid_since().await, Some(created), "pending");
+    assert_eq!(world.approve_payout(APPROVER, &first["id"]).await, 200);
+    assert_eq!(unpaid_since().await, Some(created), "approved");
+    assert_eq!(world.payout_call(FINANCE, "mark-paid", &first["id"], &json!({"amount": "4.00"})).await, 200);
+    assert_eq!(unpaid_since().await, Some(created), "paid in part");
+    assert_eq!(world.payout_call(FINANCE, "mark-paid", &first["id"], &json!({})).await, 200);
+    assert_eq!(unpaid_since().await, Some(second["createdAt"].as_str().unwrap().parse().unwrap()));
+    assert_eq!(world.payout_call(APPROVER, "cancel", &second["id"], &json!({"reason": "not now"})).await, 200);
+    assert_eq!(unpaid_since().await, None);
+    world.audit_holds().await;
+}

@@ -89,7 +89,7 @@ async fn both_secrets_count_while_one_is_rotated() {
     let world = world().await;
     let source = connected(&world, "shopify").await;
     let rotated = json!({"current": "the next secret", "previous": source.secret}).to_string();
-    let name = workflows::setup::secret_name(&source.id.parse().unwrap());
+    let name = workflows::setup::secret_name(&world.system.context, &source.id.parse().unwrap());
     let secrets = &world.system.context.secrets;
     secrets.put_secret_value().secret_id(name).secret_string(rotated).send().await.unwrap();
     let next = Connection { secret: "the next secret".to_owned(), ..source.clone() };

@@ -1,7 +1,7 @@
 use lambda_runtime::{Error, service_fn};
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let context = runtime::context().await?;
+    let context = runtime::context()?;
     lambda_runtime::run(service_fn(|event| mature_commissions::handle(&context, event))).await
 }

@@ -1,8 +1,8 @@
 use lambda_http::Error;
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let context = runtime::context().await?;
-    let cursor_secret = std::env::var("CURSOR_SECRET")?;
+    let context = runtime::context()?;
+    let cursor_secret = format!("{}/cursor-key", context.secret_prefix);
     lambda_http::run(payouts_api::api(context, cursor_secret)).await
 }

@@ -64,6 +64,7 @@ pub async fn create(
     let mut fields = Fields::default();
     let name = fields.text("/name", &input.name);
     let kind = fields.text("/type", &input.kind);
+    let group = input.group.as_deref().map(|group| fields.text("/group", group));
     fields.check(is_email(&input.email), "/email", "is not an e-mail address");
     let code = fields.take("/code", input.code.parse::<Code>());
     let minimum_payout =
@@ -77,7 +78,7 @@ pub async fn create(
         email: input.email.trim().to_owned(),
         code,
         kind,
-        group: input.group,
+        group,
         minimum_payout,
         trusted: input.trusted,
         status: PartnerStatus::Active,
@@ -99,8 +100,8 @@ fn methods(fields: &mut Fields, inputs: Vec<MethodInput>) -> Vec<PayoutMethod> {
     for (n, input) in inputs.into_iter().enumerate() {
         let at = format!("/payoutMethods/{n}");
         let method = PayoutMethod { kind: input.kind, details: input.details, preferred: input.preferred };
-        let small = method.details.iter().all(|(name, value)| name.len() <= 40 && value.len() <= 254);
-        fields.check(small && method.details.len() <= 20, &format!("{at}/details"), "are too long");
+        let small = method.details.iter().all(|(name, value)| (1..=40).contains(&name.len()) && value.len() <= 254);
+        fields.check(small && method.details.len() <= 20, &format!("{at}/details"), "are too long, or have no name");
         fields.check(methods.iter().all(|other| other.kind != method.kind), &format!("{at}/kind"), "is given twice");
         fields.take(&format!("{at}/details"), method.check());
         methods.push(method);

@@ -22,6 +22,9 @@ pub struct Problem {
 
 pub type Answer<T> = Result<T, Problem>;
 
+/// Faults told in one answer: a body of 1 MiB can have more than a function may answer with.
+const MAX_ERRORS: usize = 100;
+
 impl Problem {
     fn new(kind: &'static str, title: &'static str, status: StatusCode, detail: impl Into<String>) -> Self {
         Self { kind, title, status: status.as_u16(), detail: detail.into(), errors: Vec::new() }
@@ -35,7 +38,8 @@ impl Problem {
         }
     }
 
-    pub fn invalid(errors: Vec<FieldError>) -> Self {
+    pub fn invalid(mut errors: Vec<FieldError>) -> Self {
+        errors.truncate(MAX_ERRORS);
         let detail = errors.first().map_or_else(String::new, ToString::to_string);
         Self {
             errors,

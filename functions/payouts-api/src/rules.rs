@@ -1,19 +1,47 @@
 //! Rule sets: drafts, sign-off, publishing.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use domain::ids::ProgramId;
 use domain::program::Program;
-use domain::rules::{RuleSet, RuleSetDraft};
+use domain::rules::{Example, RuleSet, RuleSetDraft};
 use serde_json::{Value, json};
 use workflows::Refusal;
 
 use crate::caller::{Caller, Role};
-use crate::extract::{Body, Id, IfMatch, Tagged};
+use crate::extract::{Body, Fields, Id, IfMatch, Tagged, VersionOf};
 use crate::problem::{Answer, Problem};
 use crate::programs::load;
 use crate::{Shared, show};
+
+/// A rule set is one item of the table: 400 kB with what the table adds to it.
+const MAX_DRAFT: usize = 200_000;
+/// Our own event form nests three levels.
+const MAX_EXAMPLE_DEPTH: u32 = 8;
+
+/// Refuses what the table cannot keep. What an example may hold besides our own form is anything.
+fn check_storable(draft: &RuleSetDraft) -> Answer<()> {
+    let mut fields = Fields::default();
+    fields.check(json!(draft).to_string().len() <= MAX_DRAFT, "", "a rule set is at most 200 kB");
+    for (n, Example { input, .. }) in draft.examples.iter().enumerate() {
+        let detail = "nests too deeply, or has a number out of range or a field without a name";
+        fields.check(is_storable(input, MAX_EXAMPLE_DEPTH), &format!("/examples/{n}/input"), detail);
+    }
+    fields.done()
+}
+
+fn is_storable(value: &Value, depth: u32) -> bool {
+    match value {
+        Value::Array(list) => depth > 0 && list.iter().all(|value| is_storable(value, depth - 1)),
+        Value::Object(fields) => {
+            depth > 0 && fields.iter().all(|(name, value)| !name.is_empty() && is_storable(value, depth - 1))
+        }
+        // DynamoDB's numbers end there, and at as many decimals.
+        Value::Number(number) => number.as_f64().is_some_and(|number| number == 0.0 || (1e-100..1e100).contains(&number.abs())),
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+    }
+}
 
 fn tagged(set: &RuleSet) -> Tagged {
     Tagged { tag: format!("\"{}-{}\"", set.version, set.state.name()), shown: show::rule_set(set) }
@@ -27,6 +55,7 @@ pub async fn draft(
 ) -> Answer<(StatusCode, Tagged)> {
     caller.must_be(&[Role::ProgramManager])?;
     let draft = draft.get()?;
+    check_storable(&draft)?;
     let program = load(&shared, &program).await?;
     let set = workflows::rules::draft(&shared.context, &program, draft, &caller.subject).await?;
     Ok((StatusCode::CREATED, tagged(&set)))
@@ -40,21 +69,15 @@ pub async fn list(State(shared): State<Shared>, caller: Caller, Id(program): Id<
     Ok(Json(json!({"data": data, "nextCursor": null})))
 }
 
-/// A program and a version of it, named in the path.
-async fn version(shared: &Shared, path: &(String, String)) -> Answer<(Program, u32)> {
-    let id: ProgramId = path.0.parse().map_err(|_| Problem::not_found("program"))?;
-    let version = path.1.parse().map_err(|_| Problem::not_found("rule set"))?;
-    Ok((load(shared, &id).await?, version))
-}
-
 async fn load_version(shared: &Shared, program: &Program, version: u32) -> Answer<RuleSet> {
     let set = shared.context.store.rule_set("rules", &program.id, version).await?;
     Ok(set.ok_or(Refusal::NotFound("rule set"))?)
 }
 
-pub async fn read(State(shared): State<Shared>, caller: Caller, Path(path): Path<(String, String)>) -> Answer<Tagged> {
+pub async fn read(State(shared): State<Shared>, caller: Caller, path: VersionOf<ProgramId>) -> Answer<Tagged> {
     caller.must_be_staff()?;
-    let (program, version) = version(&shared, &path).await?;
+    let VersionOf(program, version) = path;
+    let program = load(&shared, &program).await?;
     Ok(tagged(&load_version(&shared, &program, version).await?))
 }
 
@@ -62,10 +85,10 @@ pub async fn sign_off(
     State(shared): State<Shared>,
     caller: Caller,
     if_match: IfMatch,
-    Path(path): Path<(String, String)>,
+    VersionOf(program, version): VersionOf<ProgramId>,
 ) -> Answer<Tagged> {
     caller.must_be(&[Role::ProgramManager])?;
-    let (program, version) = version(&shared, &path).await?;
+    let program = load(&shared, &program).await?;
     if_match.check(&tagged(&load_version(&shared, &program, version).await?).tag)?;
     let set = workflows::rules::sign_off(&shared.context, &program.id, version, &caller.subject).await?;
     Ok(tagged(&set))
@@ -75,10 +98,10 @@ pub async fn publish(
     State(shared): State<Shared>,
     caller: Caller,
     if_match: IfMatch,
-    Path(path): Path<(String, String)>,
+    VersionOf(program, version): VersionOf<ProgramId>,
 ) -> Answer<Tagged> {
     caller.must_be(&[Role::ProgramManager])?;
-    let (program, version) = version(&shared, &path).await?;
+    let program = load(&shared, &program).await?;
     if_match.check(&tagged(&load_version(&shared, &program, version).await?).tag)?;
     let set = workflows::rules::publish(&shared.context, &program, version, &caller.subject).await?;
     Ok(tagged(&set))

@@ -7,7 +7,7 @@
 //!
 //! What it never does: read the wall clock or draw random numbers for the services written here (the caller's [`Clock`]
 //! and a counter give times and ids, so a run can be repeated exactly), check signatures or permissions, fire
-//! schedules, expire messages by retention, or fail on its own. Faults are put between SDK and services with
+//! schedules, expire messages by retention, or fail on its own. Faults are put between SDK and services: [`Faulty`] with
 //! [`Embedded::sdk_config_through`].
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -17,6 +17,7 @@ mod connector;
 mod dynamodb;
 mod endpoint;
 mod eventbridge;
+mod faults;
 mod ids;
 mod scheduler;
 mod secrets;
@@ -28,6 +29,7 @@ pub use clock::{Clock, system_clock};
 pub use connector::{CallFuture, Service, sdk_config};
 pub use dynamodb::DatabaseError;
 pub use eventbridge::{AcceptedEvent, Delivery, Outcome};
+pub use faults::{Fate, Fault, Faulty, ServiceName};
 pub use scheduler::{Schedule, ScheduleState, ScheduleTarget};
 pub use state::SnapshotError;
 pub use system::{Embedded, OpenError};

@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use workflows::Clock;
 
-use crate::system::{Failed, System};
+use crate::faults::Odds;
+use crate::functions::Failed;
+use crate::system::System;
 use crate::workers::SCHEDULED;
 
 type Shared = Arc<System>;
@@ -33,6 +35,7 @@ pub async fn serve(
         .route("/_local/clock", post(clock))
         .route("/_local/run/{function}", post(run))
         .route("/_local/settle", post(settle))
+        .route("/_local/faults", post(faults))
         .route("/_local/audit", get(audit))
         .route("/_local/outbox", get(outbox))
         .route("/_local/events", get(events))
@@ -138,8 +141,17 @@ async fn settle(State(system): State<Shared>) -> Answer {
     Ok(Json(json!({ "batches": system.settle().await? })))
 }
 
+async fn faults(State(system): State<Shared>, body: Bytes) -> Answer {
+    let odds: Odds = parse(&body)?;
+    if let Some(name) = odds.wrong() {
+        return Err(Refused(StatusCode::BAD_REQUEST, format!("{name} is a probability from 0 to 1")));
+    }
+    system.faults.set(odds.clone());
+    Ok(Json(json!(odds)))
+}
+
 async fn audit(State(system): State<Shared>) -> Answer {
-    let invariants = workflows::audit::audit(&system.context).await;
+    let invariants = workflows::audit::audit(&system.plain.store).await;
     let invariants = invariants.map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(Json(json!({ "invariants": invariants })))
 }

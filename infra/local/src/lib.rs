@@ -5,12 +5,17 @@
 
 pub mod clock;
 pub mod demo;
-mod events;
+pub mod events;
+mod faults;
+mod functions;
 mod gateway;
 mod system;
-mod token;
+pub mod token;
 mod workers;
 
 pub use clock::LocalClock;
+pub use faults::{Faults, Odds};
+pub use functions::{Failed, Functions, HttpAnswer};
 pub use gateway::serve;
-pub use system::{HttpAnswer, Options, StartError, Storage, System};
+pub use system::{CONVERSIONS, DRAFTS, Options, StartError, Storage, System, TABLE, provision, under};
+pub use workers::Stream;

@@ -1,17 +1,14 @@
-//! The system itself: embedded services, the functions' handlers, and how they are invoked.
+//! The system itself: the services a stack has, and the functions on them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use bytes::Bytes;
 use embedded::Embedded;
-use http::{HeaderMap, Method, StatusCode, Uri};
-use lambda_http::Adapter;
-use lambda_http::request::LambdaRequest;
-use lambda_runtime::{LambdaEvent, Service};
-use serde::de::DeserializeOwned;
+use http::{HeaderMap, Method, Uri};
 use serde_json::Value;
 use store::{Membership, Store, Transaction, create_table};
 use workflows::publish::Bus;
@@ -20,6 +17,8 @@ use workflows::{Clock, Context};
 
 use crate::clock::LocalClock;
 use crate::events::http_event;
+use crate::faults::Faults;
+use crate::functions::{Failed, Functions, HttpAnswer};
 use crate::token::TokenKey;
 use crate::workers::Stream;
 
@@ -27,7 +26,8 @@ pub const TABLE: &str = "partner-payouts";
 pub const CONVERSIONS: &str = "conversions";
 pub const DRAFTS: &str = "drafts";
 const BUS: &str = "partner-payouts";
-const CURSOR_SECRET: &str = "partner-payouts/cursor-key";
+const SECRET_PREFIX: &str = "partner-payouts";
+pub(crate) const CURSOR_SECRET: &str = "partner-payouts/cursor-key";
 /// As in the template: six times the consumers' time-outs, and five tries before the dead-letter queue.
 const VISIBILITY_SECONDS: &str = "180";
 const MAX_RECEIVES: u32 = 5;
@@ -57,28 +57,18 @@ impl StartError {
     }
 }
 
-/// A function's failure as the Lambda service would report it.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Failed(pub String);
-
 #[derive(Debug)]
 pub struct System {
     pub embedded: Embedded,
     pub clock: Arc<LocalClock>,
+    /// What the functions work with; its calls fail as [`Faults`] say.
     pub context: Context,
+    /// The same services for the system's own use, where nothing fails.
+    pub(crate) plain: Context,
+    pub faults: Faults,
     pub(crate) tokens: TokenKey,
-    api: axum::Router,
-    webhook: Arc<storefront_webhook::Webhook>,
+    functions: Functions,
     pub(crate) stream: tokio::sync::Mutex<Stream>,
-}
-
-/// An HTTP answer of the API or a webhook.
-#[derive(Debug, Clone)]
-pub struct HttpAnswer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
 }
 
 impl System {
@@ -95,42 +85,29 @@ impl System {
                 (Embedded::open(&directory, time).map_err(StartError::of)?, Some(directory))
             }
         };
-        let config = embedded.sdk_config();
-        let dynamodb = aws_sdk_dynamodb::Client::new(&config);
-        create_table(&dynamodb, TABLE).await.map_err(StartError::of)?;
-        let sqs = aws_sdk_sqs::Client::new(&config);
-        let context = Context {
-            store: Store::new(dynamodb, TABLE),
-            clock: Arc::clone(&clock) as Arc<dyn Clock>,
-            queues: Queues {
-                conversions_url: queue(&sqs, CONVERSIONS).await?,
-                drafts_url: queue(&sqs, DRAFTS).await?,
-                sqs,
-            },
-            secrets: aws_sdk_secretsmanager::Client::new(&config),
-            bus: Bus { events: aws_sdk_eventbridge::Client::new(&config), name: BUS.to_owned() },
-        };
-        bus(&context).await?;
-        cursor_key(&context).await?;
+        let plain = provision(&embedded.sdk_config(), Arc::clone(&clock) as Arc<dyn Clock>).await?;
+        let faults = Faults::default();
+        let context = under(&embedded.sdk_config_through(|embedded| faults.between(embedded)), &plain);
         let stream = Stream::open(&embedded, directory.as_deref()).map_err(StartError::of)?;
         Ok(Self {
             tokens: TokenKey::new(clock.random()),
-            api: payouts_api::api(context.clone(), CURSOR_SECRET.to_owned()),
-            webhook: Arc::new(storefront_webhook::Webhook::new(context.clone())),
+            functions: Functions::new(context.clone()),
             stream: tokio::sync::Mutex::new(stream),
             embedded,
             clock,
             context,
+            plain,
+            faults,
         })
     }
 
     /// A token for a role; for a partner, also the membership that says whose data it may see.
     pub async fn token(&self, role: &str, subject: &str, partner: Option<&str>) -> Result<String, Failed> {
         if let Some(partner) = partner {
-            let partner = partner.parse().map_err(failed)?;
+            let partner = partner.parse().map_err(Failed::of)?;
             let mut transaction = Transaction::new("membership");
-            transaction.set_membership(&Membership { subject: subject.to_owned(), partner }).map_err(failed)?;
-            self.context.store.commit(transaction).await.map_err(failed)?;
+            transaction.set_membership(&Membership { subject: subject.to_owned(), partner }).map_err(Failed::of)?;
+            self.plain.store.commit(transaction).await.map_err(Failed::of)?;
         }
         Ok(self.tokens.issue(role, subject))
     }
@@ -145,76 +122,46 @@ impl System {
     ) -> Result<HttpAnswer, Failed> {
         let bearer = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let claims = bearer.and_then(|value| value.strip_prefix("Bearer ")).and_then(|token| self.tokens.check(token));
-        let event = http_event(method, uri, headers, body, claims.as_ref());
-        let request: LambdaRequest = serde_json::from_value(event).map_err(failed)?;
-        let event = LambdaEvent::new(request, invocation());
-        let response = if uri.path().starts_with("/webhooks/") {
-            let webhook = Arc::clone(&self.webhook);
-            let service = lambda_runtime::service_fn(move |request| {
-                let webhook = Arc::clone(&webhook);
-                async move { webhook.handle(request).await }
-            });
-            let response = Adapter::from(service).call(event);
-            response.await.map_err(failed)?
-        } else {
-            // Apart, because the adapter may not cross threads while it waits.
-            let response = Adapter::from(self.api.clone()).call(event);
-            response.await.map_err(failed)?
-        };
-        answer(&serde_json::to_value(response).map_err(failed)?)
+        self.faults.invocation(self.functions.http(http_event(method, uri, headers, body, claims.as_ref()))).await
     }
 
     /// Invokes a function that is not behind HTTP with the payload AWS would send, and returns what it answers.
     pub async fn invoke(&self, function: &str, payload: Value) -> Result<Value, Failed> {
-        let context = &self.context;
-        match function {
-            "ingest-conversions" => reply(ingest_conversions::handle(context, event(payload)?).await),
-            "draft-payout" => reply(draft_payout::handle(context, event(payload)?).await),
-            "publish-changes" => reply(publish_changes::handle(context, event(payload)?).await),
-            "mature-commissions" => reply(mature_commissions::handle(context, event(payload)?).await),
-            "batch-payouts" => reply(batch_payouts::handle(context, event(payload)?).await),
-            _ => Err(Failed(format!("there is no function {function}"))),
-        }
+        self.faults.invocation(self.functions.invoke(function, payload, SystemTime::now() + FUNCTION_TIME)).await
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> Failed {
-    Failed(error.to_string())
-}
-
-fn event<T: DeserializeOwned>(payload: Value) -> Result<LambdaEvent<T>, Failed> {
-    Ok(LambdaEvent::new(serde_json::from_value(payload).map_err(failed)?, invocation()))
-}
-
-fn reply<T: serde::Serialize>(answer: Result<T, lambda_runtime::Error>) -> Result<Value, Failed> {
-    serde_json::to_value(answer.map_err(failed)?).map_err(failed)
-}
-
-fn invocation() -> lambda_runtime::Context {
-    let mut context = lambda_runtime::Context::default();
-    let deadline = SystemTime::now() + FUNCTION_TIME;
-    let since_epoch = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    context.deadline = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-    context
-}
-
-fn answer(response: &Value) -> Result<HttpAnswer, Failed> {
-    let status = response["statusCode"].as_u64().and_then(|code| u16::try_from(code).ok());
-    let status = status.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Failed("no status code".to_owned()))?;
-    let mut headers = HeaderMap::new();
-    for (name, value) in response["headers"].as_object().into_iter().flatten() {
-        if let (Ok(name), Some(Ok(value))) = (name.parse::<http::HeaderName>(), value.as_str().map(str::parse)) {
-            headers.insert(name, value);
-        }
-    }
-    let text = response["body"].as_str().unwrap_or_default();
-    let body = if response["isBase64Encoded"] == true {
-        use base64::Engine;
-        base64::engine::general_purpose::STANDARD.decode(text).map_err(failed)?
-    } else {
-        text.as_bytes().to_vec()
+/// Makes what the template makes, where it is not there yet: table, queues, bus, cursor key.
+pub async fn provision(config: &SdkConfig, clock: Arc<dyn Clock>) -> Result<Context, StartError> {
+    let dynamodb = aws_sdk_dynamodb::Client::new(config);
+    create_table(&dynamodb, TABLE).await.map_err(StartError::of)?;
+    let sqs = aws_sdk_sqs::Client::new(config);
+    let context = Context {
+        store: Store::new(dynamodb, TABLE),
+        clock,
+        queues: Queues {
+            conversions_url: queue(&sqs, CONVERSIONS).await?,
+            drafts_url: queue(&sqs, DRAFTS).await?,
+            sqs,
+        },
+        secrets: aws_sdk_secretsmanager::Client::new(config),
+        secret_prefix: SECRET_PREFIX.to_owned(),
+        bus: Bus { events: aws_sdk_eventbridge::Client::new(config), name: BUS.to_owned() },
     };
-    Ok(HttpAnswer { status, headers, body: body.into() })
+    bus(&context).await?;
+    cursor_key(&context).await?;
+    Ok(context)
+}
+
+/// The same context under other clients.
+pub fn under(config: &SdkConfig, plain: &Context) -> Context {
+    Context {
+        store: plain.store.under(aws_sdk_dynamodb::Client::new(config)),
+        queues: Queues { sqs: aws_sdk_sqs::Client::new(config), ..plain.queues.clone() },
+        secrets: aws_sdk_secretsmanager::Client::new(config),
+        bus: Bus { events: aws_sdk_eventbridge::Client::new(config), ..plain.bus.clone() },
+        ..plain.clone()
+    }
 }
 
 /// A queue with its dead-letter queue.

@@ -10,11 +10,14 @@ use embedded::Embedded;
 use serde_json::{Value, json};
 
 use crate::events::{schedule_event, sqs_event, stream_event};
-use crate::system::{CONVERSIONS, DRAFTS, Failed, System, TABLE};
+use crate::functions::Failed;
+use crate::system::{CONVERSIONS, DRAFTS, System, TABLE};
 use workflows::Clock;
 
 /// Messages in one invocation, as in the template.
 const BATCH: i32 = 10;
+/// How often a batch of the stream is tried, as in the template.
+const STREAM_TRIES: usize = 50;
 /// How often a running system looks for work that nobody waits for.
 const IDLE: Duration = Duration::from_millis(100);
 /// How often schedules fire while the clock runs by itself.
@@ -45,7 +48,8 @@ impl Stream {
         Ok(Self { arn: arn.to_owned(), shard: shard.to_owned(), after, file })
     }
 
-    fn next(&self, embedded: &Embedded) -> Result<Vec<Value>, Failed> {
+    /// The records that come next, at most a hundred.
+    pub fn next(&self, embedded: &Embedded) -> Result<Vec<Value>, Failed> {
         let mut start = json!({"StreamArn": self.arn, "ShardId": self.shard, "ShardIteratorType": "TRIM_HORIZON"});
         if let Some(after) = &self.after {
             start["ShardIteratorType"] = json!("AFTER_SEQUENCE_NUMBER");
@@ -56,7 +60,13 @@ impl Stream {
         Ok(page["Records"].as_array().cloned().unwrap_or_default())
     }
 
-    fn delivered(&mut self, sequence: &str) -> Result<(), Failed> {
+    /// What the mapping's filter lets through.
+    pub fn is_inserted_entry(record: &Value) -> bool {
+        let pk = record["dynamodb"]["Keys"]["pk"]["S"].as_str().unwrap_or_default();
+        record["eventName"] == "INSERT" && pk.starts_with("JRN#")
+    }
+
+    pub fn delivered(&mut self, sequence: &str) -> Result<(), Failed> {
         self.after = Some(sequence.to_owned());
         match &self.file {
             Some(file) => std::fs::write(file, sequence).map_err(|error| Failed(error.to_string())),
@@ -94,7 +104,7 @@ impl System {
         // One deliverer at a time: whoever settles waits until what a background tick took is done.
         let mut stream = self.stream.lock().await;
         let mut batches = 0;
-        let queues = &self.context.queues;
+        let queues = &self.plain.queues;
         for (queue, url, function) in
             [(CONVERSIONS, &queues.conversions_url, "ingest-conversions"), (DRAFTS, &queues.drafts_url, "draft-payout")]
         {
@@ -105,7 +115,7 @@ impl System {
 
     async fn deliver_queue(&self, queue: &str, url: &str, function: &str) -> Result<bool, Failed> {
         let failed = |error: String| Failed(format!("{queue}: {error}"));
-        let sqs = &self.context.queues.sqs;
+        let sqs = &self.plain.queues.sqs;
         let received = sqs
             .receive_message()
             .queue_url(url)
@@ -114,9 +124,16 @@ impl System {
             .send()
             .await
             .map_err(|error| failed(error.to_string()))?;
-        let messages = received.messages.unwrap_or_default();
+        let mut messages = received.messages.unwrap_or_default();
         if messages.is_empty() {
             return Ok(false);
+        }
+        self.faults.shuffle(&mut messages);
+        let again: Vec<_> = messages.iter().filter(|_| self.faults.duplicates()).cloned().collect();
+        if !again.is_empty()
+            && let Err(error) = self.invoke(function, sqs_event(queue, &again)).await
+        {
+            tracing::warn!(function, %error, "an extra delivery failed");
         }
         let answer = match self.invoke(function, sqs_event(queue, &messages)).await {
             Ok(answer) => answer,
@@ -147,16 +164,27 @@ impl System {
         let Some(last) = records.last().and_then(|record| sequence(record)).map(str::to_owned) else {
             return Ok(false);
         };
-        // The mapping's filter: inserted journal entries.
-        let matching: Vec<Value> = records.into_iter().filter(is_inserted_entry).collect();
+        let matching: Vec<Value> = records.into_iter().filter(Stream::is_inserted_entry).collect();
         if !matching.is_empty() {
-            let answer = self.invoke("publish-changes", stream_event(&stream.arn, matching)).await?;
-            if let Some(failure) = answer["batchItemFailures"][0]["itemIdentifier"].as_str() {
-                return Err(Failed(format!("publish-changes failed at record {failure}")));
-            }
+            self.publish(stream_event(&stream.arn, matching)).await?;
         }
         stream.delivered(&last)?;
         Ok(true)
+    }
+
+    /// A batch of the stream holds up those behind it, so it is tried until it is published.
+    async fn publish(&self, event: Value) -> Result<(), Failed> {
+        let mut failed = Failed(String::new());
+        for _ in 0..STREAM_TRIES {
+            failed = match self.invoke("publish-changes", event.clone()).await {
+                Ok(answer) => match answer["batchItemFailures"][0]["itemIdentifier"].as_str() {
+                    None => return Ok(()),
+                    Some(failure) => Failed(format!("publish-changes failed at record {failure}")),
+                },
+                Err(failed) => failed,
+            };
+        }
+        Err(failed)
     }
 
     /// Fires a schedule now, and returns what its function answers.
@@ -196,9 +224,4 @@ impl System {
 
 fn sequence(record: &Value) -> Option<&str> {
     record["dynamodb"]["SequenceNumber"].as_str()
-}
-
-fn is_inserted_entry(record: &Value) -> bool {
-    let pk = record["dynamodb"]["Keys"]["pk"]["S"].as_str().unwrap_or_default();
-    record["eventName"] == "INSERT" && pk.starts_with("JRN#")
 }

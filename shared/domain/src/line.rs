@@ -95,7 +95,13 @@ pub enum LineState {
     /// Stopped by a person, a dispute or an anomaly rule; remembers whether it was reviewed.
     Held { reviewed: bool, why: String },
     /// Declined, for a reason the partner can read. What was refunded meanwhile applies when it is reinstated.
-    Rejected { why: String, refunded: Minor },
+    Rejected {
+        why: String,
+        refunded: Minor,
+        /// The whole sale went back meanwhile, which no amount can tell of a line of zero.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        whole: bool,
+    },
     /// Fully cancelled by refunds before payment; remembers the state it left.
     Reversed { reviewed: bool, held: Option<String> },
 }
@@ -292,7 +298,7 @@ impl Line {
             | LineState::Payable
             | LineState::Held { .. }
             | LineState::InPayout { .. } => {
-                Ok(self.into_state(LineState::Rejected { why: why.to_owned(), refunded: Minor::ZERO }))
+                Ok(self.into_state(LineState::Rejected { why: why.to_owned(), refunded: Minor::ZERO, whole: false }))
             }
             _ => self.illegal("rejected"),
         }
@@ -300,11 +306,11 @@ impl Line {
 
     /// Back into review. The hold clock is not restarted, and refunds recorded meanwhile apply.
     pub fn reinstate(mut self, by: &str) -> Result<Self, LineError> {
-        let LineState::Rejected { refunded, .. } = self.state else { return self.illegal("reinstated") };
+        let LineState::Rejected { refunded, whole, .. } = self.state else { return self.illegal("reinstated") };
         self.add_hand(by);
         self.approved_at = None;
         self.taken_back = self.taken_back.plus(refunded)?;
-        let gone = !self.amount.is_zero() && self.net()?.is_zero();
+        let gone = whole || (!self.amount.is_zero() && self.net()?.is_zero());
         let state = if gone { LineState::Reversed { reviewed: false, held: None } } else { LineState::Pending };
         Ok(self.into_state(state))
     }
@@ -339,7 +345,8 @@ impl Line {
         }
     }
 
-    /// Its sale was refunded whole. A line of zero has nothing to take back, but it must not stand as if the sale did.
+    /// Its sale was refunded whole. A line of zero has nothing to take back, but it must not stand as if the sale did. A rejected
+    /// one remembers it for when it is reinstated.
     pub fn reverse_zero(self, open: Option<&OpenPayout>) -> Result<Self, LineError> {
         self.unless_closed(open)?;
         let reviewed = self.reviewed();
@@ -353,6 +360,10 @@ impl Line {
             }
             LineState::Pending | LineState::Approved | LineState::Payable | LineState::InPayout { .. } => {
                 Ok(self.into_state(LineState::Reversed { reviewed, held: None }))
+            }
+            LineState::Rejected { whole: false, why, refunded } => {
+                let state = LineState::Rejected { why: why.clone(), refunded: *refunded, whole: true };
+                Ok(self.into_state(state))
             }
             LineState::Paid { .. } | LineState::Rejected { .. } | LineState::Reversed { .. } => {
                 self.illegal("reversed")
@@ -475,7 +486,7 @@ pub(crate) mod tests {
             LineState::Paid { payout, page: 0 },
             LineState::Held { reviewed: false, why: "look".into() },
             LineState::Held { reviewed: true, why: "look".into() },
-            LineState::Rejected { why: "no".into(), refunded: Minor::ZERO },
+            LineState::Rejected { why: "no".into(), refunded: Minor::ZERO, whole: false },
             LineState::Reversed { reviewed: true, held: None },
             LineState::Reversed { reviewed: false, held: Some("look".into()) },
         ]
@@ -595,13 +606,23 @@ pub(crate) mod tests {
 
     #[test]
     fn a_refund_of_a_rejected_line_applies_when_it_is_reinstated() {
-        let rejected = line(1_000, LineState::Rejected { why: "no".into(), refunded: Minor::ZERO }, now());
+        let rejected = line(1_000, LineState::Rejected { why: "no".into(), refunded: Minor::ZERO, whole: false }, now());
         let part = rejected.clone().take_back(minor(400), None).unwrap();
         assert_eq!(part.net().unwrap(), minor(1_000), "it is only recorded");
         let back = part.clone().reinstate("ann").unwrap();
         assert_eq!((back.state.name(), back.net().unwrap()), (StateName::Pending, minor(600)));
         let gone = part.take_back(minor(600), None).unwrap().reinstate("ann").unwrap();
         assert_eq!(gone.state.name(), StateName::Reversed);
+    }
+
+    #[test]
+    fn a_rejected_line_of_zero_remembers_that_its_sale_went_back() {
+        let rejected = line(0, LineState::Rejected { why: "no".into(), refunded: Minor::ZERO, whole: false }, now());
+        assert_eq!(rejected.clone().reinstate("ann").unwrap().state.name(), StateName::Pending);
+        let gone = rejected.reverse_zero(None).unwrap();
+        assert_eq!(gone.state.name(), StateName::Rejected, "it is only recorded");
+        assert!(gone.clone().reverse_zero(None).is_err(), "and only once");
+        assert_eq!(gone.reinstate("ann").unwrap().state.name(), StateName::Reversed);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub fn reverse(
         for line in earning.newest_first() {
             let payout = line.payout().and_then(|(payout, _)| open.get(payout));
             if line.amount.is_zero() && part == whole {
-                // What is paid, rejected or reversed stays so.
+                // What is paid or reversed stays so.
                 let reversed = line.clone().reverse_zero(payout).ok();
                 changes.extend(reversed.map(|after| Change::of(line.clone(), after)));
                 continue;

@@ -27,8 +27,8 @@
 //!
 //! Two sparse indexes, both keys only, since what is found is always read again from the table:
 //! `list` (programs; partners, payouts and runs of a program; exceptions by status) and
-//! `work` (approved lines by due date, payable lines by partner, runs and payouts that are under way; each leaves it when
-//! nothing is to be done with it).
+//! `work` (approved lines by due date, payable lines by partner, runs and payouts that are under way, payouts that wait to be
+//! paid; each leaves it when nothing is to be done with it).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -36,10 +36,13 @@ use domain::conversion::Code;
 use domain::ids::{ExceptionId, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId};
 use domain::line::{Line, LineState};
 use domain::money::Currency;
+use domain::payout::Payout;
 use sha2::{Digest, Sha256};
 
 /// Over how many partitions the due index is spread.
 pub const DUE_BUCKETS: u8 = 8;
+/// Over how many partitions the payouts are spread that wait to be paid: a run drafts one for every partner.
+pub const UNPAID_BUCKETS: u8 = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
@@ -223,6 +226,16 @@ pub fn sortable(moment: jiff::Timestamp) -> String {
 
 pub const UNFINISHED_RUNS: &str = "RUNS";
 pub const UNFINISHED_PAYOUTS: &str = "PAYOUTS";
+
+/// Where a payout stands while it waits for somebody to approve or pay it: the oldest first.
+pub fn unpaid_place(payout: &Payout) -> Place {
+    let bucket = Sha256::digest(payout.id.as_str())[0] % UNPAID_BUCKETS;
+    Place::new(unpaid_partition(bucket), format!("{}#{}", sortable(payout.created_at), payout.id))
+}
+
+pub fn unpaid_partition(bucket: u8) -> String {
+    format!("UNPAID#{bucket}")
+}
 
 pub const PROGRAMS_LIST: &str = "PRG";
 

@@ -171,6 +171,12 @@ impl Store {
         Self { client, table: table.into(), meter: Meter::default() }
     }
 
+    /// The same table and meter under another client.
+    #[must_use]
+    pub fn under(&self, client: Client) -> Self {
+        Self { client, ..self.clone() }
+    }
+
     pub const fn meter(&self) -> &Meter {
         &self.meter
     }

@@ -162,7 +162,7 @@ async fn what_is_written_reads_back() {
         LineState::InPayout { payout: payout.clone(), page: 3 },
         LineState::Paid { payout, page: 3 },
         LineState::Held { reviewed: true, why: "look".into() },
-        LineState::Rejected { why: "no".into(), refunded: minor(5) },
+        LineState::Rejected { why: "no".into(), refunded: minor(5), whole: false },
         LineState::Reversed { reviewed: false, held: Some("look".into()) },
     ];
     for (n, state) in states.into_iter().enumerate() {

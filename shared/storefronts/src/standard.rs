@@ -16,6 +16,8 @@ use crate::{Problem, Unreadable};
 
 /// Entries of one event's metadata.
 const MAX_METADATA: usize = 50;
+/// Faults told of one event: with more, what is told would be larger than what it is about.
+const MAX_FAULTS: usize = 100;
 
 /// An event as its sender states it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub struct StandardEvent {
     pub event: ConversionEvent,
 }
 
-/// Reads one event. All faults of a well-formed one are told together.
+/// Reads one event. All faults of a well-formed one are told together, up to [`MAX_FAULTS`].
 pub fn parse(body: &[u8]) -> Result<StandardEvent, Unreadable> {
     let form: Form = parse_json(body)?;
     let mut faults = Faults::default();
@@ -98,7 +100,9 @@ struct Faults(Vec<Problem>);
 
 impl Faults {
     fn add(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
-        self.0.push(Problem { pointer: pointer.into(), detail: detail.into() });
+        if self.0.len() < MAX_FAULTS {
+            self.0.push(Problem { pointer: pointer.into(), detail: detail.into() });
+        }
     }
 
     /// Text that is given, not blank and not too long.

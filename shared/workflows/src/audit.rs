@@ -11,9 +11,8 @@ use domain::line::{Line, LineKind, LineState};
 use domain::money::Minor;
 use domain::payout::{Page, PayoutState};
 use serde::Serialize;
-use store::Everything;
+use store::{Everything, Store};
 
-use crate::context::Context;
 use crate::error::Result;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,8 +27,8 @@ pub struct Invariant {
 type Findings = (usize, Vec<String>);
 
 /// Every invariant that can be recomputed so far.
-pub async fn audit(context: &Context) -> Result<Vec<Invariant>> {
-    let all = context.store.everything().await?;
+pub async fn audit(store: &Store) -> Result<Vec<Invariant>> {
+    let all = store.everything().await?;
     let books = Books::of(&all);
     let checks: [(&'static str, Findings); 10] = [
         ("every item can be read and no journal entry was altered", (all.entries.len(), all.damaged.clone())),

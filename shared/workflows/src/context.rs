@@ -41,6 +41,8 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     pub queues: crate::queues::Queues,
     pub secrets: aws_sdk_secretsmanager::Client,
+    /// What the names of a stack's secrets start with, so that several stacks have a place in one account.
+    pub secret_prefix: String,
     pub bus: crate::publish::Bus,
 }
 

@@ -23,8 +23,8 @@ impl std::fmt::Debug for SourceSecret {
     }
 }
 
-pub fn secret_name(source: &SourceId) -> String {
-    format!("partner-payouts/sources/{source}")
+pub fn secret_name(context: &Context, source: &SourceId) -> String {
+    format!("{}/sources/{source}", context.secret_prefix)
 }
 
 pub async fn create_program(context: &Context, program: &Program) -> Result<()> {
@@ -48,7 +48,7 @@ pub async fn create_source(context: &Context, source: &Source, secret: &SourceSe
     context
         .secrets
         .create_secret()
-        .name(secret_name(&source.id))
+        .name(secret_name(context, &source.id))
         .secret_string(text)
         .send()
         .await
@@ -60,7 +60,7 @@ pub async fn create_source(context: &Context, source: &Source, secret: &SourceSe
 
 /// `None` where the connection has no secret.
 pub async fn source_secret(context: &Context, source: &SourceId) -> Result<Option<SourceSecret>> {
-    let answer = context.secrets.get_secret_value().secret_id(secret_name(source)).send().await;
+    let answer = context.secrets.get_secret_value().secret_id(secret_name(context, source)).send().await;
     let text = match answer {
         Ok(value) => value.secret_string.unwrap_or_default(),
         Err(error) if error.code() == Some("ResourceNotFoundException") => return Ok(None),

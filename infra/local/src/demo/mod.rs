@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use workflows::Clock;
 
-use crate::system::{Failed, System};
+use crate::functions::Failed;
+use crate::system::System;
 use payloads::{Order, Post};
 
 type Result<T> = std::result::Result<T, Failed>;
@@ -358,7 +359,7 @@ impl<W: Write> Story<'_, W> {
 
     async fn balance_the_books(&mut self) -> Result<()> {
         self.chapter("The books")?;
-        let invariants = workflows::audit::audit(&self.system.context).await.map_err(failed)?;
+        let invariants = workflows::audit::audit(&self.system.context.store).await.map_err(failed)?;
         for invariant in &invariants {
             let mark = if invariant.holds { "holds" } else { "BROKEN" };
             self.say(format!("{mark:<7} {} ({})", invariant.name, invariant.detail))?;

@@ -3,10 +3,12 @@
 use domain::ids::{LineId, PartnerId, PayoutId, ProgramId};
 use domain::money::Currency;
 use domain::payout::{Page, Payout, PayoutState};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::keys::{
-    Key, PAGES, PAYOUTS, PLANS, Place, UNFINISHED_PAYOUTS, page_partition, partner_partition, payouts_list, sortable,
+    Key, PAGES, PAYOUTS, PLANS, Place, UNFINISHED_PAYOUTS, UNPAID_BUCKETS, page_partition, partner_partition, payouts_list,
+    sortable, unpaid_partition, unpaid_place,
 };
 use crate::table::{Item, Listing, Order, Range, Store, StoreError};
 use crate::transaction::Transaction;
@@ -25,9 +27,17 @@ impl Item for Payout {
     }
 
     fn work_place(&self) -> Option<Place> {
-        let unfinished = self.state == PayoutState::Drafting || self.settling.is_some();
-        unfinished.then(|| Place::new(UNFINISHED_PAYOUTS, self.id.as_str()))
+        if self.state == PayoutState::Drafting || self.settling.is_some() {
+            return Some(Place::new(UNFINISHED_PAYOUTS, self.id.as_str()));
+        }
+        is_unpaid(self).then(|| unpaid_place(self))
     }
+}
+
+/// Whether money is still to be sent for it, or was sent and did not arrive.
+const fn is_unpaid(payout: &Payout) -> bool {
+    use PayoutState::{Cancelled, Drafting, Paid, Void};
+    !matches!(payout.state, Drafting | Paid | Cancelled | Void)
 }
 
 impl Item for Page {
@@ -152,6 +162,17 @@ impl Store {
     pub async fn unfinished_payouts(&self, operation: &'static str) -> Result<Vec<Payout>, StoreError> {
         let keys = self.work(operation, Range::all(UNFINISHED_PAYOUTS.to_owned())).await?;
         self.get_many(operation, &keys.items).await
+    }
+
+    /// Since when the payout waits that has been waiting longest to be paid.
+    pub async fn unpaid_since(&self, operation: &'static str) -> Result<Option<Timestamp>, StoreError> {
+        let mut oldest = Vec::new();
+        for bucket in 0..UNPAID_BUCKETS {
+            let range = Range { limit: Some(1), ..Range::all(unpaid_partition(bucket)) };
+            oldest.extend(self.work(operation, range).await?.items);
+        }
+        let payouts: Vec<Payout> = self.get_many(operation, &oldest).await?;
+        Ok(payouts.iter().filter(|payout| is_unpaid(payout)).map(|payout| payout.created_at).min())
     }
 
     /// Newest first.

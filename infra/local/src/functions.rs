@@ -1,0 +1,114 @@
+//! The functions' real handlers, invoked as the Lambda service would.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use base64::Engine;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use lambda_http::Adapter;
+use lambda_http::request::LambdaRequest;
+use lambda_runtime::{LambdaEvent, Service};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use workflows::Context;
+
+/// A function's failure as the Lambda service would report it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Failed(pub String);
+
+impl Failed {
+    pub(crate) fn of(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// An HTTP answer of the API or a webhook.
+#[derive(Debug, Clone)]
+pub struct HttpAnswer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// One running instance of each function, all with one context.
+#[derive(Debug, Clone)]
+pub struct Functions {
+    context: Context,
+    api: axum::Router,
+    webhook: Arc<storefront_webhook::Webhook>,
+}
+
+impl Functions {
+    pub fn new(context: Context) -> Self {
+        Self {
+            api: payouts_api::api(context.clone(), crate::system::CURSOR_SECRET.to_owned()),
+            webhook: Arc::new(storefront_webhook::Webhook::new(context.clone())),
+            context,
+        }
+    }
+
+    /// An HTTP API's event, for the function its path belongs to.
+    pub async fn http(&self, event: Value) -> Result<HttpAnswer, Failed> {
+        let to_webhook = event["rawPath"].as_str().is_some_and(|path| path.starts_with("/webhooks/"));
+        let request: LambdaRequest = serde_json::from_value(event).map_err(Failed::of)?;
+        let event = LambdaEvent::new(request, lambda_runtime::Context::default());
+        let response = if to_webhook {
+            let webhook = Arc::clone(&self.webhook);
+            let service = lambda_runtime::service_fn(move |request| {
+                let webhook = Arc::clone(&webhook);
+                async move { webhook.handle(request).await }
+            });
+            let response = Adapter::from(service).call(event);
+            response.await.map_err(Failed::of)?
+        } else {
+            // Apart, because the adapter may not cross threads while it waits.
+            let response = Adapter::from(self.api.clone()).call(event);
+            response.await.map_err(Failed::of)?
+        };
+        answer(&serde_json::to_value(response).map_err(Failed::of)?)
+    }
+
+    /// Any other function, with the payload AWS would send and the moment its time is up. Returns what it answers.
+    pub async fn invoke(&self, function: &str, payload: Value, deadline: SystemTime) -> Result<Value, Failed> {
+        let context = &self.context;
+        match function {
+            "ingest-conversions" => reply(ingest_conversions::handle(context, event(payload, deadline)?).await),
+            "draft-payout" => reply(draft_payout::handle(context, event(payload, deadline)?).await),
+            "publish-changes" => reply(publish_changes::handle(context, event(payload, deadline)?).await),
+            "mature-commissions" => reply(mature_commissions::handle(context, event(payload, deadline)?).await),
+            "batch-payouts" => reply(batch_payouts::handle(context, event(payload, deadline)?).await),
+            _ => Err(Failed(format!("there is no function {function}"))),
+        }
+    }
+}
+
+fn event<T: DeserializeOwned>(payload: Value, deadline: SystemTime) -> Result<LambdaEvent<T>, Failed> {
+    let mut context = lambda_runtime::Context::default();
+    let since_epoch = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    context.deadline = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+    Ok(LambdaEvent::new(serde_json::from_value(payload).map_err(Failed::of)?, context))
+}
+
+fn reply<T: serde::Serialize>(answer: Result<T, lambda_runtime::Error>) -> Result<Value, Failed> {
+    serde_json::to_value(answer.map_err(Failed::of)?).map_err(Failed::of)
+}
+
+fn answer(response: &Value) -> Result<HttpAnswer, Failed> {
+    let status = response["statusCode"].as_u64().and_then(|code| u16::try_from(code).ok());
+    let status = status.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Failed("no status code".to_owned()))?;
+    let mut headers = HeaderMap::new();
+    for (name, value) in response["headers"].as_object().into_iter().flatten() {
+        if let (Ok(name), Some(Ok(value))) = (name.parse::<http::HeaderName>(), value.as_str().map(str::parse)) {
+            headers.insert(name, value);
+        }
+    }
+    let text = response["body"].as_str().unwrap_or_default();
+    let body = if response["isBase64Encoded"] == true {
+        base64::engine::general_purpose::STANDARD.decode(text).map_err(Failed::of)?
+    } else {
+        text.as_bytes().to_vec()
+    };
+    Ok(HttpAnswer { status, headers, body: body.into() })
+}

@@ -1,0 +1,126 @@
+"""Proof that the simulator bites: makes each bug of bugs.toml in a copy of the project, one at a time, and lets the simulator find it.
+
+    tests/simulator/bite.py              all of them; writes tests/simulator/BITES.md
+    tests/simulator/bite.py --only 3,7   some, by number
+    tests/simulator/bite.py --check      only that every bug can still be made
+
+Exits non-zero if a bug is not found.
+"""
+
+import argparse
+import collections
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+TREE = TARGET / "bite"
+REPORT = HERE / "BITES.md"
+
+
+def bugs():
+    return tomllib.loads((HERE / "bugs.toml").read_text())["bug"]
+
+
+def check(all_bugs):
+    """What cannot be made any more, because the code has moved on."""
+    return [
+        f"{bug['name']}: {bug['file']} has it {count} times"
+        for bug in all_bugs
+        if (count := (ROOT / bug["file"]).read_text().count(bug["find"])) != 1
+    ]
+
+
+def copy():
+    TREE.mkdir(parents=True, exist_ok=True)
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True)
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        source, target = ROOT / name, TREE / name
+        if not source.is_file():
+            continue
+        # An untouched file keeps its time, so that cargo compiles only what a bug changes.
+        if not target.exists() or target.read_bytes() != source.read_bytes():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+def cargo(*arguments):
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(TARGET), CARGO_INCREMENTAL="1")
+    return subprocess.run(["cargo", *arguments], cwd=TREE, env=environment, capture_output=True, text=True)
+
+
+def bite(bug, worlds, jobs):
+    """Which invariant broke in how many worlds."""
+    path = TREE / bug["file"]
+    clean = path.read_text()
+    path.write_text(clean.replace(bug["find"], bug["replace"]))
+    try:
+        built = cargo("build", "--profile", "sim", "--package", "simulator")
+        if built.returncode:
+            sys.exit(f"{bug['name']}: does not compile\n{built.stderr}")
+        played = subprocess.run(
+            [TARGET / "sim" / "simulator", "--seeds", f"1..{worlds + 1}", "--jobs", str(jobs), "--no-shrinking"],
+            capture_output=True,
+            text=True,
+        )
+        return collections.Counter(re.findall(r"^seed \d+ FAILED: (.*?):", played.stderr, re.MULTILINE))
+    finally:
+        path.write_text(clean)
+
+
+def report(found, worlds):
+    lines = [
+        "# What the simulator finds",
+        "",
+        f"Each bug of `bugs.toml`, alone, in {worlds} worlds (seeds 1 to {worlds}) of 200 steps: in how many it was found, and by which",
+        "invariant. Made by `tests/simulator/bite.py`.",
+        "",
+        "| bug | found in | broken invariant (worlds) |",
+        "|---|---:|---|",
+    ]
+    for bug, broken in found:
+        invariants = ", ".join(f"{name} ({count})" for name, count in broken.most_common())
+        lines.append(f"| {bug['name']} | {sum(broken.values())} | {invariants or 'not found'} |")
+    REPORT.write_text("\n".join(lines) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--only", type=lambda text: {int(number) for number in text.split(",")})
+    parser.add_argument("--worlds", type=int, default=40)
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    all_bugs = bugs()
+    gone = check(all_bugs)
+    if gone:
+        sys.exit("bugs.toml has fallen behind the code:\n" + "\n".join(gone))
+    if options.check:
+        print(f"{len(all_bugs)} bugs can be made")
+        return
+    copy()
+    found = []
+    for number, bug in enumerate(all_bugs, 1):
+        if options.only and number not in options.only:
+            continue
+        begun = time.monotonic()
+        broken = bite(bug, options.worlds, options.jobs)
+        found.append((bug, broken))
+        told = ", ".join(f"{name} ({count})" for name, count in broken.most_common()) or "NOT FOUND"
+        print(f"{number:>3} {bug['name']}: {told} [{time.monotonic() - begun:.0f} s]", file=sys.stderr, flush=True)
+        if not options.only:
+            report(found, options.worlds)
+    missed = [bug["name"] for bug, broken in found if not broken]
+    if missed:
+        sys.exit("not found: " + "; ".join(missed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,469 @@
+//! The model against what is stored, and at the end against everything that was told and published.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
+use serde_json::{Value, json};
+
+use super::model::{Balance, Conversion, PageLine, Payout, State};
+use super::{
+    Auditor, Checked, Entry, Invariant, ensure, hash, int, list, partner_in, program_of, rates, skew, text, time,
+    violation,
+};
+use crate::told::{About, Answer, Program, Told};
+
+/// Everything in the table, as plain JSON.
+pub type Items = BTreeMap<(String, String), Value>;
+
+fn get<'a>(items: &'a Items, pk: &str, sk: &str) -> &'a Value {
+    items.get(&(pk.to_owned(), sk.to_owned())).unwrap_or(&Value::Null)
+}
+
+/// Each of the expected fields, `null` where there must be none.
+fn fields(invariant: Invariant, name: &str, expected: &Value, found: &Value) -> Checked {
+    for (field, expected) in expected.as_object().into_iter().flatten() {
+        if found[field] != *expected {
+            let what = format!("{name}: expected {field} to be {expected}, found {} in {found}", found[field]);
+            return violation(invariant, what);
+        }
+    }
+    Ok(())
+}
+
+fn people(value: &Value, field: &str) -> BTreeSet<String> {
+    list(value, field).iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+impl Auditor {
+    /// Compares everything that is stored with the model. All entries so far must have been read.
+    pub fn compare(&self, told: &Told, items: &Items) -> Checked {
+        let mut found: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut balances: BTreeMap<String, Balance> = BTreeMap::new();
+        for ((pk, sk), item) in items {
+            let noun = match (pk.get(..4).unwrap_or_default(), sk.get(..4).unwrap_or_default()) {
+                ("JRN#", _) => "entries",
+                ("LIN#", _) => {
+                    self.stored_line(told, item)?;
+                    "lines"
+                }
+                ("PAR#", "PAY#") => {
+                    self.stored_payout(told, items, item)?;
+                    "payouts"
+                }
+                ("PAR#", "BAL#") => {
+                    add_shard(balances.entry(pk[4..].to_owned()).or_default(), item);
+                    continue;
+                }
+                ("PAR#", "TLY#") => {
+                    let (partner, rule) = (&pk[4..], &sk[4..]);
+                    let (counted, count) = (self.tally(partner, rule), int(item, "count"));
+                    let name = format!("the tally of {rule} of {partner}");
+                    ensure!(counted as i128 == count, History, "{name}: expected {counted}, found {count}");
+                    continue;
+                }
+                ("PAR#", "DRF#") => {
+                    let payout = self.payouts.get(text(item, "payout"));
+                    let drafting = payout.is_some_and(|payout| payout.state == "drafting");
+                    ensure!(drafting, OneState, "{pk}: is locked for {item}, which is not being drafted");
+                    "locks"
+                }
+                ("REF#", _) => {
+                    let claim = (text(item, "source").to_owned(), text(item, "refund").to_owned());
+                    let stream = self.refunds.get(&claim).map(String::as_str);
+                    let stored = item["conversion"].as_str();
+                    ensure!(
+                        stream == stored,
+                        OneEffect,
+                        "{claim:?}: expected it to be of {stream:?}, found {stored:?}"
+                    );
+                    "refunds"
+                }
+                _ => continue,
+            };
+            *found.entry(noun).or_default() += 1;
+        }
+        let drafting = self.payouts.values().filter(|payout| payout.state == "drafting").count();
+        for (noun, expected) in [
+            ("entries", self.entries),
+            ("lines", self.lines.len()),
+            ("payouts", self.payouts.len()),
+            ("locks", drafting),
+            ("refunds", self.refunds.len()),
+        ] {
+            let found = found.get(noun).copied().unwrap_or_default();
+            ensure!(found == expected, History, "expected {expected} {noun} to be stored, found {found}");
+        }
+        self.stored_balances(balances)?;
+        self.tallied(items)?;
+        self.one_payout_each()
+    }
+
+    fn stored_line(&self, told: &Told, item: &Value) -> Checked {
+        let id = text(item, "id");
+        let Some(line) = self.lines.get(id) else {
+            return violation(Invariant::History, format!("{id} is stored, and no entry made it"));
+        };
+        let (_, program) = program_of(told, &line.partner)?;
+        let order = self.conversions.get(&line.conversion).map(|conversion| &conversion.order);
+        let expected = json!({
+            "program": program.id, "partner": line.partner, "currency": program.currency,
+            "kind": if line.slice.is_some() { "commission" } else { "clawback" },
+            "conversion": line.conversion, "order": order, "slice": line.slice, "ruleSet": line.rule_set,
+            "amount": line.amount, "takenBack": line.taken, "state": line.state.as_str(),
+            "occurredAt": line.occurred_at, "dueAt": line.due_at,
+            "payout": line.payout.as_ref().map(|(payout, _)| payout), "page": line.payout.as_ref().map(|(_, page)| page),
+            "refunded": (line.state == State::Rejected).then_some(line.recorded),
+            "reviewed": matches!(line.state, State::Held | State::Reversed).then_some(line.reviewed),
+            "version": line.version, "rev": line.version, "entry": line.entry,
+        });
+        fields(Invariant::History, id, &expected, item)?;
+        let rule = text(&item["basis"], "rule");
+        ensure!(rule == line.rule, ExactCents, "{id}: expected it to be under {}, found {rule}", line.rule);
+        let hands = people(item, "hands");
+        ensure!(hands == line.hands, Access, "{id}: expected the hands of {:?}, found {hands:?}", line.hands);
+        let work = match line.state {
+            State::Approved => text(item, "wpk").starts_with("DUE#"),
+            State::Payable => text(item, "wpk") == format!("PAYABLE#{}", line.partner),
+            _ => item["wpk"].is_null(),
+        };
+        ensure!(work, History, "{id}: is {} and stands in the index at {}", line.state.as_str(), item["wpk"]);
+        Ok(())
+    }
+
+    fn stored_payout(&self, told: &Told, items: &Items, item: &Value) -> Checked {
+        let id = text(item, "id");
+        let Some(payout) = self.payouts.get(id) else {
+            return violation(Invariant::History, format!("{id} is stored, and no entry made it"));
+        };
+        let (_, program) = program_of(told, &payout.partner)?;
+        let expected = json!({
+            "program": program.id, "partner": payout.partner, "currency": payout.currency, "state": payout.state,
+            "amount": payout.amount(), "lineCount": payout.lines().count(), "pages": payout.pages.len(), "paid": payout.paid,
+            "contentVersion": payout.version, "minimum": payout.minimum, "mustNet": payout.must_net.then_some(true),
+            "settling": payout.settling, "entries": payout.entries, "rev": payout.entries, "entry": payout.entry,
+        });
+        fields(Invariant::PayoutIsItsLines, id, &expected, item)?;
+        let under_way = payout.state == "drafting" || payout.settling.is_some();
+        let work = &item["wpk"];
+        let findable = if under_way {
+            work == "PAYOUTS"
+        } else if matches!(payout.state, "paid" | "cancelled") {
+            work.is_null()
+        } else {
+            work != "PAYOUTS"
+        };
+        ensure!(findable, History, "{id}: is {}, settling {:?}, in the index at {work}", payout.state, payout.settling);
+        let approvals: Vec<_> = list(item, "approvals").iter().map(|approval| text(approval, "by")).collect();
+        ensure!(approvals == payout.approvals, Access, "{id}: expected {:?}, found {approvals:?}", payout.approvals);
+        let (hands, found) = (payout.hands(), people(item, "hands"));
+        ensure!(found.iter().eq(&hands), Access, "{id}: expected the hands of {hands:?}, found {found:?}");
+        let overridden = item["belowMinimum"].is_string();
+        let as_told = payout.overridden.is_none_or(|told| told == overridden);
+        ensure!(
+            as_told,
+            PayoutIsItsLines,
+            "{id}: stands or fell as if overridden: {:?}, but {item}",
+            payout.overridden
+        );
+        let mut hashes = String::new();
+        for (n, page) in payout.pages.iter().enumerate() {
+            let stored = get(items, &format!("PAY#{id}"), &format!("PAG#{n:05}"));
+            let lines = stored_page(id, n, page, stored)?;
+            hashes += &hash(lines.to_string().as_bytes());
+        }
+        if payout.state != "drafting" {
+            // What an approval names covers the pages and where the money goes.
+            let terms = json!([item["method"], item["destination"], item["currency"]]);
+            let content = hash((hashes + &hash(terms.to_string().as_bytes())).as_bytes());
+            let named = text(item, "linesHash");
+            ensure!(content == named, PayoutIsItsLines, "{id}: linesHash is {named}, of its pages it is {content}");
+        }
+        check_run(told, program, items, id, payout, item)
+    }
+
+    fn stored_balances(&self, stored: BTreeMap<String, Balance>) -> Checked {
+        let mut from_lines: BTreeMap<String, Balance> = BTreeMap::new();
+        for line in self.lines.values() {
+            from_lines.entry(line.partner.clone()).or_default().book(line, 1);
+        }
+        let partners: BTreeSet<_> = from_lines.keys().chain(stored.keys()).chain(self.balances.keys()).collect();
+        for partner in partners {
+            let of = |all: &BTreeMap<String, Balance>| all.get(partner).cloned().unwrap_or_default().trimmed();
+            let (lines, fold, stored) = (of(&from_lines), of(&self.balances), of(&stored));
+            ensure!(lines == fold, Balances, "{partner}: expected {lines:?} by its lines, the journal says {fold:?}");
+            ensure!(lines == stored, Balances, "{partner}: expected {lines:?} by its lines, stored is {stored:?}");
+            let sum: i128 = stored.amounts.values().sum();
+            ensure!(sum == 0, Balances, "{partner}: all buckets sum to {sum}, not zero");
+        }
+        Ok(())
+    }
+
+    /// Every rule that conversions count for has a tally.
+    fn tallied(&self, items: &Items) -> Checked {
+        let counting: BTreeSet<_> =
+            self.lines.values().filter(|line| line.counts()).map(|line| (&line.partner, &line.rule)).collect();
+        for (partner, rule) in counting {
+            let tally = get(items, &format!("PAR#{partner}"), &format!("TLY#{rule}"));
+            ensure!(!tally.is_null(), History, "{partner} has conversions under {rule}, and no tally");
+        }
+        Ok(())
+    }
+
+    /// A line on a live payout's page is in that payout, as much as the page says; and a line in a payout is on a page of it.
+    fn one_payout_each(&self) -> Checked {
+        let mut on_pages: BTreeMap<&str, &str> = BTreeMap::new();
+        for (id, payout) in &self.payouts {
+            for (n, page) in payout.pages.iter().enumerate().filter(|_| payout.state != "cancelled") {
+                for on_page in page {
+                    let line = &self.lines[&on_page.id];
+                    let inside = line.payout.as_ref() == Some(&(id.clone(), n)) && line.net() == on_page.net;
+                    ensure!(inside, PayoutIsItsLines, "{}: is on page {n} of {id}, but {line:?}", on_page.id);
+                    let other = on_pages.insert(&on_page.id, id);
+                    ensure!(other.is_none(), PayoutIsItsLines, "{} is in {id} and {other:?}", on_page.id);
+                }
+            }
+        }
+        for (id, line) in self.lines.iter().filter(|(_, line)| line.state == State::Paid) {
+            let payout = line.payout.as_ref().and_then(|(payout, _)| self.payouts.get(payout));
+            let paid = payout.is_some_and(|payout| payout.state == "paid");
+            ensure!(paid, OneState, "{id} is paid, and its payout {:?} is not", line.payout);
+        }
+        Ok(())
+    }
+
+    // --- The end --------------------------------------------------------------------------------------------------
+
+    /// When everything was delivered without faults and nothing waits anywhere.
+    pub fn finish(&self, told: &Told, items: &Items, published: &[Value]) -> Checked {
+        self.compare(told, items)?;
+        for (id, payout) in &self.payouts {
+            let at_rest = payout.state != "drafting" && payout.settling.is_none();
+            ensure!(at_rest, Converges, "{id} is {} and settling {:?}", payout.state, payout.settling);
+        }
+        for ((run, sk), item) in items.iter().filter(|((pk, _), _)| pk.starts_with("RUN#")) {
+            if sk == "RUN" {
+                let decisions = items.range((run.clone(), "PAR#".to_owned())..(run.clone(), "PAR$".to_owned())).count();
+                let planned = item["state"] == "planned" && int(item, "asked") == decisions as i128;
+                ensure!(planned, Runs, "{run}: {decisions} decision(s) by the end of {item}");
+            } else if item["outcome"] == "payout" {
+                let known = self.payouts.get(text(item, "payout")).is_some_and(|payout| sk[4..] == payout.partner);
+                ensure!(known, Runs, "{run}: decided on a payout that is not there: {item}");
+            }
+        }
+        self.accepted(told, items)?;
+        self.answered(told)?;
+        self.published(published)
+    }
+
+    fn accepted(&self, told: &Told, items: &Items) -> Checked {
+        let exceptions = || items.iter().filter(|((_, sk), _)| sk == "EXC").map(|(_, item)| item);
+        let filed = |source: &str, order: &str, code: Option<&str>| {
+            exceptions().any(|item| {
+                let of_order = text(item, "source") == source && text(item, "order") == order;
+                of_order && code.is_none_or(|code| item["code"] == code)
+            })
+        };
+        let of_order = |source: &str, order: &str| -> Option<&Conversion> {
+            self.conversions.get(self.orders.get(&(source.to_owned(), order.to_owned()))?)
+        };
+        for sale in told.sales.iter().filter(|sale| sale.accepted) {
+            let applied = of_order(&sale.source, &sale.order).and_then(|conversion| conversion.sale.as_ref());
+            let content = |sale: &crate::told::Sale| {
+                let amounts = [sale.total, sale.tax, sale.shipping, sale.discount];
+                (sale.named.clone(), amounts, sale.items.iter().map(item_content).collect::<Vec<_>>())
+            };
+            let same = applied.is_some_and(|applied| content(applied) == content(sale));
+            let ended = same || filed(&sale.source, &sale.order, None);
+            ensure!(ended, RecordsEnd, "accepted, not applied, and no exception: {sale:?}; applied was {applied:?}");
+        }
+        for refund in told.refunds.iter().filter(|refund| refund.accepted) {
+            let claim = (refund.source.clone(), refund.id.clone());
+            let conversion = self.refunds.get(&claim).and_then(|stream| self.conversions.get(stream));
+            let applied = conversion.into_iter().flat_map(|conversion| &conversion.refunds);
+            let content = |refund: &crate::told::Refund| {
+                let items = refund.items.iter().flatten().map(item_content).collect::<Vec<_>>();
+                (refund.order.clone(), refund.id.clone(), refund.total, refund.tax, refund.shipping, items)
+            };
+            let ended = applied.clone().any(|applied| content(applied) == content(refund))
+                || filed(&refund.source, &refund.order, None);
+            ensure!(ended, RecordsEnd, "accepted, not applied, and no exception: {refund:?}");
+        }
+        for conversion in self.conversions.values().filter(|conversion| conversion.partner.is_some()) {
+            let charged = conversion.sale.as_ref().map_or(0, |sale| i128::from(sale.total));
+            let beyond = rates::cash_back(&conversion.refunds) > charged;
+            let (source, order) = (&conversion.source, &conversion.order);
+            let told_of = !beyond || filed(source, order, Some("refund_beyond_charge"));
+            ensure!(told_of, RecordsEnd, "more went back than was charged for {order} of {source}, and no exception");
+        }
+        Ok(())
+    }
+
+    /// What the API said was done has an entry by whom it was said to.
+    fn answered(&self, told: &Told) -> Checked {
+        for command in &told.commands {
+            let Some(Answer { status: 200..=299, done }) = &command.answer else { continue };
+            let what = match (command.about, command.verb) {
+                (About::Payouts, "approve") => "approve_payout",
+                (About::Payouts, "send-back") => "send_back",
+                (About::Payouts, "cancel") => "cancel_payout",
+                (About::Payouts, "mark-paid") => "mark_paid",
+                (_, verb) => verb,
+            };
+            for id in done {
+                let known = self.done.contains(&(what.to_owned(), command.by.clone(), id.clone()));
+                ensure!(known, Converges, "{} was told that {what} of {id} is done, and no entry is", command.by);
+            }
+            if (command.about, what) == (About::Partners, "payouts") {
+                let drafted = self.done.iter().any(|(verb, by, id)| {
+                    verb == "draft" && *by == command.by && command.ids.contains(&partner_in(id))
+                });
+                ensure!(drafted, Converges, "{} was told of a payout to {:?}, and none is", command.by, command.ids);
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything is published; of one stream, an entry's events not before all events of the entry before it.
+    fn published(&self, published: &[Value]) -> Checked {
+        let mut first: BTreeMap<&str, usize> = BTreeMap::new();
+        for (n, event) in published.iter().enumerate() {
+            first.entry(text(&event["detail"], "id")).or_insert(n);
+        }
+        let mut latest: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut expected = 0;
+        for (stream, events) in &self.events {
+            let before = latest.get(stream.as_str()).copied();
+            for event in events {
+                expected += 1;
+                let Some(at) = first.get(event.as_str()).copied() else {
+                    return violation(Invariant::History, format!("{event} of {stream} was never published"));
+                };
+                ensure!(
+                    before.is_none_or(|before| before < at),
+                    History,
+                    "{event} of {stream} was published too early"
+                );
+                let latest = latest.entry(stream).or_insert(at);
+                *latest = at.max(*latest);
+            }
+        }
+        ensure!(first.len() == expected, History, "{} events were published instead of {expected}", first.len());
+        Ok(())
+    }
+}
+
+fn item_content(item: &crate::told::Item) -> (String, i64, i64) {
+    (item.product.clone(), item.quantity, item.amount)
+}
+
+fn add_shard(balance: &mut Balance, shard: &Value) {
+    for (name, value) in shard.as_object().into_iter().flatten() {
+        let Some(value) = value.as_i64() else { continue };
+        match name.strip_suffix("_lines") {
+            Some(state) => balance.count(state, value.into()),
+            None => balance.add(name, value.into()),
+        }
+    }
+}
+
+/// The page's lines as its hash covers them.
+fn stored_page(id: &str, n: usize, page: &[PageLine], stored: &Value) -> Checked<Value> {
+    let lines = list(stored, "lines");
+    let found: Vec<_> = lines.iter().map(|line| (text(line, "id"), int(line, "net"), people(line, "hands"))).collect();
+    let same = found.len() == page.len()
+        && found
+            .iter()
+            .zip(page)
+            .all(|((id, net, hands), line)| (*id, *net, hands) == (&line.id, line.net, &line.hands));
+    ensure!(same, PayoutIsItsLines, "page {n} of {id}: expected {page:?}, found {found:?}");
+    Ok(lines.iter().map(|line| json!([line["id"], line["net"]])).collect())
+}
+
+/// A run pays a partner once, what was due by its cut-off, and leaves nothing that was.
+fn check_run(told: &Told, program: &Program, items: &Items, id: &str, payout: &Payout, item: &Value) -> Checked {
+    let place = format!("RUN#{}", text(item, "run"));
+    let decided = &get(items, &place, &format!("PAR#{}", payout.partner))["payout"];
+    ensure!(decided == id, Runs, "{id}: its run decided on {decided}");
+    let run = get(items, &place, "RUN");
+    let (cut_off, planned_at) = (time(run, "cutOff")?, time(run, "plannedAt")?);
+    let inclusive = run["cutOffInclusive"] == true;
+    let by = text(run, "createdBy");
+    let commanded = |verb: &str, about: &str| {
+        told.commands.iter().any(|command| {
+            (command.about, command.verb, command.by.as_str()) == (About::Partners, verb, by)
+                && command.ids.iter().any(|id| id == about)
+        })
+    };
+    let as_of_now = inclusive && cut_off <= planned_at;
+    let fits = match text(run, "kind") {
+        "manual" => as_of_now && commanded("runs", &program.id),
+        "on_demand" => as_of_now && commanded("payouts", &payout.partner),
+        frequency => frequency == program.frequency && !inclusive && scheduled(program, run, cut_off, planned_at),
+    };
+    ensure!(fits, Runs, "{id}: nothing calls for its run, {run}");
+    ensure!(payout.drafted_at + skew() + skew() >= planned_at, Runs, "{id}: was drafted before its run, {run}");
+    let within = |amount: i128, due_at: Timestamp| amount < 0 || due_at < cut_off || (inclusive && due_at == cut_off);
+    for (line, amount, due_at) in &payout.claimed {
+        ensure!(within(*amount, *due_at), Runs, "{id}: {line} is due at {due_at}, the cut-off is {cut_off}");
+    }
+    if run["request"]["amount"].is_null() && payout.state != "cancelled" {
+        for (line, amount, since, due_at) in &payout.left {
+            let missed = *since + skew() < planned_at && within(*amount, *due_at);
+            ensure!(!missed, Runs, "{id}: left out {line}, of {amount}, payable since {since} and due at {due_at}");
+        }
+    }
+    Ok(())
+}
+
+/// Whether a scheduled run has a date of its schedule, and that date's times.
+fn scheduled(program: &Program, run: &Value, cut_off: Timestamp, planned_at: Timestamp) -> bool {
+    let (Ok(date), Ok(zone)) = (text(run, "period").parse::<Date>(), TimeZone::get(program.time_zone)) else {
+        return false;
+    };
+    let midnight = |date: Date| date.to_zoned(zone.clone()).map(|at| at.timestamp()).ok();
+    let reach = date.checked_sub(Span::new().days(i64::from(program.cut_off_days)));
+    let on_schedule = match program.frequency {
+        "monthly" => date.day() == program.run_day.min(date.days_in_month()),
+        "weekly" => date.weekday().to_monday_one_offset() == program.run_day,
+        "semi_monthly" => matches!(date.day(), 1 | 15),
+        // The world does not tell from when two weeks are counted.
+        "biweekly" => true,
+        _ => false,
+    };
+    on_schedule && midnight(date) == Some(planned_at) && reach.ok().and_then(midnight) == Some(cut_off)
+}
+
+/// The ids of the events that tell of an entry.
+pub fn events_of(entry: &Entry) -> Vec<String> {
+    let event = |id: &str, kind: &str| format!("evt_{}", hash(format!("{}/{id}/{kind}", entry.hash).as_bytes()));
+    let of_line = |line: &Value| {
+        let kind = match (entry.what, text(&line["to"], "state")) {
+            _ if line["from"].is_null() => "accrued",
+            ("refund", _) => "reversed",
+            ("approve", _) => "approved",
+            ("mature", _) => "matured",
+            ("hold", _) => "held",
+            ("release", _) => "released",
+            ("reject", _) => "rejected",
+            ("reinstate", _) => "reinstated",
+            (_, "paid") => "paid",
+            _ => return None,
+        };
+        Some(event(text(line, "id"), &format!("commission.{kind}")))
+    };
+    let of_payout = |payout: &Value| {
+        let (from, to) = (text(payout, "from"), text(payout, "to"));
+        let kind = match (from, to) {
+            _ if from == to && entry.what != "mark_paid" => return None,
+            (_, "drafting") => return None,
+            ("drafting", "pending") => "created",
+            (_, "pending") => "sent_back",
+            (_, to) => to,
+        };
+        Some(event(text(payout, "id"), &format!("payout.{kind}")))
+    };
+    let lines = list(entry.value, "lines").iter().filter_map(of_line);
+    lines.chain(list(entry.value, "payouts").iter().filter_map(of_payout)).collect()
+}

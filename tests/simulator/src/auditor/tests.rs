@@ -1,0 +1,590 @@
+//! Entries made by hand: the rules' worked examples pass, and what breaks a rule is found under the right name.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{Auditor, Checked, Invariant, hash, rates};
+use crate::told::{About, Answer, Command, Item, Named, Partner, Program, Refund, Reward, Rule, RuleSet, Sale, Told};
+
+const PARTNER: &str = "par_00000000000000000000000001";
+const SOURCE: &str = "src_api";
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn now() -> Timestamp {
+    at("2026-06-01T00:00:00Z")
+}
+
+fn percent(rate: u32) -> Reward {
+    Reward::Percent(rate * 100)
+}
+
+fn rule(reward: Reward) -> Rule {
+    let key = "base".to_owned();
+    Rule { key, product: None, partner: None, priority: 0, hold_days: None, gross: false, reward, slices: vec![] }
+}
+
+fn sale(total: i64, tax: i64, items: &[(&str, i64)]) -> Sale {
+    let item = |(product, amount): &(&str, i64)| Item { product: (*product).to_owned(), quantity: 1, amount: *amount };
+    Sale {
+        program: 0,
+        source: SOURCE.to_owned(),
+        order: "o1".to_owned(),
+        occurred_at: now(),
+        named: Named::Code("CODE".to_owned()),
+        items: items.iter().map(item).collect(),
+        total,
+        tax,
+        shipping: 0,
+        discount: 0,
+        accepted: true,
+    }
+}
+
+fn refund(id: &str, total: i64) -> Refund {
+    Refund {
+        program: 0,
+        source: SOURCE.to_owned(),
+        order: "o1".to_owned(),
+        id: id.to_owned(),
+        occurred_at: now(),
+        total,
+        tax: None,
+        shipping: None,
+        items: None,
+        accepted: true,
+    }
+}
+
+fn line(n: u32) -> String {
+    format!("com_{}00{n:016}", &PARTNER[4..])
+}
+
+/// Planned at the beginning of the epoch.
+fn payout(n: u32) -> String {
+    format!("pay_{}00000000{n:08}", &PARTNER[4..])
+}
+
+type Facts = (&'static str, i64, i64);
+
+/// A line's change as an entry tells it: which line, what it was, what it is.
+type Step = (u32, Option<Facts>, Facts);
+
+fn postings(steps: &[Step]) -> Vec<Value> {
+    let mut postings = Vec::new();
+    for (_, from, (to, amount, net)) in steps {
+        let taken = amount - net - from.map_or(0, |(_, amount, net)| amount - net);
+        let from = from.map_or("accrued", |(state, ..)| state);
+        let moves = [(from, "reversed", taken), (from, *to, *net)];
+        for (from, to, amount) in moves.into_iter().filter(|(from, to, amount)| from != to && *amount != 0) {
+            postings.push(json!({"partner": PARTNER, "from": from, "to": to, "amount": amount}));
+        }
+    }
+    postings
+}
+
+/// A world with one program, and its auditor.
+struct Book {
+    told: Told,
+    auditor: Auditor,
+    positions: BTreeMap<String, u64>,
+    /// The latest entry of each line and payout.
+    latest: BTreeMap<String, String>,
+}
+
+impl Book {
+    fn new(rule: Rule) -> Self {
+        let rule_set = RuleSet { version: 1, effective_from: Timestamp::UNIX_EPOCH, rules: vec![rule] };
+        let program = Program {
+            id: "prg_1".to_owned(),
+            currency: "USD",
+            exponent: 2,
+            time_zone: "UTC",
+            hold_days: 0,
+            approves_automatically: true,
+            minimum_payout: 1_000,
+            large_payout_limit: 100_000,
+            frequency: "monthly",
+            run_day: 1,
+            cut_off_days: 0,
+            rule_sets: vec![rule_set],
+        };
+        let partner = Partner {
+            id: PARTNER.to_owned(),
+            program: 0,
+            code: "CODE".to_owned(),
+            minimum_payout: None,
+            has_payout_method: true,
+        };
+        let told = Told { programs: vec![program], partners: vec![partner], ..Told::default() };
+        Self { told, auditor: Auditor::default(), positions: BTreeMap::new(), latest: BTreeMap::new() }
+    }
+
+    fn command(&mut self, by: &str, about: About, verb: &'static str, id: &str) {
+        let answer = Some(Answer { status: 200, done: vec![] });
+        let (by, ids, reason) = (by.to_owned(), vec![id.to_owned()], None);
+        self.told.commands.push(Command { by, about, verb, ids, reason, at: now(), answer });
+    }
+
+    /// Has the auditor read an entry, changed at will before it is sealed.
+    fn read(&mut self, mut entry: Value, steps: &[Step], change: impl FnOnce(&mut Value)) -> Checked {
+        let lines: Vec<_> = steps
+            .iter()
+            .map(|(n, from, to)| {
+                let facts = |(state, amount, net): &Facts| json!({"state": state, "amount": amount, "net": net});
+                let after = from.and_then(|_| self.latest.get(&line(*n)));
+                json!({"id": line(*n), "from": from.as_ref().map(facts), "to": facts(to), "after": after})
+            })
+            .collect();
+        for payout in entry["payouts"].as_array_mut().into_iter().flatten() {
+            payout["after"] = json!(self.latest.get(payout["id"].as_str().unwrap()));
+            payout["currency"] = json!("USD");
+        }
+        let stream = entry["stream"].as_str().unwrap().to_owned();
+        let position = self.positions.get(&stream).copied().unwrap_or_default() + 1;
+        if entry["at"].is_null() {
+            entry["at"] = json!(now());
+        }
+        entry["position"] = json!(position);
+        entry["lines"] = json!(lines);
+        entry["postings"] = json!(postings(steps));
+        change(&mut entry);
+        let text = entry.to_string();
+        let hash = hash(text.as_bytes());
+        let stored = json!({
+            "pk": format!("JRN#{stream}"), "sk": format!("{position:06}"), "stream": stream, "position": position,
+            "hash": hash, "text": text,
+        });
+        self.auditor.read(&self.told, now(), &stored)?;
+        let reference = format!("{stream}/{position}/{hash}");
+        for changed in ["lines", "payouts"].iter().flat_map(|field| super::list(&entry, field)) {
+            self.latest.insert(super::text(changed, "id").to_owned(), reference.clone());
+        }
+        self.positions.insert(stream, position);
+        Ok(())
+    }
+
+    /// The sale's entry, as the system would write it.
+    fn sell(&mut self, sale: &Sale, steps: &[Step]) -> Checked {
+        self.told.sales.push(sale.clone());
+        self.read(sale_entry(sale), steps, |_| {})
+    }
+
+    fn refund(&mut self, refund: &Refund, what: &str, steps: &[Step]) -> Checked {
+        self.told.refunds.push(refund.clone());
+        self.read(refund_entry(refund, what), steps, |_| {})
+    }
+
+    /// Drafts payout 1 of these lines, and closes it.
+    fn draft(&mut self, steps: &[Step], amount: i64) -> Checked {
+        let id = payout(1);
+        self.read(payout_entry(1, "draft", "draft-payout", None, ("drafting", amount, 0)), steps, |_| {})?;
+        let closed = if amount == 0 { "paid" } else { "pending" };
+        let to = (closed, amount, 0);
+        self.read(payout_entry(1, "close_draft", "draft-payout", Some("drafting"), to), &[], |_| {})?;
+        for (by, verb) in [("ann", "approve"), ("ben", "approve"), ("ann", "mark-paid"), ("ann", "cancel")] {
+            self.command(by, About::Payouts, verb, &id);
+        }
+        Ok(())
+    }
+
+    fn approve(&mut self, by: &str, amount: i64) -> Checked {
+        self.read(payout_entry(1, "approve_payout", by, Some("pending"), ("approved", amount, 0)), &[], |_| {})
+    }
+}
+
+fn sale_entry(sale: &Sale) -> Value {
+    let items: Vec<_> = sale
+        .items
+        .iter()
+        .map(|item| json!({"product": item.product, "quantity": item.quantity.to_string(), "amount": item.amount}))
+        .collect();
+    let event = json!({
+        "type": "sale", "id": sale.order, "occurredAt": sale.occurred_at, "partner": {"code": "code"}, "total": sale.total,
+        "tax": sale.tax, "items": items,
+    });
+    json!({
+        "stream": format!("cnv_{}", sale.order), "what": "accrue", "by": SOURCE, "event": event, "receivedAt": sale.occurred_at,
+    })
+}
+
+fn refund_entry(refund: &Refund, what: &str) -> Value {
+    let event = json!({
+        "type": "refund", "id": refund.id, "conversion": refund.order, "occurredAt": refund.occurred_at, "total": refund.total,
+    });
+    json!({
+        "stream": format!("cnv_{}", refund.order), "what": what, "by": SOURCE, "event": event, "receivedAt": refund.occurred_at,
+    })
+}
+
+fn payout_entry(n: u32, what: &str, by: &str, from: Option<&str>, (to, amount, paid): Facts) -> Value {
+    let change = json!({"id": payout(n), "from": from, "to": to, "amount": amount, "paid": paid, "version": 1});
+    json!({"stream": payout(n), "what": what, "by": by, "payouts": [change]})
+}
+
+fn broken(checked: Checked) -> Invariant {
+    checked.unwrap_err().invariant
+}
+
+// --- Worked examples ------------------------------------------------------------------------------------------------
+
+#[test]
+fn percent_and_flat() {
+    let earned = |reward: Reward, amount| {
+        let (rules, book) = (vec![rule(reward)], Book::new(rule(percent(1))));
+        rates::rate(&sale(amount, 0, &[]), &rules, &book.told.partners[0], |_| 0)[0].earned
+    };
+    for (rate, amount, expect) in [
+        (3_000, 10_000, 3_000),
+        (2_000, 7, 1),
+        (2_000, 2, 0),
+        (2_000, 3, 1),
+        (1_000, 15, 2),
+        (5_000, 1, 1),
+        (290, 500, 15),
+        (1_500, 1_005, 151),
+    ] {
+        assert_eq!(earned(Reward::Percent(rate), amount), expect, "{rate} of {amount}");
+    }
+    assert_eq!((earned(Reward::Flat(1_500), 5_000), earned(Reward::Flat(1_500), 50_000)), (1_500, 1_500));
+}
+
+#[test]
+fn items_under_one_rule_are_rated_together() {
+    let mut book = Book::new(rule(percent(10)));
+    let order = sale(45, 0, &[("a", 15), ("b", 15), ("c", 15)]);
+    assert_eq!(book.sell(&order, &[(1, None, ("payable", 5, 5))]), Ok(()));
+}
+
+#[test]
+fn the_more_specific_rule_rates_an_item() {
+    let of = |key: &str, rate| Rule { key: key.to_owned(), ..rule(percent(rate)) };
+    let mut product = Rule { product: Some("a".to_owned()), ..of("product", 1) };
+    let personal = Rule { partner: Some(PARTNER.to_owned()), ..of("personal", 2) };
+    let book = Book::new(rule(percent(1)));
+    let won = |rules: &[Rule]| {
+        let order = sale(200, 0, &[("a", 100), ("b", 100)]);
+        let rated = rates::rate(&order, rules, &book.told.partners[0], |_| 0);
+        rated.into_iter().map(|rated| (rated.rule.key.clone(), rated.earned)).collect::<Vec<_>>()
+    };
+    let told = |won: &[(&str, i128)]| won.iter().map(|(key, earned)| ((*key).to_owned(), *earned)).collect::<Vec<_>>();
+    assert_eq!(won(&[product.clone(), of("default", 50)]), told(&[("product", 1), ("default", 50)]));
+    assert_eq!(won(&[personal, product.clone(), of("default", 50)]), told(&[("personal", 4)]));
+    assert_eq!(won(&[of("older", 1), of("newer", 2)]), told(&[("newer", 4)]));
+    product.priority = 9;
+    assert_eq!(won(&[Rule { priority: 1, ..of("first", 1) }, of("second", 2)]), told(&[("first", 2)]));
+}
+
+#[test]
+fn ten_percent_for_the_first_hundred_then_fifteen() {
+    let rules = vec![rule(Reward::TieredByCount(vec![(0, 1_000), (100, 1_500)]))];
+    let book = Book::new(rule(percent(1)));
+    let earned = |before| rates::rate(&sale(1_000, 0, &[]), &rules, &book.told.partners[0], |_| before)[0].earned;
+    assert_eq!((0..150).map(earned).sum::<i128>(), 17_500);
+    assert_eq!((earned(99), earned(100)), (100, 150));
+}
+
+#[test]
+fn a_tier_counts_what_is_neither_rejected_nor_reversed() {
+    let mut book = Book::new(rule(Reward::TieredByCount(vec![(0, 1_000), (1, 2_000)])));
+    let order = |n: &str| Sale { order: n.to_owned(), ..sale(1_000, 0, &[]) };
+    assert_eq!(book.sell(&order("o1"), &[(1, None, ("payable", 100, 100))]), Ok(()));
+    assert_eq!(book.sell(&order("o2"), &[(2, None, ("payable", 200, 200))]), Ok(()));
+    let full = [(1, Some(("payable", 100, 100)), ("reversed", 100, 0))];
+    assert_eq!(book.refund(&refund("r1", 1_000), "refund", &full), Ok(()));
+    assert_eq!(book.auditor.tally(PARTNER, "base"), 1);
+    assert_eq!(broken(book.sell(&order("o3"), &[(3, None, ("payable", 100, 100))])), Invariant::ExactCents);
+}
+
+#[test]
+fn slices_sum_to_the_whole() {
+    let quarters = Rule { slices: vec![(2_500, 0); 4], ..rule(percent(100)) };
+    let amounts =
+        |rule: &Rule, earned| rates::slices(earned, rule).iter().map(|(amount, _)| *amount).collect::<Vec<_>>();
+    assert_eq!(amounts(&quarters, 2), [1, 0, 1, 0]);
+    let milestones = Rule { slices: vec![(4_000, 0), (6_000, 60)], ..rule(percent(100)) };
+    assert_eq!(amounts(&milestones, 333), [133, 200]);
+    let mut book = Book::new(milestones);
+    let lines = [(1, None, ("payable", 400, 400)), (2, None, ("approved", 600, 600))];
+    assert_eq!(book.sell(&sale(1_000, 0, &[]), &lines), Ok(()));
+    assert_eq!(book.auditor.lines[&line(2)].due_at, at("2026-07-31T00:00:00Z"));
+    // The newest slice first, then the next newest.
+    let back = [
+        (2, Some(("approved", 600, 600)), ("reversed", 600, 0)),
+        (1, Some(("payable", 400, 400)), ("payable", 400, 300)),
+    ];
+    assert_eq!(book.refund(&refund("r1", 700), "refund", &back), Ok(()));
+}
+
+#[test]
+fn a_hold_period_is_days_of_24_hours() {
+    let mut book = Book::new(Rule { hold_days: Some(30), ..rule(percent(10)) });
+    let order = Sale { occurred_at: at("2026-03-28T23:30:00Z"), ..sale(1_000, 0, &[]) };
+    assert_eq!(book.sell(&order, &[(1, None, ("payable", 100, 100))]), Ok(()));
+    assert_eq!(book.auditor.lines[&line(1)].due_at, at("2026-04-27T23:30:00Z"));
+}
+
+#[test]
+fn refunds_take_back_the_cumulative_target() {
+    // 30 % of 118.00 with 18.00 tax, 40.00 refunded: 10.17; 25 % of 100.00: 10.00; earning 2 of 3 cents, refund 1: 1.
+    for (rate, total, tax, back, earned, rest) in
+        [(30, 11_800, 1_800, 4_000, 3_000, 1_983), (25, 10_000, 0, 4_000, 2_500, 1_500), (67, 3, 0, 1, 2, 1)]
+    {
+        let mut book = Book::new(rule(percent(rate)));
+        assert_eq!(book.sell(&sale(total, tax, &[]), &[(1, None, ("payable", earned, earned))]), Ok(()));
+        let part = [(1, Some(("payable", earned, earned)), ("payable", earned, rest))];
+        assert_eq!(book.refund(&refund("r1", back), "refund", &part), Ok(()), "{total}");
+        // Whatever is left is taken back by the rest, to the cent.
+        let rest = [(1, Some(("payable", earned, rest)), ("reversed", earned, 0))];
+        assert_eq!(book.refund(&refund("r2", total - back), "refund", &rest), Ok(()), "{total}");
+    }
+}
+
+#[test]
+fn shipping_and_tax_alone_take_nothing_back() {
+    let mut book = Book::new(rule(percent(10)));
+    assert_eq!(book.sell(&sale(11_800, 1_800, &[]), &[(1, None, ("payable", 1_000, 1_000))]), Ok(()));
+    let tax = Refund { tax: Some(1_800), shipping: Some(0), ..refund("r1", 1_800) };
+    book.told.refunds.push(tax.clone());
+    let told = |entry: &mut Value| (entry["event"]["tax"], entry["event"]["shipping"]) = (json!(1_800), json!(0));
+    assert_eq!(book.read(refund_entry(&tax, "refund"), &[], told), Ok(()));
+}
+
+#[test]
+fn a_refund_that_came_first_applies_when_its_sale_arrives() {
+    let mut book = Book::new(rule(percent(25)));
+    assert_eq!(book.refund(&refund("r1", 4_000), "await_sale", &[]), Ok(()));
+    assert_eq!(book.sell(&sale(10_000, 0, &[]), &[(1, None, ("payable", 2_500, 1_500))]), Ok(()));
+}
+
+#[test]
+fn what_was_paid_comes_back_as_a_clawback() {
+    let mut book = paid();
+    assert_eq!(book.refund(&refund("r1", 10_000), "refund", &[(2, None, ("payable", -1_000, -1_000))]), Ok(()));
+    let balance = book.auditor.balances[PARTNER].clone().trimmed().amounts;
+    assert_eq!(
+        (balance.get("paid"), balance.get("payable"), balance.get("accrued")),
+        (Some(&1_000), Some(&-1_000), None)
+    );
+}
+
+/// 10.00 accrued, drafted, approved and paid.
+fn paid() -> Book {
+    let mut book = drafted();
+    assert_eq!(book.approve("ann", 1_000), Ok(()));
+    let entry = payout_entry(1, "mark_paid", "ann", Some("approved"), ("paid", 1_000, 1_000));
+    let line = [(1, Some(("in_payout", 1_000, 1_000)), ("paid", 1_000, 1_000))];
+    assert_eq!(book.read(entry, &line, |_| {}), Ok(()));
+    book
+}
+
+fn drafted() -> Book {
+    let mut book = Book::new(rule(percent(10)));
+    assert_eq!(book.sell(&sale(10_000, 0, &[]), &[(1, None, ("payable", 1_000, 1_000))]), Ok(()));
+    assert_eq!(book.draft(&[CLAIM], 1_000), Ok(()));
+    book
+}
+
+const CLAIM: Step = (1, Some(("payable", 1_000, 1_000)), ("in_payout", 1_000, 1_000));
+
+#[test]
+fn a_change_inside_retallies_and_cancels_below_the_minimum() {
+    let mut book = drafted();
+    book.told.refunds.push(refund("r1", 5_000));
+    let mut entry = refund_entry(&refund("r1", 5_000), "refund");
+    let change = json!({"id": payout(1), "from": "pending", "to": "cancelled", "amount": 500, "paid": 0, "version": 2});
+    entry["payouts"] = json!([change]);
+    let line = [(1, Some(("in_payout", 1_000, 1_000)), ("in_payout", 1_000, 500))];
+    assert_eq!(book.read(entry, &line, |_| {}), Ok(()));
+    // Its lines follow.
+    let mut entry = payout_entry(1, "settle", "settlement", Some("cancelled"), ("cancelled", 500, 0));
+    entry["payouts"][0]["version"] = json!(2);
+    book.positions.insert(payout(1), 3);
+    let free = [(1, Some(("in_payout", 1_000, 500)), ("payable", 1_000, 500))];
+    assert_eq!(book.read(entry, &free, |_| {}), Ok(()));
+}
+
+#[test]
+fn debts_are_carried_or_netted() {
+    for (debt, expect) in [(-1_500, Err(Invariant::PayoutIsItsLines)), (-1_000, Ok(()))] {
+        let mut book = paid();
+        book.told.programs[0].rule_sets[0].rules[0].reward = Reward::Flat(-debt);
+        let two = Sale { order: "o2".to_owned(), ..sale(10_000, 0, &[]) };
+        assert_eq!(book.sell(&two, &[(2, None, ("payable", -debt, -debt))]), Ok(()));
+        assert_eq!(book.refund(&refund("r1", 10_000), "refund", &[(3, None, ("payable", -1_000, -1_000))]), Ok(()));
+        let more = [
+            (2, Some(("payable", -debt, -debt)), ("in_payout", -debt, -debt)),
+            (3, Some(("payable", -1_000, -1_000)), ("in_payout", -1_000, -1_000)),
+        ];
+        let sum = -debt - 1_000;
+        let entry = payout_entry(2, "draft", "draft-payout", None, ("drafting", sum, 0));
+        assert_eq!(book.read(entry, &more, |_| {}).map_err(|found| found.invariant), expect, "{debt}");
+        if sum == 0 {
+            let entry = payout_entry(2, "close_draft", "draft-payout", Some("drafting"), ("paid", 0, 0));
+            assert_eq!(book.read(entry, &[], |_| {}), Ok(()));
+        }
+    }
+}
+
+// --- What must be found -----------------------------------------------------------------------------------------------
+
+#[test]
+fn a_wrong_cent() {
+    let mut book = Book::new(rule(percent(30)));
+    let wrong = [(1, None, ("payable", 3_001, 3_001))];
+    assert_eq!(broken(book.sell(&sale(11_800, 1_800, &[]), &wrong)), Invariant::ExactCents);
+}
+
+#[test]
+fn a_second_effect_an_untold_one_and_other_content() {
+    let order = sale(10_000, 0, &[]);
+    let mut book = Book::new(rule(percent(10)));
+    let earned = [(1, None, ("payable", 1_000, 1_000))];
+    assert_eq!(broken(book.read(sale_entry(&order), &earned, |_| {})), Invariant::OneEffect, "untold");
+
+    let mut book = Book::new(rule(percent(10)));
+    book.told.sales.push(order.clone());
+    let other = |entry: &mut Value| entry["event"]["total"] = json!(10_001);
+    assert_eq!(broken(book.read(sale_entry(&order), &earned, other)), Invariant::SameContent);
+
+    let mut book = Book::new(rule(percent(10)));
+    assert_eq!(book.sell(&order, &earned), Ok(()));
+    assert_eq!(broken(book.sell(&order, &[(2, None, ("payable", 1_000, 1_000))])), Invariant::OneEffect);
+    let mut again = sale_entry(&order);
+    again["stream"] = json!("cnv_other");
+    assert_eq!(broken(book.read(again, &[(3, None, ("payable", 1_000, 1_000))], |_| {})), Invariant::OneEffect);
+
+    let taken = [(1, Some(("payable", 1_000, 1_000)), ("payable", 1_000, 900))];
+    assert_eq!(book.refund(&refund("r1", 1_000), "refund", &taken), Ok(()));
+    let again = [(1, Some(("payable", 1_000, 900)), ("payable", 1_000, 800))];
+    assert_eq!(broken(book.refund(&refund("r1", 1_000), "refund", &again)), Invariant::OneEffect);
+}
+
+#[test]
+fn a_line_in_two_payouts_and_an_amount_that_is_not_the_sum() {
+    let mut book = drafted();
+    let entry = payout_entry(2, "draft", "draft-payout", None, ("drafting", 1_000, 0));
+    assert_eq!(broken(book.read(entry, &[CLAIM], |_| {})), Invariant::OneState);
+
+    let mut book = Book::new(rule(percent(10)));
+    assert_eq!(book.sell(&sale(10_000, 0, &[]), &[(1, None, ("payable", 1_000, 1_000))]), Ok(()));
+    assert_eq!(broken(book.draft(&[CLAIM], 1_001)), Invariant::PayoutIsItsLines);
+}
+
+#[test]
+fn a_payout_below_the_minimum() {
+    let mut book = Book::new(rule(percent(10)));
+    book.told.programs[0].minimum_payout = 5_000;
+    assert_eq!(book.sell(&sale(10_000, 0, &[]), &[(1, None, ("payable", 1_000, 1_000))]), Ok(()));
+    assert_eq!(broken(book.draft(&[CLAIM], 1_000)), Invariant::PayoutIsItsLines);
+}
+
+#[test]
+fn broken_postings_and_altered_history() {
+    for (change, expect) in [
+        ((|entry: &mut Value| entry["postings"][0]["amount"] = json!(999)) as fn(&mut Value), Invariant::Balances),
+        (|entry| entry["postings"] = json!([]), Invariant::Balances),
+        (|entry| entry["position"] = json!(2), Invariant::History),
+        (|entry| entry["at"] = json!("2026-06-01T00:10:00Z"), Invariant::History),
+        (|entry| entry["lines"][0]["after"] = json!("cnv_1/1/x"), Invariant::History),
+        (|entry| entry["what"] = json!("adjust"), Invariant::OneState),
+    ] {
+        let mut book = Book::new(rule(percent(10)));
+        book.told.sales.push(sale(10_000, 0, &[]));
+        let earned = [(1, None, ("payable", 1_000, 1_000))];
+        assert_eq!(broken(book.read(sale_entry(&sale(10_000, 0, &[])), &earned, change)), expect);
+    }
+    let altered = json!({"pk": "JRN#a", "sk": "000001", "hash": "x", "text": "{\"at\":\"2026-06-01T00:00:00Z\"}"});
+    assert_eq!(broken(Auditor::default().read(&Told::default(), now(), &altered)), Invariant::History);
+}
+
+#[test]
+fn maturing_before_time_and_steps_the_table_does_not_have() {
+    let mut book = Book::new(Rule { hold_days: Some(1), ..rule(percent(10)) });
+    assert_eq!(book.sell(&sale(10_000, 0, &[]), &[(1, None, ("approved", 1_000, 1_000))]), Ok(()));
+    book.command("ann", About::Commissions, "release", &line(1));
+    let due = [(1, Some(("approved", 1_000, 1_000)), ("payable", 1_000, 1_000))];
+    let mature = |what, by| json!({"stream": "act_1", "what": what, "by": by});
+    assert_eq!(broken(book.read(mature("mature", "mature-commissions"), &due, |_| {})), Invariant::OneState);
+    assert_eq!(broken(book.read(mature("release", "ann"), &due, |_| {})), Invariant::OneState);
+    assert_eq!(broken(book.read(mature("approve", "ann"), &due, |_| {})), Invariant::Access, "nobody commanded it");
+}
+
+#[test]
+fn approvals_by_whom_they_must_not_be() {
+    let mut book = drafted();
+    assert_eq!(broken(book.approve("cleo", 1_000)), Invariant::Access, "nobody commanded it");
+    let mut book = drafted();
+    book.told.programs[0].large_payout_limit = 1_000;
+    assert_eq!(broken(book.approve("ann", 1_000)), Invariant::Access, "a large one takes two");
+    let mut book = drafted();
+    let payout = book.auditor.payouts.get_mut(&payout(1)).unwrap();
+    payout.pages[0][0].hands.insert("ann".to_owned());
+    assert_eq!(broken(book.approve("ann", 1_000)), Invariant::Access, "who released a line");
+}
+
+/// What is stored after one sale of 100.00 at 10 %.
+fn stored(book: &Book) -> BTreeMap<(String, String), Value> {
+    let entry = &book.latest[&line(1)];
+    let items = [
+        (
+            "LIN#1",
+            "1",
+            json!({
+                "id": line(1), "program": "prg_1", "partner": PARTNER, "currency": "USD", "kind": "commission",
+                "conversion": "cnv_o1", "order": "o1", "slice": 1, "ruleSet": 1, "amount": 1_000, "takenBack": 0, "state": "payable",
+                "occurredAt": now(), "dueAt": now(), "version": 1, "rev": 1, "entry": entry, "basis": {"rule": "base"},
+                "wpk": format!("PAYABLE#{PARTNER}"),
+            }),
+        ),
+        (
+            "PAR#par_00000000000000000000000001",
+            "BAL#USD#00",
+            json!({"accrued": -1_000, "payable": 1_000, "payable_lines": 1}),
+        ),
+        ("JRN#cnv_o1", "000001", json!({})),
+    ];
+    items.into_iter().map(|(pk, sk, item)| ((pk.to_owned(), sk.to_owned()), item)).collect()
+}
+
+#[test]
+fn what_is_stored_and_published_agrees_with_the_journal() {
+    let mut book = Book::new(rule(percent(10)));
+    assert_eq!(book.sell(&sale(10_000, 0, &[]), &[(1, None, ("payable", 1_000, 1_000))]), Ok(()));
+    let published = vec![json!({"detail": {"id": book.auditor.events[0].1[0]}})];
+    assert_eq!(book.auditor.finish(&book.told, &stored(&book), &published), Ok(()));
+    for (pk, field, value, expect) in [
+        ("LIN#1", "amount", json!(1_001), Invariant::History),
+        ("LIN#1", "state", json!("paid"), Invariant::History),
+        ("LIN#1", "wpk", Value::Null, Invariant::History),
+        ("LIN#1", "basis", json!({"rule": "other"}), Invariant::ExactCents),
+        ("PAR#par_00000000000000000000000001", "payable", json!(1_001), Invariant::Balances),
+        ("PAR#par_00000000000000000000000001", "payable_lines", json!(2), Invariant::Balances),
+    ] {
+        let mut items = stored(&book);
+        let item = items.iter_mut().find(|(key, _)| key.0 == pk).unwrap().1;
+        item[field] = value;
+        assert_eq!(broken(book.auditor.compare(&book.told, &items)), expect, "{pk} {field}");
+    }
+    let finish = |book: &Book, published: &[Value]| book.auditor.finish(&book.told, &stored(book), published);
+    assert_eq!(broken(finish(&book, &[])), Invariant::History, "not published");
+    book.told.commands.push(Command {
+        by: "ann".to_owned(),
+        about: About::Commissions,
+        verb: "approve",
+        ids: vec![line(1)],
+        reason: None,
+        at: now(),
+        answer: Some(Answer { status: 200, done: vec![line(1)] }),
+    });
+    assert_eq!(broken(finish(&book, &published)), Invariant::Converges, "told as done, and not done");
+    book.told.commands.clear();
+    book.told.sales.push(Sale { order: "o2".to_owned(), ..sale(10_000, 0, &[]) });
+    assert_eq!(broken(finish(&book, &published)), Invariant::RecordsEnd, "accepted, and lost");
+}

@@ -1,0 +1,236 @@
+//! `cargo sim`: thousands of hostile worlds, one seed each, and an auditor who predicts every cent.
+//!
+//! A world runs the product's real handlers, store and SDK clients over embedded services, in virtual time. Calls are throttled,
+//! refused, lost after they were applied, or answered from the past; functions are interleaved at every call and killed between any
+//! two; queues duplicate, delay and reorder; schedules fire twice. After every step the auditor, a model with code of its own, compares
+//! what was written with what the rules of money say. The same seed gives the same history on every machine.
+
+mod auditor;
+mod chance;
+mod clock;
+mod cloud;
+mod items;
+mod script;
+mod shop;
+mod tasks;
+mod told;
+mod world;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+use crate::script::{Step, script};
+use crate::world::{Failure, Played, Terms, play};
+
+/// How often a failing history is tried with something left out.
+const SHRINKING: usize = 400;
+const SHRINKING_TIME: Duration = Duration::from_secs(120);
+/// From so many worlds on, every kind of fault must have struck.
+const MANY: u64 = 50;
+const FAULTS: [&str; 18] = [
+    "throttled", "conflict", "unavailable", "unreachable", "answer_lost", "failed_after", "in_part", "stale", "killed", "clock_off",
+    "out_of_time", "reordered", "told_again", "overtaken", "duplicated", "redelivered", "fired_twice", "poison",
+];
+
+#[derive(Debug, Parser)]
+#[command(about = "Plays worlds from seeds and checks every cent. See ARCHITECTURE.md.")]
+struct Options {
+    /// One world.
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// Many worlds, like 1..1000, the end excluded.
+    #[arg(long, value_parser = range)]
+    seeds: Option<Range<u64>>,
+    /// Steps in each world.
+    #[arg(long, default_value_t = 200)]
+    steps: usize,
+    /// Worlds played at once.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// Tells everything that happens in the one world.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Reports a failing history as it is, without looking for a shorter one.
+    #[arg(long)]
+    no_shrinking: bool,
+}
+
+fn range(text: &str) -> Result<Range<u64>, String> {
+    let parsed = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    parsed.filter(|range: &Range<u64>| !range.is_empty()).ok_or_else(|| "give a range like 1..1000".to_owned())
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    // A panic inside a function is a finding, told with its history; the default hook would only scatter it.
+    std::panic::set_hook(Box::new(|_| {}));
+    let passed = match (options.seed, &options.seeds) {
+        (Some(seed), _) => one(seed, &options),
+        (None, Some(seeds)) => many(seeds, &options),
+        (None, None) => many(&(1..101), &options),
+    };
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn play_script(seed: u64, steps: &[Step], trace: bool) -> Played {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(play(Terms { seed, trace }, steps)),
+        Err(error) => {
+            let failure = Failure { invariant: "the simulator itself".to_owned(), what: error.to_string() };
+            Played { result: Err(failure), steps: 0, struck: BTreeMap::new(), written: BTreeMap::new(), trace: None }
+        }
+    }
+}
+
+fn one(seed: u64, options: &Options) -> bool {
+    let steps = script(seed, options.steps);
+    let played = play_script(seed, &steps, options.trace);
+    if let Some(trace) = &played.trace {
+        print!("{trace}");
+    }
+    match &played.result {
+        Ok(()) => {
+            println!("seed {seed}: {} steps, every cent explained", played.steps);
+            true
+        }
+        Err(failure) => {
+            report(seed, options, &steps, failure);
+            false
+        }
+    }
+}
+
+/// What all worlds came to.
+#[derive(Debug, Default)]
+struct Sum {
+    worlds: u64,
+    steps: u64,
+    struck: BTreeMap<&'static str, u64>,
+    written: BTreeMap<String, u64>,
+    failed: BTreeMap<u64, Failure>,
+}
+
+fn many(seeds: &Range<u64>, options: &Options) -> bool {
+    let begun = Instant::now();
+    let next = AtomicU64::new(seeds.start);
+    let sum = Mutex::new(Sum::default());
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let played = play_script(seed, &script(seed, options.steps), false);
+                    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+                    sum.worlds += 1;
+                    sum.steps += played.steps;
+                    for (fault, times) in played.struck {
+                        *sum.struck.entry(fault).or_default() += times;
+                    }
+                    for (what, times) in played.written {
+                        *sum.written.entry(what).or_default() += times;
+                    }
+                    if let Err(failure) = played.result {
+                        eprintln!("seed {seed} FAILED: {}: {}", failure.invariant, failure.what);
+                        sum.failed.insert(seed, failure);
+                    }
+                    if sum.worlds.is_multiple_of(20) {
+                        let speed = sum.worlds as f64 / begun.elapsed().as_secs_f64();
+                        eprintln!("{} of {} worlds, {speed:.1} a second, {} failed", sum.worlds, seeds.end - seeds.start, sum.failed.len());
+                    }
+                }
+            });
+        }
+    });
+    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    summary(&sum, begun.elapsed());
+    if let Some((seed, failure)) = sum.failed.first_key_value() {
+        report(*seed, options, &script(*seed, options.steps), failure);
+    }
+    let missing: Vec<_> = FAULTS.into_iter().filter(|fault| !sum.struck.contains_key(fault)).collect();
+    if sum.worlds >= MANY && !missing.is_empty() {
+        eprintln!("faults that never struck, so that nothing is proved about them: {}", missing.join(", "));
+        return false;
+    }
+    sum.failed.is_empty()
+}
+
+fn summary(sum: &Sum, took: Duration) {
+    let seconds = took.as_secs_f64().max(0.001);
+    let strikes: u64 = sum.struck.values().sum();
+    println!(
+        "{} worlds, {} steps and {strikes} faults in {seconds:.0} s: {:.1} worlds, {:.0} steps and {:.0} faults a second; {} failed",
+        sum.worlds,
+        sum.steps,
+        sum.worlds as f64 / seconds,
+        sum.steps as f64 / seconds,
+        strikes as f64 / seconds,
+        sum.failed.len(),
+    );
+    println!("what struck:");
+    for (fault, times) in &sum.struck {
+        println!("  {fault:<16} {times:>8}");
+    }
+    println!("what was written:");
+    for (what, times) in &sum.written {
+        println!("  {what:<16} {times:>8}");
+    }
+    let mut broken: BTreeMap<&str, u64> = BTreeMap::new();
+    for failure in sum.failed.values() {
+        *broken.entry(&failure.invariant).or_default() += 1;
+    }
+    for (invariant, worlds) in broken {
+        println!("  BROKEN in {worlds} world(s): {invariant}");
+    }
+}
+
+/// Tells a failure with the shortest history that still shows it.
+fn report(seed: u64, options: &Options, steps: &[Step], failure: &Failure) {
+    println!("seed {seed} failed: {}\n  {}", failure.invariant, failure.what);
+    if !options.no_shrinking {
+        let shortest = shrink(seed, steps, failure);
+        println!("the shortest history found that shows it, {} of {} steps:", shortest.len(), steps.len());
+        let played = play_script(seed, &shortest, true);
+        print!("{}", played.trace.unwrap_or_default());
+    }
+    println!("again: cargo sim --seed {seed} --steps {} --trace", options.steps);
+}
+
+/// Leaves out larger, then smaller parts of the history, as long as the same invariant breaks.
+fn shrink(seed: u64, steps: &[Step], failure: &Failure) -> Vec<Step> {
+    let begun = Instant::now();
+    let mut shortest = steps.to_vec();
+    let mut part = shortest.len().div_ceil(2);
+    let mut tries = 0;
+    while part > 0 {
+        let (mut at, mut shorter) = (0, false);
+        while at < shortest.len() {
+            if tries >= SHRINKING || begun.elapsed() > SHRINKING_TIME {
+                return shortest;
+            }
+            tries += 1;
+            let mut without = shortest.clone();
+            without.drain(at..(at + part).min(shortest.len()));
+            let same = play_script(seed, &without, false).result.is_err_and(|found| found.invariant == failure.invariant);
+            if same {
+                shortest = without;
+                shorter = true;
+            } else {
+                at += part;
+            }
+        }
+        if !shorter || part > 1 {
+            part = if part == 1 { 0 } else { part.div_ceil(2) };
+        }
+    }
+    shortest
+}

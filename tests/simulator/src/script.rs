@@ -1,0 +1,82 @@
+//! What happens in a world, step by step. A step carries its own chance, so that it means the same when others are left out:
+//! that is what lets a failing history be shortened.
+
+use crate::chance::Chance;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Act {
+    /// A customer buys; the storefront will tell.
+    Sell,
+    /// Something goes back, perhaps before the storefront has told of the sale.
+    Refund,
+    /// The storefront posts something it has to tell, or posts it again.
+    Tell,
+    /// The same id told with other content.
+    Contradict,
+    /// What no storefront would send: bad signatures, garbage, unknown sources.
+    Garbage,
+    /// A message that no function can read, beside good ones.
+    Poison,
+    /// Queue messages are handed to their function.
+    Deliver,
+    /// Stream records are handed to their function.
+    Publish,
+    /// The schedules fire.
+    Mature,
+    Batch,
+    /// A person judges commissions.
+    Review,
+    /// A person starts a run, asks for a payout, or decides about payouts.
+    Run,
+    Request,
+    Approve,
+    SendBack,
+    Cancel,
+    MarkPaid,
+    /// New rules are published, or a partner joins.
+    Rules,
+    Partner,
+    /// Somebody looks, perhaps at what is not theirs.
+    Look,
+    Pass,
+    /// Everything under way comes to its end.
+    Finish,
+}
+
+const WEIGHTS: [(u32, Act); 22] = [
+    (12, Act::Sell),
+    (8, Act::Refund),
+    (20, Act::Tell),
+    (2, Act::Contradict),
+    (2, Act::Garbage),
+    (1, Act::Poison),
+    (18, Act::Deliver),
+    (5, Act::Publish),
+    (5, Act::Mature),
+    (6, Act::Batch),
+    (8, Act::Review),
+    (3, Act::Run),
+    (4, Act::Request),
+    (11, Act::Approve),
+    (2, Act::SendBack),
+    (2, Act::Cancel),
+    (10, Act::MarkPaid),
+    (1, Act::Rules),
+    (1, Act::Partner),
+    (4, Act::Look),
+    (10, Act::Pass),
+    (4, Act::Finish),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    pub act: Act,
+    pub chance: u64,
+}
+
+/// The steps of the world with this seed.
+pub fn script(seed: u64, steps: usize) -> Vec<Step> {
+    let mut chance = Chance::of(seed, 1);
+    let step = |_| Step { act: chance.weighted(&WEIGHTS).unwrap_or(Act::Finish), chance: chance.number() };
+    (0..steps).map(step).collect()
+}

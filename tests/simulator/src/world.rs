@@ -1,0 +1,977 @@
+//! One world: merchants, partners, people and the cloud, played from a script.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use bytes::Bytes;
+use embedded::Embedded;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use jiff::{SignedDuration, Timestamp};
+use local::events::{http_event, schedule_event, sqs_event, stream_event};
+use local::token::claims;
+use local::{CONVERSIONS, DRAFTS, Failed, Functions, HttpAnswer, Stream};
+use serde_json::{Value, json};
+use store::{Membership, Transaction};
+use tests::sign::Connection;
+use workflows::Clock;
+
+use crate::auditor::Auditor;
+use crate::chance::Chance;
+use crate::clock::WorldClock;
+use crate::cloud::{Sky, context_under};
+use crate::items::{Items, plain};
+use crate::script::{Act, Step};
+use crate::shop;
+use crate::tasks::{Ended, Lot, Tasks};
+use crate::told::{About, Answer, Command, Partner, RuleSet, SKEW_SECONDS, Told};
+
+/// Why a world failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The invariant that broke, in a few words.
+    pub invariant: String,
+    pub what: String,
+}
+
+fn failure(invariant: &str, what: impl Into<String>) -> Failure {
+    Failure { invariant: invariant.to_owned(), what: what.into() }
+}
+
+type Outcome<T = ()> = Result<T, Failure>;
+
+/// What a storefront or a script has to tell.
+#[derive(Debug, Clone)]
+enum Telling {
+    Sale(usize),
+    Refund(usize),
+}
+
+/// A message taken from a queue, until its function is done with it.
+#[derive(Debug, Clone)]
+struct Mail {
+    queue: &'static str,
+    message: Message,
+    failures: u32,
+    /// No function can ever read it.
+    poison: bool,
+}
+
+#[derive(Debug)]
+enum Job {
+    Tell(Telling),
+    Mail(Vec<Mail>),
+    /// Stream records from one position up to another.
+    Records(usize, usize),
+    Schedule,
+    /// Which of the told commands.
+    Command(usize),
+    /// What is looked at, and which status it must have.
+    Look(String, u16),
+}
+
+#[derive(Debug)]
+enum Reply {
+    Http(HttpAnswer),
+    Value(Value),
+}
+
+type Answered = Result<Reply, Failed>;
+
+pub struct World {
+    seed: u64,
+    clock: WorldClock,
+    embedded: Embedded,
+    /// The services without weather, for setting up and for looking.
+    plain: workflows::Context,
+    api: Functions,
+    /// The same functions in bad weather, on machines whose clocks differ.
+    instances: Vec<Functions>,
+    sky: Sky,
+    tasks: Tasks<Job, Answered>,
+    told: Told,
+    connections: Vec<Connection>,
+    untold: Vec<Telling>,
+    mail: Vec<Mail>,
+    stream: Stream,
+    records: Vec<Value>,
+    published: usize,
+    items: Items,
+    auditor: Auditor,
+    /// How many things may happen at once: a few, or now and then so many that payouts have several pages.
+    crowd: usize,
+    orders: u64,
+    people: Vec<(&'static str, &'static str)>,
+    pub steps: u64,
+    written: BTreeMap<String, u64>,
+    trace: Option<String>,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("seed", &self.seed).field("steps", &self.steps).finish_non_exhaustive()
+    }
+}
+
+/// How a world is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    pub seed: u64,
+    pub trace: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Played {
+    pub result: Outcome,
+    pub steps: u64,
+    pub struck: BTreeMap<&'static str, u64>,
+    /// Journal entries written, by what they tell of.
+    pub written: BTreeMap<String, u64>,
+    pub trace: Option<String>,
+}
+
+/// Plays a whole script.
+pub async fn play(terms: Terms, script: &[Step]) -> Played {
+    let mut world = match World::start(terms).await {
+        Ok(world) => world,
+        Err(failure) => {
+            return Played { result: Err(failure), steps: 0, struck: BTreeMap::new(), written: BTreeMap::new(), trace: None };
+        }
+    };
+    let result = world.run(script).await;
+    if let Err(failure) = &result {
+        world.note(|| format!("FAILED {}: {}", failure.invariant, failure.what));
+    }
+    let struck = world.sky.weather().struck.clone();
+    Played { result, steps: world.steps, struck, written: std::mem::take(&mut world.written), trace: world.trace.take() }
+}
+
+fn broken(error: impl std::fmt::Display) -> Failure {
+    failure("the simulator itself", error.to_string())
+}
+
+impl World {
+    async fn start(terms: Terms) -> Outcome<Self> {
+        let mut chance = Chance::of(terms.seed, 0);
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().map_err(broken)?;
+        let start = start + SignedDuration::from_secs(chance.from(0, 365 * 86_400));
+        let clock = WorldClock::new(start, chance.fork());
+        let time = clock.clone();
+        let embedded = Embedded::memory(Arc::new(move || time.system_time())).map_err(broken)?;
+        let plain = local::provision(&embedded.sdk_config(), Arc::new(clock.clone())).await.map_err(broken)?;
+        let stream = Stream::open(&embedded, None).map_err(broken)?;
+        let sky = Sky::new();
+        let under = context_under(&sky, &embedded, &plain);
+        let instance = |off: i64| {
+            let clock: Arc<dyn Clock> = Arc::new(clock.off_by(off));
+            Functions::new(workflows::Context { clock, ..under.clone() })
+        };
+        let off = chance.from(1, SKEW_SECONDS);
+        let mut world = Self {
+            seed: terms.seed,
+            api: Functions::new(plain.clone()),
+            instances: vec![instance(0), instance(off), instance(-off)],
+            tasks: Tasks::new(sky.clone()),
+            clock,
+            embedded,
+            plain,
+            sky,
+            told: Told::default(),
+            connections: vec![],
+            untold: vec![],
+            mail: vec![],
+            stream,
+            records: vec![],
+            published: 0,
+            items: Items::default(),
+            auditor: Auditor::default(),
+            crowd: if chance.percent(12) { 25 } else { 3 },
+            orders: 0,
+            people: vec![("admin", "ann"), ("admin", "ben"), ("admin", "cleo")],
+            steps: 0,
+            written: BTreeMap::new(),
+            trace: terms.trace.then(String::new),
+        };
+        let programs = if world.crowd > 3 { 1 } else { 1 + chance.below(2) };
+        for n in 0..programs {
+            world.found_program(&mut chance, n).await?;
+        }
+        world.audit().await?;
+        Ok(world)
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            let _ = writeln!(trace, "{} {}", self.clock.now(), line());
+        }
+    }
+
+    // --- Setting up, in fair weather ------------------------------------------------------------------------------
+
+    async fn ask(&self, who: &str, method: Method, path: &str, body: &Value) -> Outcome<(u16, Value)> {
+        let event = api_event(who, "admin", &method, path, Some(body))?;
+        let answer = self.api.http(event).await.map_err(broken)?;
+        Ok((answer.status.as_u16(), serde_json::from_slice(&answer.body).unwrap_or_default()))
+    }
+
+    async fn made(&self, who: &str, path: &str, body: &Value) -> Outcome<Value> {
+        let (status, answer) = self.ask(who, Method::POST, path, body).await?;
+        if (200..300).contains(&status) { Ok(answer) } else { Err(broken(format!("POST {path}: {status} {answer}"))) }
+    }
+
+    async fn found_program(&mut self, chance: &mut Chance, n: usize) -> Outcome {
+        let mut program = shop::program(chance);
+        program.id = text(&self.made("ann", "/programs", &shop::program_body(&program, n)).await?["id"]);
+        self.told.programs.push(program);
+        let partners = if self.crowd > 3 { 1 } else { 1 + chance.below(3) };
+        for _ in 0..partners {
+            self.found_partner(chance, n).await?;
+        }
+        self.publish_rules(chance, n).await?;
+        let body = json!({"programId": self.told.programs[n].id, "kind": "standard", "name": "Shop"});
+        let made = self.made("ann", "/sources", &body).await?;
+        self.connections.push(Connection { id: text(&made["id"]), kind: "standard", secret: text(&made["secret"]) });
+        Ok(())
+    }
+
+    async fn found_partner(&mut self, chance: &mut Chance, n: usize) -> Outcome {
+        let program = &self.told.programs[n];
+        let number = self.told.partners.len();
+        let (id, exponent) = (program.id.clone(), program.exponent);
+        let mut partner = Partner {
+            id: String::new(),
+            program: n,
+            code: format!("CODE{number}"),
+            minimum_payout: chance.percent(20).then(|| chance.from(0, 100) * 10_i64.pow(exponent)),
+            has_payout_method: chance.percent(90),
+        };
+        let method = json!([{"kind": "manual", "details": {}, "preferred": true}]);
+        let body = json!({
+            "programId": id, "name": format!("Partner {number}"), "email": format!("partner{number}@partners.example"),
+            "code": partner.code, "minimumPayout": partner.minimum_payout.map(|amount| shop::decimal(amount, exponent)),
+            "payoutMethods": if partner.has_payout_method { method } else { json!([]) },
+        });
+        partner.id = text(&self.made("ann", "/partners", &body).await?["id"]);
+        let mut transaction = Transaction::new("membership");
+        let membership =
+            Membership { subject: format!("partner{number}"), partner: partner.id.parse().map_err(broken)? };
+        transaction.set_membership(&membership).map_err(broken)?;
+        self.plain.store.commit(transaction).await.map_err(broken)?;
+        self.told.partners.push(partner);
+        Ok(())
+    }
+
+    async fn publish_rules(&mut self, chance: &mut Chance, n: usize) -> Outcome {
+        let partners = self.partners_of(n);
+        let program = &self.told.programs[n];
+        let rules = shop::rules(chance, program, &partners.iter().collect::<Vec<_>>());
+        let first = program.rule_sets.is_empty();
+        let effective_from = if first {
+            "2020-01-01T00:00:00Z".parse().map_err(broken)?
+        } else {
+            self.clock.now() + SignedDuration::from_secs(chance.from(400, 4 * 86_400))
+        };
+        let body = json!({
+            "rationale": "the seed says so", "effectiveFrom": effective_from,
+            "rules": rules.iter().map(|rule| shop::rule_body(rule, program.exponent)).collect::<Vec<_>>(),
+        });
+        let path = format!("/programs/{}/rule-sets", program.id);
+        let version = self.made("ann", &path, &body).await?["version"].as_u64().unwrap_or_default();
+        self.made("ann", &format!("{path}/{version}/publish"), &json!({})).await?;
+        let version = u32::try_from(version).map_err(broken)?;
+        self.told.programs[n].rule_sets.push(RuleSet { version, effective_from, rules });
+        Ok(())
+    }
+
+    fn partners_of(&self, n: usize) -> Vec<Partner> {
+        self.told.partners.iter().filter(|partner| partner.program == n).cloned().collect()
+    }
+
+    // --- Playing --------------------------------------------------------------------------------------------------
+
+    async fn run(&mut self, script: &[Step]) -> Outcome {
+        for step in script {
+            let mut chance = Chance::of(self.seed, step.chance);
+            self.note(|| format!("{:?}", step.act));
+            self.act(step.act, &mut chance).await?;
+            let turns = match chance.below(10) {
+                0 | 1 => chance.below(8),
+                2 => chance.below(60),
+                _ => usize::MAX,
+            };
+            self.take_turns(&mut chance, turns).await?;
+            self.steps += 1;
+            self.audit().await?;
+        }
+        self.come_to_rest().await
+    }
+
+    async fn take_turns(&mut self, chance: &mut Chance, turns: usize) -> Outcome {
+        for _ in 0..turns {
+            let Some((job, ended, struck)) = self.tasks.turn(chance).await.map(|(job, ended, struck)| (job, ended, struck))
+            else {
+                if self.tasks.len() == 0 {
+                    break;
+                }
+                continue;
+            };
+            self.ended(job, ended, struck)?;
+        }
+        Ok(())
+    }
+
+    fn lot(&self, chance: &mut Chance) -> Lot {
+        let odds = chance.pick(&[0, 0, 20, 60, 150]).copied().unwrap_or(0);
+        let mortal = chance.pick(&[0, 0, 0, 15, 60]).copied().unwrap_or(0);
+        Lot { chance: chance.fork(), odds, mortal }
+    }
+
+    fn instance(&self, chance: &mut Chance) -> Functions {
+        let n = chance.below(self.instances.len());
+        if n > 0 {
+            self.sky.weather().note("clock_off");
+        }
+        self.instances[n].clone()
+    }
+
+    fn http(&mut self, chance: &mut Chance, job: Job, event: Value) {
+        let (functions, lot) = (self.instance(chance), self.lot(chance));
+        self.tasks.start(job, lot, Box::pin(async move { functions.http(event).await.map(Reply::Http) }));
+    }
+
+    fn invoke(&mut self, chance: &mut Chance, job: Job, function: &'static str, payload: Value) {
+        let (functions, lot) = (self.instance(chance), self.lot(chance));
+        // Now and then a function finds its time already over.
+        let in_time = chance.percent(90);
+        if !in_time {
+            self.sky.weather().note("out_of_time");
+        }
+        let deadline = if in_time { SystemTime::now() + Duration::from_hours(1) } else { SystemTime::UNIX_EPOCH };
+        let invocation = async move { functions.invoke(function, payload, deadline).await.map(Reply::Value) };
+        self.tasks.start(job, lot, Box::pin(invocation));
+    }
+
+    #[allow(clippy::too_many_lines, reason = "one arm per act")]
+    async fn act(&mut self, act: Act, chance: &mut Chance) -> Outcome {
+        match act {
+            Act::Sell => {
+                for _ in 0..=chance.below(self.crowd) {
+                    self.sell(chance);
+                }
+            }
+            Act::Refund => self.refund(chance),
+            Act::Contradict => self.contradict(chance),
+            Act::Tell => {
+                for _ in 0..=chance.below(self.crowd) {
+                    self.tell(chance)?;
+                }
+            }
+            Act::Garbage => self.garbage(chance)?,
+            Act::Poison => self.poison(chance).await?,
+            Act::Deliver => self.deliver(chance).await?,
+            Act::Publish => self.publish(chance),
+            Act::Mature => self.fire(chance, "mature-commissions"),
+            Act::Batch => self.fire(chance, "batch-payouts"),
+            Act::Review => self.review(chance)?,
+            Act::Run => {
+                let Some(program) = chance.pick(&self.told.programs).map(|program| program.id.clone()) else { return Ok(()) };
+                let body = json!({"programId": program, "preview": chance.percent(15)});
+                let verb = if body["preview"] == true { "preview" } else { "runs" };
+                self.command(chance, About::Partners, verb, "/runs", vec![program], &body)?;
+            }
+            Act::Request => {
+                let Some(partner) = chance.pick(&self.told.partners).cloned() else { return Ok(()) };
+                let program = &self.told.programs[partner.program];
+                let mut body = json!({"partnerId": partner.id, "programId": program.id});
+                if chance.percent(30) {
+                    body["amount"] = json!(shop::decimal(chance.from(1, 200_00), program.exponent));
+                }
+                if chance.percent(20) {
+                    body["override"] = json!("the seed says so");
+                }
+                self.command(chance, About::Partners, "payouts", "/payouts", vec![partner.id], &body)?;
+            }
+            Act::Approve => self.approve(chance)?,
+            Act::SendBack => self.about_payouts(chance, "send-back", &["approved"])?,
+            Act::Cancel => self.about_payouts(chance, "cancel", &["pending", "approved"])?,
+            Act::MarkPaid => self.about_payouts(chance, "mark-paid", &["approved"])?,
+            Act::Rules => {
+                let n = chance.below(self.told.programs.len());
+                self.publish_rules(chance, n).await?;
+            }
+            Act::Partner => {
+                let n = chance.below(self.told.programs.len());
+                self.found_partner(chance, n).await?;
+            }
+            Act::Look => self.look(chance)?,
+            Act::Pass => {
+                let seconds = match chance.below(4) {
+                    0 => chance.from(1, 300),
+                    1 => chance.from(60, 86_400),
+                    2 => chance.from(86_400, 10 * 86_400),
+                    _ => chance.from(10 * 86_400, 40 * 86_400),
+                };
+                self.clock.pass(seconds);
+            }
+            Act::Finish => self.take_turns(chance, usize::MAX).await?,
+        }
+        Ok(())
+    }
+
+    fn sell(&mut self, chance: &mut Chance) {
+        let at = chance.below(self.told.programs.len());
+        let partners = self.partners_of(at);
+        let program = &self.told.programs[at];
+        self.orders += 1;
+        let source = if chance.percent(40) { api_source(&program.id) } else { self.connections[at].id.clone() };
+        let order = format!("order-{}", self.orders);
+        let partners: Vec<_> = partners.iter().collect();
+        let sale = shop::sale(chance, (at, program), &source, order, &partners, self.clock.now());
+        self.note(|| format!("  {sale:?}"));
+        self.told.sales.push(sale);
+        self.untold.push(Telling::Sale(self.told.sales.len() - 1));
+    }
+
+    fn refund(&mut self, chance: &mut Chance) {
+        let Some(sale) = chance.pick(&self.told.sales).cloned() else { return };
+        self.orders += 1;
+        let refund = shop::refund(chance, &sale, format!("refund-{}", self.orders), self.clock.now());
+        self.note(|| format!("  {refund:?}"));
+        self.told.refunds.push(refund);
+        self.untold.push(Telling::Refund(self.told.refunds.len() - 1));
+    }
+
+    /// The same id with another amount: whichever comes first is the one.
+    fn contradict(&mut self, chance: &mut Chance) {
+        if chance.percent(50) {
+            let Some(mut sale) = chance.pick(&self.told.sales).cloned() else { return };
+            let more = chance.from(1, 10_00);
+            sale.total += more;
+            match sale.items.first_mut() {
+                Some(item) => item.amount += more,
+                None => {}
+            }
+            sale.accepted = false;
+            self.note(|| format!("  {sale:?}"));
+            self.told.sales.push(sale);
+            self.untold.push(Telling::Sale(self.told.sales.len() - 1));
+        } else {
+            let Some(mut refund) = chance.pick(&self.told.refunds).cloned() else { return };
+            refund.total += chance.from(1, 10_00);
+            refund.accepted = false;
+            self.note(|| format!("  {refund:?}"));
+            self.told.refunds.push(refund);
+            self.untold.push(Telling::Refund(self.told.refunds.len() - 1));
+        }
+    }
+
+    fn tell(&mut self, chance: &mut Chance) -> Outcome {
+        if self.untold.is_empty() {
+            return Ok(());
+        }
+        // Any of them, so refunds may come before their sale; and some stay to be told again.
+        let n = chance.below(self.untold.len());
+        if n > 0 {
+            self.sky.weather().note("reordered");
+        }
+        let telling = self.untold[n].clone();
+        if chance.percent(75) {
+            self.untold.remove(n);
+        } else {
+            self.sky.weather().note("told_again");
+        }
+        let event = self.telling_event(&telling)?;
+        self.note(|| format!("  {telling:?}"));
+        self.http(chance, Job::Tell(telling), event);
+        Ok(())
+    }
+
+    fn telling_event(&self, telling: &Telling) -> Outcome<Value> {
+        let (program, source, body) = match telling {
+            Telling::Sale(n) => {
+                let sale = &self.told.sales[*n];
+                let program = &self.told.programs[sale.program];
+                (sale.program, &sale.source, shop::sale_body(sale, program))
+            }
+            Telling::Refund(n) => {
+                let refund = &self.told.refunds[*n];
+                let program = &self.told.programs[refund.program];
+                (refund.program, &refund.source, shop::refund_body(refund, program))
+            }
+        };
+        let connection = &self.connections[program];
+        if *source == connection.id {
+            let request = connection.delivery("", &body.to_string());
+            let uri: Uri = request.path.parse().map_err(broken)?;
+            Ok(http_event(&request.method, &uri, &request.headers, &request.body, None))
+        } else {
+            api_event("ann", "admin", &Method::POST, "/conversions", Some(&body))
+        }
+    }
+
+    /// What is well signed but no event is taken and filed; what is not signed, or comes from nowhere, is turned away.
+    fn garbage(&mut self, chance: &mut Chance) -> Outcome {
+        let Some(connection) = chance.pick(&self.connections) else { return Ok(()) };
+        let event = shop::sale_body(&shop::worthless(self.clock.now()), &self.told.programs[0]).to_string();
+        let (mut request, mut expected) = match chance.below(3) {
+            0 => (connection.delivery("", "{\"no\": \"event\"}"), 200),
+            1 => (connection.delivery("", "\u{0}not json"), 200),
+            _ => (connection.unsigned("", &event), 401),
+        };
+        if chance.percent(20) {
+            (request.path, expected) = ("/webhooks/src_00000000000000000000000000".to_owned(), 401);
+        }
+        let uri: Uri = request.path.parse().map_err(broken)?;
+        let event = http_event(&request.method, &uri, &request.headers, &request.body, None);
+        self.http(chance, Job::Look(request.path, expected), event);
+        Ok(())
+    }
+
+    async fn poison(&mut self, chance: &mut Chance) -> Outcome {
+        self.sky.weather().note("poison");
+        let queues = &self.plain.queues;
+        let url = if chance.percent(50) { &queues.conversions_url } else { &queues.drafts_url };
+        let sent = queues.sqs.send_message().queue_url(url).message_body("no message of ours").send().await;
+        sent.map(drop).map_err(broken)
+    }
+
+    /// Takes everything that waits in the queues.
+    async fn collect(&mut self) -> Outcome {
+        for queue in [CONVERSIONS, DRAFTS] {
+            let queues = &self.plain.queues;
+            let url = if queue == CONVERSIONS { &queues.conversions_url } else { &queues.drafts_url };
+            loop {
+                let received = queues
+                    .sqs
+                    .receive_message()
+                    .queue_url(url)
+                    .max_number_of_messages(10)
+                    .message_system_attribute_names(MessageSystemAttributeName::All)
+                    .send()
+                    .await
+                    .map_err(broken)?;
+                let messages = received.messages.unwrap_or_default();
+                if messages.is_empty() {
+                    break;
+                }
+                for message in messages {
+                    let handle = message.receipt_handle().unwrap_or_default();
+                    queues.sqs.delete_message().queue_url(url).receipt_handle(handle).send().await.map_err(broken)?;
+                    let poison = message.body() == Some("no message of ours");
+                    self.mail.push(Mail { queue, message, failures: 0, poison });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn deliver(&mut self, chance: &mut Chance) -> Outcome {
+        self.collect().await?;
+        let queue = if chance.percent(60) { CONVERSIONS } else { DRAFTS };
+        let mut batch = Vec::new();
+        for _ in 0..=chance.below(6) {
+            let waiting: Vec<usize> = (0..self.mail.len()).filter(|n| self.mail[*n].queue == queue).collect();
+            let Some(n) = chance.pick(&waiting).copied() else { break };
+            if n != waiting[0] {
+                self.sky.weather().note("overtaken");
+            }
+            if chance.percent(15) {
+                // At least once: it stays, and comes again.
+                self.sky.weather().note("duplicated");
+                batch.push(self.mail[n].clone());
+            } else {
+                batch.push(self.mail.remove(n));
+            }
+        }
+        self.hand_over(chance, queue, batch);
+        Ok(())
+    }
+
+    fn hand_over(&mut self, chance: &mut Chance, queue: &'static str, batch: Vec<Mail>) {
+        if batch.is_empty() {
+            return;
+        }
+        let messages: Vec<_> = batch.iter().map(|mail| mail.message.clone()).collect();
+        let function = if queue == CONVERSIONS { "ingest-conversions" } else { "draft-payout" };
+        self.note(|| format!("  {} message(s) to {function}", messages.len()));
+        self.invoke(chance, Job::Mail(batch), function, sqs_event(queue, &messages));
+    }
+
+    fn publish(&mut self, chance: &mut Chance) {
+        if chance.percent(20) && self.published > 0 {
+            self.sky.weather().note("redelivered");
+            self.published -= 1 + chance.below(self.published.min(10));
+        }
+        let from = self.published;
+        let to = (from + 1 + chance.below(60)).min(self.records.len());
+        self.publish_range(chance, from, to);
+    }
+
+    fn publish_range(&mut self, chance: &mut Chance, from: usize, to: usize) {
+        let matching: Vec<Value> =
+            self.records[from..to].iter().filter(|record| Stream::is_inserted_entry(record)).cloned().collect();
+        if matching.is_empty() {
+            self.published = self.published.max(to);
+        } else {
+            self.invoke(chance, Job::Records(from, to), "publish-changes", stream_event("stream", matching));
+        }
+    }
+
+    fn fire(&mut self, chance: &mut Chance, function: &'static str) {
+        let times = if chance.percent(25) {
+            self.sky.weather().note("fired_twice");
+            2
+        } else {
+            1
+        };
+        for _ in 0..times {
+            let event = schedule_event(function, self.clock.now());
+            self.invoke(chance, Job::Schedule, function, event);
+        }
+    }
+
+    // --- People ---------------------------------------------------------------------------------------------------
+
+    fn person(&self, chance: &mut Chance) -> &'static str {
+        chance.pick(&self.people).map_or("ann", |(_, name)| name)
+    }
+
+    fn command(
+        &mut self,
+        chance: &mut Chance,
+        about: About,
+        verb: &'static str,
+        path: &str,
+        ids: Vec<String>,
+        body: &Value,
+    ) -> Outcome {
+        let by = self.person(chance);
+        let reason = body["reason"].as_str().map(str::to_owned);
+        self.note(|| format!("  {by}: {path} {body}"));
+        let command = Command { by: by.to_owned(), about, verb, ids, reason, at: self.clock.now(), answer: None };
+        self.told.commands.push(command);
+        let event = api_event(by, "admin", &Method::POST, path, Some(body))?;
+        self.http(chance, Job::Command(self.told.commands.len() - 1), event);
+        Ok(())
+    }
+
+    fn review(&mut self, chance: &mut Chance) -> Outcome {
+        let (verb, from): (_, &[&str]) = *chance
+            .pick(&[
+                ("approve", &["pending"] as &[&str]),
+                ("approve", &["pending"]),
+                ("hold", &["pending", "approved", "payable", "in_payout"]),
+                ("release", &["held"]),
+                ("reject", &["pending", "approved", "payable", "held", "in_payout"]),
+                ("reinstate", &["rejected"]),
+            ])
+            .unwrap_or(&("approve", &["pending"]));
+        let anything = chance.percent(10);
+        let lines = self.items.lines();
+        let fitting: Vec<&str> =
+            lines.iter().filter(|(_, state)| anything || from.contains(state)).map(|(id, _)| *id).collect();
+        let mut ids: Vec<String> = Vec::new();
+        for _ in 0..=chance.below(5) {
+            if let Some(id) = chance.pick(&fitting)
+                && !ids.iter().any(|known| known == id)
+            {
+                ids.push((*id).to_owned());
+            }
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let body = json!({"ids": ids, "reason": "the seed says so", "atomic": chance.percent(30)});
+        self.command(chance, About::Commissions, verb, &format!("/commissions/{verb}"), ids, &body)
+    }
+
+    fn payouts_in(&self, states: &[&str], anything: bool) -> Vec<Value> {
+        let payouts = self.items.payouts().into_iter();
+        payouts.filter(|payout| anything || states.iter().any(|state| payout["state"] == *state)).cloned().collect()
+    }
+
+    fn approve(&mut self, chance: &mut Chance) -> Outcome {
+        let anything = chance.percent(5);
+        let payouts = self.payouts_in(&["pending"], anything);
+        let mut chosen: Vec<&Value> = Vec::new();
+        for _ in 0..=chance.below(3) {
+            if let Some(payout) = chance.pick(&payouts)
+                && !chosen.contains(&payout)
+            {
+                chosen.push(payout);
+            }
+        }
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<String> = chosen.iter().map(|payout| text(&payout["id"])).collect();
+        let body = if chance.percent(50) {
+            json!({"payoutIds": ids})
+        } else {
+            let stale = u64::from(chance.percent(10));
+            let seen = |payout: &&Value| {
+                json!({
+                    "id": payout["id"], "version": payout["contentVersion"].as_u64().unwrap_or_default() + stale,
+                    "amount": shop::decimal(payout["amount"].as_i64().unwrap_or_default(), self.exponent_of(payout)),
+                    "linesHash": payout["linesHash"],
+                })
+            };
+            json!({"payouts": chosen.iter().map(seen).collect::<Vec<_>>()})
+        };
+        self.command(chance, About::Payouts, "approve", "/payouts/approve", ids, &body)
+    }
+
+    fn exponent_of(&self, payout: &Value) -> u32 {
+        let program = self.told.programs.iter().find(|program| payout["program"] == program.id.as_str());
+        program.map_or(2, |program| program.exponent)
+    }
+
+    fn about_payouts(&mut self, chance: &mut Chance, verb: &'static str, states: &[&str]) -> Outcome {
+        let anything = chance.percent(10);
+        let payouts = self.payouts_in(states, anything);
+        let mut ids: Vec<String> = Vec::new();
+        for _ in 0..=chance.below(3) {
+            let id = chance.pick(&payouts).map(|payout| text(&payout["id"]));
+            ids.extend(id.filter(|id| !ids.contains(id)));
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let one = |id: &String| json!({"id": id, "reason": "the seed says so", "reference": "wire 1"});
+        let body = json!({"payouts": ids.iter().map(one).collect::<Vec<_>>()});
+        self.command(chance, About::Payouts, verb, &format!("/payouts/{verb}"), ids, &body)
+    }
+
+    fn look(&mut self, chance: &mut Chance) -> Outcome {
+        let Some(n) = (!self.told.partners.is_empty()).then(|| chance.below(self.told.partners.len())) else { return Ok(()) };
+        let other = chance.below(self.told.partners.len());
+        let id = |n: usize| self.told.partners[n].id.clone();
+        let lists = ["/balances?partnerId=", "/commissions?limit=5&partnerId=", "/payouts?partnerId="];
+        let list = chance.pick(&lists).copied().unwrap_or(lists[0]);
+        let who = format!("partner{n}");
+        let (path, role, status) = match chance.below(4) {
+            0 if other != n => (format!("{list}{}", id(other)), "partner", 404),
+            1 => (format!("{list}{}", id(n)), "partner", 200),
+            2 => ("/exceptions?status=open".to_owned(), "partner", 403),
+            _ => (format!("{list}{}", id(n)), "admin", 200),
+        };
+        let event = api_event(&who, role, &Method::GET, &path, None)?;
+        self.http(chance, Job::Look(format!("{role} {path}"), status), event);
+        Ok(())
+    }
+
+    // --- What came of it ------------------------------------------------------------------------------------------
+
+    fn ended(&mut self, job: Job, ended: Ended<Answered>, struck: u32) -> Outcome {
+        self.note(|| {
+            let how = match &ended {
+                Ended::Answered(Ok(Reply::Http(answer))) => {
+                    format!("{} {}", answer.status.as_u16(), String::from_utf8_lossy(&answer.body))
+                }
+                Ended::Answered(Ok(Reply::Value(value))) => value.to_string(),
+                Ended::Answered(Err(failed)) => failed.to_string(),
+                Ended::Killed => "killed".to_owned(),
+                Ended::Panicked(why) => format!("panicked: {why}"),
+            };
+            let job = match &job {
+                Job::Mail(batch) => format!("{} message(s)", batch.len()),
+                other => format!("{other:?}"),
+            };
+            format!("  = {job}, struck {struck} time(s): {how}")
+        });
+        if let Ended::Panicked(why) = &ended {
+            return Err(failure("no function panics", format!("{job:?}: {why}")));
+        }
+        let status = match &ended {
+            Ended::Answered(Ok(Reply::Http(answer))) => Some(answer.status.as_u16()),
+            _ => None,
+        };
+        if struck == 0 && status.is_some_and(|status| status >= 500) {
+            let what = format!("{job:?} was answered {status:?} in fair weather: {ended:?}");
+            return Err(failure("no request fails by itself", what));
+        }
+        match (job, ended) {
+            (Job::Tell(telling), _) => match status {
+                Some(status) if status < 300 => match telling {
+                    Telling::Sale(n) => self.told.sales[n].accepted = true,
+                    Telling::Refund(n) => self.told.refunds[n].accepted = true,
+                },
+                Some(status) if status < 500 => {}
+                // Whoever was not answered tells again.
+                _ => self.untold.push(telling),
+            },
+            (Job::Schedule, _) => {}
+            (Job::Mail(batch), Ended::Answered(Ok(Reply::Value(answer)))) => {
+                let failed = |mail: &Mail| {
+                    let failures = answer["batchItemFailures"].as_array().into_iter().flatten();
+                    failures.into_iter().any(|failure| failure["itemIdentifier"].as_str() == mail.message.message_id())
+                };
+                for mut mail in batch {
+                    if failed(&mail) {
+                        mail.failures += 1;
+                        if struck == 0 && !mail.poison && self.tasks.len() == 0 {
+                            let what = format!("{:?} failed in fair weather", mail.message.body());
+                            return Err(failure("each queue record ends somewhere", what));
+                        }
+                        // Poison goes to the dead letters after five tries, everything else comes again.
+                        if !mail.poison || mail.failures < 5 {
+                            self.mail.push(mail);
+                        }
+                    } else if mail.poison {
+                        return Err(failure("each queue record ends somewhere", "an unreadable message was acknowledged"));
+                    }
+                }
+            }
+            (Job::Mail(batch), _) => self.mail.extend(batch),
+            (Job::Records(from, to), Ended::Answered(Ok(Reply::Value(answer)))) => {
+                let failed = answer["batchItemFailures"][0]["itemIdentifier"].as_str();
+                let at = failed.and_then(|failed| {
+                    (from..to).find(|n| self.records[*n]["dynamodb"]["SequenceNumber"].as_str() == Some(failed))
+                });
+                // Only on from where it stood, in case a later batch was delivered meanwhile.
+                if from <= self.published {
+                    self.published = self.published.max(at.unwrap_or(to));
+                }
+            }
+            (Job::Records(..), _) => {}
+            (Job::Command(n), Ended::Answered(Ok(Reply::Http(answer)))) => {
+                let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                let results = body["results"].as_array().into_iter().flatten();
+                let done = results.filter(|result| result["ok"] == true).map(|result| text(&result["id"])).collect();
+                self.told.commands[n].answer = Some(Answer { status: answer.status.as_u16(), done });
+            }
+            (Job::Command(_), _) => {}
+            (Job::Look(what, expected), Ended::Answered(Ok(Reply::Http(answer)))) => {
+                let found = answer.status.as_u16();
+                if found != expected && found < 500 {
+                    let what = format!("{what} was answered {found} instead of {expected}");
+                    return Err(failure("nothing is seen by the wrong role or partner", what));
+                }
+            }
+            (Job::Look(..), _) => {}
+        }
+        Ok(())
+    }
+
+    /// Shows the auditor what was written since it last looked.
+    async fn audit(&mut self) -> Outcome {
+        loop {
+            let page = self.stream.next(&self.embedded).map_err(broken)?;
+            let Some(last) = page.last() else { break };
+            self.stream.delivered(&text(&last["dynamodb"]["SequenceNumber"])).map_err(broken)?;
+            for record in page {
+                let change = &record["dynamodb"];
+                let key = (text(&change["Keys"]["pk"]["S"]), text(&change["Keys"]["sk"]["S"]));
+                let item = record["eventName"].as_str().filter(|name| *name != "REMOVE").map(|_| plain(&change["NewImage"]));
+                if key.0.starts_with("JRN#") {
+                    if record["eventName"] != "INSERT" {
+                        return Err(failure("entries are written once", format!("{key:?} was changed")));
+                    }
+                    if let Some(entry) = &item {
+                        let told: Value = serde_json::from_str(entry["text"].as_str().unwrap_or_default()).unwrap_or_default();
+                        *self.written.entry(text(&told["what"])).or_default() += 1;
+                        self.auditor
+                            .read(&self.told, self.clock.now(), entry)
+                            .map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
+                    }
+                }
+                self.items.change(key, item);
+                self.records.push(record);
+            }
+        }
+        let compared = self.auditor.compare(&self.told, self.items.all());
+        compared.map_err(|violation| failure(violation.invariant.as_str(), violation.what))
+    }
+
+    /// Fair weather from here on: everything that was told arrives, everything under way ends.
+    async fn come_to_rest(&mut self) -> Outcome {
+        self.note(|| "coming to rest".to_owned());
+        let mut chance = Chance::of(self.seed, 2);
+        self.take_turns(&mut chance, usize::MAX).await?;
+        let calm = |chance: &mut Chance| Lot { chance: chance.fork(), odds: 0, mortal: 0 };
+        // Twice through, since what comes to rest last may set something else in motion.
+        for round in 0..40 {
+            for telling in std::mem::take(&mut self.untold) {
+                let event = self.telling_event(&telling)?;
+                let functions = self.instances[0].clone();
+                let lot = calm(&mut chance);
+                let answer = async move { functions.http(event).await.map(Reply::Http) };
+                self.tasks.start(Job::Tell(telling), lot, Box::pin(answer));
+                self.take_turns(&mut chance, usize::MAX).await?;
+            }
+            for function in ["mature-commissions", "batch-payouts"] {
+                let event = schedule_event(function, self.clock.now());
+                self.calmly(&mut chance, Job::Schedule, function, event).await?;
+            }
+            self.collect().await?;
+            let waiting = self.mail.iter().any(|mail| !mail.poison);
+            for queue in [CONVERSIONS, DRAFTS] {
+                let (batch, rest): (Vec<_>, Vec<_>) =
+                    std::mem::take(&mut self.mail).into_iter().partition(|mail| mail.queue == queue);
+                self.mail = rest;
+                for batch in batch.chunks(10) {
+                    let messages: Vec<_> = batch.iter().map(|mail| mail.message.clone()).collect();
+                    let function = if queue == CONVERSIONS { "ingest-conversions" } else { "draft-payout" };
+                    self.calmly(&mut chance, Job::Mail(batch.to_vec()), function, sqs_event(queue, &messages)).await?;
+                }
+            }
+            self.audit().await?;
+            while self.published < self.records.len() {
+                let (from, to) = (self.published, (self.published + 100).min(self.records.len()));
+                let matching: Vec<Value> =
+                    self.records[from..to].iter().filter(|record| Stream::is_inserted_entry(record)).cloned().collect();
+                if matching.is_empty() {
+                    self.published = to;
+                } else {
+                    let event = stream_event("stream", matching);
+                    self.calmly(&mut chance, Job::Records(from, to), "publish-changes", event).await?;
+                }
+            }
+            if round > 0 && !waiting && self.untold.is_empty() {
+                return self.at_rest().await;
+            }
+        }
+        Err(failure("everything comes to rest", format!("{} messages still wait", self.mail.len())))
+    }
+
+    async fn calmly(&mut self, chance: &mut Chance, job: Job, function: &'static str, payload: Value) -> Outcome {
+        let functions = self.instances[0].clone();
+        let deadline = SystemTime::now() + Duration::from_hours(1);
+        let invocation = async move { functions.invoke(function, payload, deadline).await.map(Reply::Value) };
+        let lot = Lot { chance: chance.fork(), odds: 0, mortal: 0 };
+        self.tasks.start(job, lot, Box::pin(invocation));
+        self.take_turns(chance, usize::MAX).await
+    }
+
+    async fn at_rest(&mut self) -> Outcome {
+        let published: Vec<Value> = self.embedded.events().into_iter().map(|accepted| json!(accepted.event)).collect();
+        let finished = self.auditor.finish(&self.told, self.items.all(), &published);
+        finished.map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
+        // The product's own audit, which an operator would trust, must come to the same.
+        let invariants = workflows::audit::audit(&self.plain.store).await.map_err(broken)?;
+        match invariants.iter().find(|invariant| !invariant.holds) {
+            Some(invariant) => Err(failure("the product's own audit holds", format!("{invariant:?}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// The source that stands for a program's API.
+fn api_source(program: &str) -> String {
+    program.parse().map(|id| domain::ids::SourceId::of_api(&id).to_string()).unwrap_or_default()
+}
+
+fn api_event(who: &str, role: &str, method: &Method, path: &str, body: Option<&Value>) -> Outcome<Value> {
+    let uri: Uri = format!("/api/v1{path}").parse().map_err(broken)?;
+    let mut headers = HeaderMap::new();
+    headers.insert(HeaderName::from_static("content-type"), HeaderValue::from_static("application/json"));
+    let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+    Ok(http_event(method, &uri, &headers, &body, Some(&claims(role, who))))
+}
