@@ -273,9 +273,12 @@ class Functions(unittest.TestCase):
         for stage in ("staging", "prod"):
             self.assertRegex(STAGES[stage]["Rollout"], r"^Canary10Percent\d+Minutes$")
         behind_http = {name for name, _ in events("HttpApi")}
+        on_messages = {name for name, _ in events("SQS")}
         for name, function in functions().items():
             watched = {alarm["Ref"] for alarm in function["DeploymentPreference"]["Alarms"]}
-            expected = {f"{name}Errors"} | ({"ApiErrorsAlarm"} if name in behind_http else set())
+            expected = {f"{name}Errors"}
+            expected |= {"ApiErrorsAlarm"} if name in behind_http else set()
+            expected |= {f"{name}Failures"} if name in on_messages else set()
             self.assertEqual(watched, expected)
             self.assertTrue(function["AutoPublishAliasAllProperties"], name)
 
@@ -361,13 +364,9 @@ class Api(unittest.TestCase):
         for route in self.api["RouteSettings"]:
             self.assertIn(route, routes)
 
-    def test_its_errors_are_counted_from_its_log(self):
-        [count] = of_type("AWS::Logs::MetricFilter").values()
-        self.assertEqual(count["LogGroupName"], {"Ref": "ApiLog"})
+    def test_what_it_answers_is_in_its_log(self):
         self.assertIn('"status":"$context.status"', self.api["AccessLogSettings"]["Format"])
-        [metric] = count["MetricTransformations"]
-        alarm = alarms()["ApiErrorsAlarm"]
-        self.assertEqual((alarm["Namespace"], alarm["MetricName"]), (metric["MetricNamespace"], metric["MetricName"]))
+        self.assertEqual(RESOURCES["ApiErrorsCount"]["Properties"]["LogGroupName"], {"Ref": "ApiLog"})
 
 
 class Secrets(unittest.TestCase):
@@ -395,6 +394,17 @@ class Watching(unittest.TestCase):
             self.assertEqual(alarms_on("Errors", **live), [f"{name}Errors"])
             self.assertEqual(alarms_on("Throttles", FunctionName={"Ref": name}), [f"{name}Throttles"])
 
+    def test_what_fails_without_an_error_is_counted_from_logs(self):
+        """Answers of the API, and messages that are reported as failed."""
+        counted = {}
+        for name, count in of_type("AWS::Logs::MetricFilter").items():
+            [metric] = count["MetricTransformations"]
+            [alarm] = [a for a in alarms().values() if a["MetricName"] == metric["MetricName"]]
+            self.assertEqual(alarm["Namespace"], metric["MetricNamespace"])
+            counted[name] = count["LogGroupName"]["Ref"]
+        consumers = {f"{name}FailuresCount": functions()[name]["LoggingConfig"]["LogGroup"]["Ref"] for name, _ in events("SQS")}
+        self.assertEqual(counted, consumers | {"ApiErrorsCount": "ApiLog"})
+
     def test_the_oldest_unpaid_payout_raises_an_alarm(self):
         code = (ROOT / "functions/batch-payouts/src/lib.rs").read_text()
         for said in ('"Namespace": "PartnerPayouts"', '"Dimensions": [["FunctionName"]]', '"Name": "UnpaidAge", "Unit": "Seconds"'):
@@ -409,8 +419,12 @@ class Watching(unittest.TestCase):
             self.assertGreater(len(alarm["AlarmDescription"]), 60, name)
             self.assertEqual(alarm["AlarmActions"], [{"Ref": "Alarms"}], name)
             self.assertEqual(alarm["TreatMissingData"], "notBreaching", name)
-        headings = (ROOT / "README.md").read_text().splitlines()
-        for heading in set(re.findall(r'README, "([^"]+)"', TEXT)):
+        readme = (ROOT / "README.md").read_text()
+        self.assertIn(f"| {len(alarms())} alarms, a dashboard |", readme)
+        headings = readme.splitlines()
+        named = re.findall(r'README, "([^"]+)"', " ".join(alarm["AlarmDescription"] for alarm in alarms().values()))
+        self.assertTrue(named)
+        for heading in named:
             self.assertIn(f"### {heading}", headings)
 
     def test_the_dashboard_is_free_and_shows_what_an_operator_looks_at(self):

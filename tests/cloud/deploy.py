@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 STACK = "partner-payouts"
 REGION = "eu-central-1"
 ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
-LONG_ENOUGH_TO_START = 60
+LAST_LINES = 60
 
 
 def say(text):
@@ -72,13 +72,10 @@ def package(template, bucket):
         function["CodeUri"] = {"Bucket": bucket, "Key": f"{binary(template, name)}.zip"}
 
 
-def strip_what_is_refused(template):
-    """The emulator knows neither gradual deployments nor budgets nor alarms made of alarms."""
+def strip_gradual_deployments(template):
+    """The emulator has none, and refuses a stack that wants them."""
     for function in [template["Globals"]["Function"], *functions(template).values()]:
         function.pop("DeploymentPreference", None)
-    for kind in ("AWS::CloudWatch::CompositeAlarm", "AWS::Budgets::Budget"):
-        for name in of_type(template, kind):
-            del template["Resources"][name]
 
 
 def nodes(node):
@@ -198,7 +195,7 @@ class Cloud:
         return self.session.client(service, endpoint_url=self.endpoint)
 
     def deploy(self, zips):
-        until("the emulator answers", self.answers, LONG_ENOUGH_TO_START)
+        until("the emulator answers", self.answers)
         template = read_template()
         s3 = self.client("s3")
         bucket = f"{STACK}-binaries"
@@ -207,7 +204,7 @@ class Cloud:
             crate = binary(template, name)
             s3.upload_file(str(zips / crate / "bootstrap.zip"), bucket, f"{crate}.zip")
         package(template, bucket)
-        strip_what_is_refused(template)
+        strip_gradual_deployments(template)
         strip_what_cannot_be_judged(template)
         name_batches(template)
         refer_to_secrets_by_arn(template)
@@ -231,7 +228,6 @@ class Cloud:
         for page in cloudformation.get_paginator("list_stack_resources").paginate(StackName=STACK):
             for resource in page["StackResourceSummaries"]:
                 self.resources[resource["LogicalResourceId"]] = resource
-
         self.set_boundaries(template)
 
     def set_boundaries(self, template):
@@ -281,12 +277,13 @@ class Cloud:
             if resource["ResourceType"] == "AWS::SQS::Queue":
                 sqs.set_queue_attributes(QueueUrl=resource["PhysicalResourceId"], Attributes={"VisibilityTimeout": "5"})
 
-    def tell(self, lines=60):
+    def tell(self):
         """What functions and emulator said last, for whoever reads a failure."""
-        logs = self.client("logs")
-        for name, resource in self.resources.items():
+        logs, said = self.client("logs"), []
+        for resource in self.resources.values():
             if resource["ResourceType"] == "AWS::Logs::LogGroup":
-                events = logs.filter_log_events(logGroupName=resource["PhysicalResourceId"]).get("events", [])
-                for event in events[-lines:]:
-                    print(f"{name}: {event['message'].rstrip()}", file=sys.stderr)
-        print("\n".join(self.log.read_text().splitlines()[-lines:]), file=sys.stderr)
+                group = resource["PhysicalResourceId"]
+                messages = [event["message"].rstrip() for event in logs.filter_log_events(logGroupName=group)["events"]]
+                # Lambda's own lines about each call tell nothing here.
+                said += [f"{group}: {message}" for message in messages if message.startswith("{")][-LAST_LINES:]
+        print("\n".join([*said, *self.log.read_text().splitlines()[-LAST_LINES:]]), file=sys.stderr)

@@ -226,3 +226,18 @@ async fn case_makes_no_other_code_and_another_action_is_another_event() {
     world.report(&renewal).await.refused(409);
     world.audit_holds().await;
 }
+
+/// Found by the simulator: such a line came back to life, and took a tier position for a sale that was wholly refunded.
+#[tokio::test]
+async fn a_rejected_commission_of_zero_stays_gone_when_its_sale_went_back() {
+    let world = Plan::new().rules([tiered(&[("0", "0"), ("1", "10")])]).reviewed().start().await;
+    world.sale("o1", "100.00").await;
+    let line = world.line_id("o1").await;
+    world.reviewed("reject", &[&line]).await;
+    world.refund("r1", "o1", "100.00").await;
+    world.reviewed("reinstate", &[&line]).await;
+    assert_eq!(world.states_of("o1").await, [("reversed".to_owned(), 0)]);
+    world.sale("o2", "100.00").await;
+    assert_eq!(world.states_of("o2").await, [("pending".to_owned(), 0)], "it is the first, not the second");
+    world.audit_holds().await;
+}

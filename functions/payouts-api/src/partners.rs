@@ -100,8 +100,8 @@ fn methods(fields: &mut Fields, inputs: Vec<MethodInput>) -> Vec<PayoutMethod> {
     for (n, input) in inputs.into_iter().enumerate() {
         let at = format!("/payoutMethods/{n}");
         let method = PayoutMethod { kind: input.kind, details: input.details, preferred: input.preferred };
-        let small = method.details.iter().all(|(name, value)| (1..=40).contains(&name.len()) && value.len() <= 254);
-        fields.check(small && method.details.len() <= 20, &format!("{at}/details"), "are too long, or have no name");
+        let small = method.details.iter().all(|(name, value)| name.len() <= 40 && value.len() <= 254);
+        fields.check(small && method.details.len() <= 20, &format!("{at}/details"), "are too long");
         fields.check(methods.iter().all(|other| other.kind != method.kind), &format!("{at}/kind"), "is given twice");
         fields.take(&format!("{at}/details"), method.check());
         methods.push(method);

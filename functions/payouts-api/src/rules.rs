@@ -11,7 +11,7 @@ use workflows::Refusal;
 
 use crate::caller::{Caller, Role};
 use crate::extract::{Body, Fields, Id, IfMatch, Tagged, VersionOf};
-use crate::problem::{Answer, Problem};
+use crate::problem::Answer;
 use crate::programs::load;
 use crate::{Shared, show};
 
@@ -20,12 +20,12 @@ const MAX_DRAFT: usize = 200_000;
 /// Our own event form nests three levels.
 const MAX_EXAMPLE_DEPTH: u32 = 8;
 
-/// Refuses what the table cannot keep. What an example may hold besides our own form is anything.
+/// Refuses what the table cannot keep: an example may hold anything besides our own form.
 fn check_storable(draft: &RuleSetDraft) -> Answer<()> {
     let mut fields = Fields::default();
     fields.check(json!(draft).to_string().len() <= MAX_DRAFT, "", "a rule set is at most 200 kB");
     for (n, Example { input, .. }) in draft.examples.iter().enumerate() {
-        let detail = "nests too deeply, or has a number out of range or a field without a name";
+        let detail = "nests too deeply, or has a number that is too large or too small";
         fields.check(is_storable(input, MAX_EXAMPLE_DEPTH), &format!("/examples/{n}/input"), detail);
     }
     fields.done()
@@ -34,11 +34,11 @@ fn check_storable(draft: &RuleSetDraft) -> Answer<()> {
 fn is_storable(value: &Value, depth: u32) -> bool {
     match value {
         Value::Array(list) => depth > 0 && list.iter().all(|value| is_storable(value, depth - 1)),
-        Value::Object(fields) => {
-            depth > 0 && fields.iter().all(|(name, value)| !name.is_empty() && is_storable(value, depth - 1))
+        Value::Object(fields) => depth > 0 && fields.values().all(|value| is_storable(value, depth - 1)),
+        // DynamoDB's numbers go only a little further.
+        Value::Number(number) => {
+            number.as_f64().is_some_and(|number| number == 0.0 || (1e-100..1e100).contains(&number.abs()))
         }
-        // DynamoDB's numbers end there, and at as many decimals.
-        Value::Number(number) => number.as_f64().is_some_and(|number| number == 0.0 || (1e-100..1e100).contains(&number.abs())),
         Value::Null | Value::Bool(_) | Value::String(_) => true,
     }
 }

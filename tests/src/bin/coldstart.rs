@@ -213,7 +213,7 @@ fn command(name: &str, program: &Program, world: &World, address: SocketAddr) ->
         .env("DRAFTS_QUEUE_URL", &context.queues.drafts_url)
         .env("BUS_NAME", &context.bus.name)
         .env("SECRET_PREFIX", &context.secret_prefix)
-        .env("RUST_LOG", "info").env("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt");
+        .env("RUST_LOG", "info");
     command
 }
 

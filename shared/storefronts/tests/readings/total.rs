@@ -1,8 +1,9 @@
-//! Whatever arrives is answered, never a panic.
+//! Whatever arrives is answered, never a panic, and what is read from it can be kept.
 
+use domain::conversion::ConversionEvent;
 use jiff::Timestamp;
 use proptest::prelude::*;
-use storefronts::{Kind, is_woocommerce_ping, read, verify};
+use storefronts::{Kind, Reading, is_woocommerce_ping, read, verify};
 
 use crate::headers;
 
@@ -56,8 +57,16 @@ fn ask(body: &[u8]) {
     for topic in ["orders/paid", "refunds/create", "order.updated"] {
         let headers = headers(&[("x-shopify-topic", topic), ("x-wc-webhook-topic", topic)]);
         for kind in Kind::ALL {
-            if let Err(unreadable) = read(kind, &headers, body) {
-                assert!(!unreadable.problems().is_empty());
+            match read(kind, &headers, body) {
+                // An event is kept as its JSON: it must come out of it the same.
+                Ok(Reading::Events(events)) => {
+                    for event in events {
+                        let kept = serde_json::to_string(&event).unwrap();
+                        assert_eq!(serde_json::from_str::<ConversionEvent>(&kept).unwrap(), event);
+                    }
+                }
+                Ok(Reading::Ignored(_)) => {}
+                Err(unreadable) => assert!(!unreadable.problems().is_empty()),
             }
         }
         let _ = is_woocommerce_ping(&headers, body);

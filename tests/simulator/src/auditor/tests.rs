@@ -588,3 +588,78 @@ fn what_is_stored_and_published_agrees_with_the_journal() {
     book.told.sales.push(Sale { order: "o2".to_owned(), ..sale(10_000, 0, &[]) });
     assert_eq!(broken(finish(&book, &published)), Invariant::RecordsEnd, "accepted, and lost");
 }
+
+/// What is stored of payout 1 besides.
+fn stored_draft(book: &Book) -> BTreeMap<(String, String), Value> {
+    let (id, entry) = (payout(1), &book.latest[&payout(1)]);
+    let lines = json!([[line(1), 1_000]]);
+    let terms = json!(["manual", "somewhere", "USD"]);
+    let content = hash((hash(lines.to_string().as_bytes()) + &hash(terms.to_string().as_bytes())).as_bytes());
+    let midnight = "1970-01-01T00:00:00Z";
+    let items = [
+        (
+            format!("PAR#{PARTNER}"),
+            "PAY#1",
+            json!({
+                "id": id, "program": "prg_1", "partner": PARTNER, "currency": "USD", "state": "pending", "amount": 1_000,
+                "lineCount": 1, "pages": 1, "paid": 0, "contentVersion": 1, "minimum": 1_000, "entries": 2, "rev": 2,
+                "entry": entry, "run": "run_1", "method": "manual", "destination": "somewhere", "linesHash": content,
+            }),
+        ),
+        (format!("PAY#{id}"), "PAG#00000", json!({"lines": [{"id": line(1), "net": 1_000}]})),
+        (
+            "RUN#run_1".to_owned(),
+            "RUN",
+            json!({
+                "kind": "monthly", "period": "1970-01-01", "plannedAt": midnight, "cutOff": midnight, "createdBy": "batch-payouts",
+            }),
+        ),
+        ("RUN#run_1".to_owned(), "PAR#par_00000000000000000000000001", json!({"payout": id})),
+    ];
+    let mut all = stored(book);
+    all.extend(items.into_iter().map(|(pk, sk, item)| ((pk, sk.to_owned()), item)));
+    let of_line = all.get_mut(&("LIN#1".to_owned(), "1".to_owned())).unwrap();
+    for (field, value) in
+        [("state", json!("in_payout")), ("payout", json!(id)), ("page", json!(0)), ("wpk", Value::Null)]
+    {
+        of_line[field] = value;
+    }
+    (of_line["version"], of_line["rev"]) = (json!(2), json!(2));
+    for n in 1..=2 {
+        all.insert((format!("JRN#{id}"), n.to_string()), Value::Null);
+    }
+    let balance = json!({"accrued": -1_000, "in_payout": 1_000, "in_payout_lines": 1});
+    all.insert((format!("PAR#{PARTNER}"), "BAL#USD#00".to_owned()), balance);
+    all
+}
+
+#[test]
+fn a_payout_is_what_its_run_had_to_pay() {
+    let mut book = drafted();
+    // Due before its run's cut-off, as the entries do not tell.
+    let due = |book: &mut Book, due_at| book.auditor.payouts.get_mut(&payout(1)).unwrap().claimed[0].2 = due_at;
+    let early = at("1969-12-31T23:59:59Z");
+    due(&mut book, early);
+    assert_eq!(book.auditor.compare(&book.told, &stored_draft(&book)), Ok(()));
+    for (sk, field, value, expect) in [
+        ("PAY#1", "amount", json!(1_001), Invariant::PayoutIsItsLines),
+        ("PAY#1", "linesHash", json!("other"), Invariant::PayoutIsItsLines),
+        ("PAY#1", "approvals", json!([{"by": "ann"}]), Invariant::Access),
+        ("PAG#00000", "lines", json!([]), Invariant::PayoutIsItsLines),
+        ("RUN", "cutOff", json!("1970-01-02T00:00:00Z"), Invariant::Runs),
+        ("RUN", "kind", json!("manual"), Invariant::Runs),
+        ("PAR#par_00000000000000000000000001", "payout", json!(payout(2)), Invariant::Runs),
+    ] {
+        let mut items = stored_draft(&book);
+        items.iter_mut().find(|(key, _)| key.1 == sk).unwrap().1[field] = value;
+        assert_eq!(broken(book.auditor.compare(&book.told, &items)), expect, "{sk} {field}");
+    }
+    let mut left = |since| {
+        book.auditor.payouts.get_mut(&payout(1)).unwrap().left = vec![(line(2), 500, since, early)];
+        book.auditor.compare(&book.told, &stored_draft(&book))
+    };
+    assert_eq!(left(early), Ok(()), "by a clock that is off, it may have been payable only later");
+    assert_eq!(broken(left(at("1969-12-31T23:00:00Z"))), Invariant::Runs, "left out");
+    due(&mut book, Timestamp::UNIX_EPOCH);
+    assert_eq!(broken(book.auditor.compare(&book.told, &stored_draft(&book))), Invariant::Runs, "due at the cut-off");
+}
