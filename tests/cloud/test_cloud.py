@@ -6,6 +6,7 @@
 One deployment serves all tests; each has partners of its own. After each the books are audited.
 """
 
+import atexit
 import base64
 import concurrent.futures
 import datetime
@@ -35,7 +36,8 @@ def setUpModule():
     global CLOUD
     subprocess.run(["cargo", "build", "--quiet", "--locked", "--package", "tests", "--bin", "audit"], cwd=ROOT, check=True)
     CLOUD = Cloud()
-    unittest.addModuleCleanup(CLOUD.stop)
+    # However this ends: unittest's own cleanups are passed over when it is interrupted.
+    atexit.register(CLOUD.stop)
     started = time.monotonic()
     CLOUD.deploy(ZIPS)
     CLOUD.hurry()
@@ -48,7 +50,7 @@ def setUpModule():
 
 
 def sign_in(name, group):
-    """An access token, got as a browser gets it: by the only flow the template allows, in which the password never travels."""
+    """An access token, got as a browser gets it: by the flow in which the password never travels."""
     cognito = CLOUD.client("cognito-idp")
     pool, client = CLOUD.outputs["UserPoolId"], CLOUD.outputs["UserPoolClientId"]
     person = {"UserPoolId": pool, "Username": f"{name}@merchant.example"}
@@ -401,6 +403,5 @@ class Failures(Case):
 if __name__ == "__main__":
     if any(pathlib.Path(argument).is_dir() for argument in sys.argv[1:2]):
         ZIPS = pathlib.Path(sys.argv.pop(1)).resolve()
-    # Being told to end is no reason to leave an emulator behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     unittest.main(verbosity=2)

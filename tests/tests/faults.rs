@@ -39,7 +39,7 @@ async fn each_sale_is_booked_once_whatever_strikes() {
         sell_ten(&world).await;
         world.system.faults.set(Odds::default());
         world.settle().await;
-        assert_eq!(world.buckets().await, [("payable", 100_00)], "{odds:?}");
+        assert_eq!(world.buckets().await, [("payable", 10_000)], "{odds:?}");
         world.audit_holds().await;
     }
 }

@@ -704,7 +704,7 @@ fn any_request_to_draft_fails_at_most_itself() {
     let runtime = runtime();
     let world = runtime.block_on(Plan::new().start());
     let asked = json!({"programId": world.program, "include": [world.partner]});
-    proptest!(percent(20), |(body in body())| {
+    proptest!(percent(10), |(body in body())| {
         runtime.block_on(async {
             let mut runs = Vec::new();
             for _ in 0..3 {

@@ -74,11 +74,15 @@ impl Functions {
     pub async fn invoke(&self, function: &str, payload: Value, deadline: SystemTime) -> Result<Value, Failed> {
         let context = &self.context;
         match function {
-            "ingest-conversions" => reply(ingest_conversions::handle(context, event(payload, deadline)?).await),
-            "draft-payout" => reply(draft_payout::handle(context, event(payload, deadline)?).await),
-            "publish-changes" => reply(publish_changes::handle(context, event(payload, deadline)?).await),
-            "mature-commissions" => reply(mature_commissions::handle(context, event(payload, deadline)?).await),
-            "batch-payouts" => reply(batch_payouts::handle(context, event(payload, deadline)?).await),
+            "ingest-conversions" => {
+                reply(Box::pin(ingest_conversions::handle(context, event(payload, deadline)?)).await)
+            }
+            "draft-payout" => reply(Box::pin(draft_payout::handle(context, event(payload, deadline)?)).await),
+            "publish-changes" => reply(Box::pin(publish_changes::handle(context, event(payload, deadline)?)).await),
+            "mature-commissions" => {
+                reply(Box::pin(mature_commissions::handle(context, event(payload, deadline)?)).await)
+            }
+            "batch-payouts" => reply(Box::pin(batch_payouts::handle(context, event(payload, deadline)?)).await),
             _ => Err(Failed(format!("there is no function {function}"))),
         }
     }

@@ -122,12 +122,16 @@ impl System {
     ) -> Result<HttpAnswer, Failed> {
         let bearer = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let claims = bearer.and_then(|value| value.strip_prefix("Bearer ")).and_then(|token| self.tokens.check(token));
-        self.faults.invocation(self.functions.http(http_event(method, uri, headers, body, claims.as_ref()))).await
+        self.faults
+            .invocation(Box::pin(self.functions.http(http_event(method, uri, headers, body, claims.as_ref()))))
+            .await
     }
 
     /// Invokes a function that is not behind HTTP with the payload AWS would send, and returns what it answers.
     pub async fn invoke(&self, function: &str, payload: Value) -> Result<Value, Failed> {
-        self.faults.invocation(self.functions.invoke(function, payload, SystemTime::now() + FUNCTION_TIME)).await
+        self.faults
+            .invocation(Box::pin(self.functions.invoke(function, payload, SystemTime::now() + FUNCTION_TIME)))
+            .await
     }
 }
 

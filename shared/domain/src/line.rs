@@ -606,7 +606,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_refund_of_a_rejected_line_applies_when_it_is_reinstated() {
-        let rejected = line(1_000, LineState::Rejected { why: "no".into(), refunded: Minor::ZERO, whole: false }, now());
+        let rejected =
+            line(1_000, LineState::Rejected { why: "no".into(), refunded: Minor::ZERO, whole: false }, now());
         let part = rejected.clone().take_back(minor(400), None).unwrap();
         assert_eq!(part.net().unwrap(), minor(1_000), "it is only recorded");
         let back = part.clone().reinstate("ann").unwrap();

@@ -48,7 +48,8 @@ pub fn context() -> Result<Context, StartError> {
 /// files, single sign-on, metadata services and assumed roles.
 fn aws() -> Result<SdkConfig, StartError> {
     // One for all clients, since each of its own would read the system's certificates again.
-    let http = Builder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc)).build_https();
+    let http =
+        Builder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc)).build_https();
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(variable("AWS_REGION")?))

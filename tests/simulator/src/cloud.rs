@@ -110,7 +110,8 @@ pub fn context_under(sky: &Sky, embedded: &Embedded, plain: &workflows::Context)
     let config: SdkConfig =
         config.into_builder().sleep_impl(Turn).retry_config(RetryConfig::standard().with_max_attempts(3)).build();
     // Each world has tries of its own: the SDK's default is one allowance for the whole process.
-    let tries = || RetryPartition::custom("world").token_bucket(TokenBucket::builder().capacity(1_000_000).build()).build();
+    let tries =
+        || RetryPartition::custom("world").token_bucket(TokenBucket::builder().capacity(1_000_000).build()).build();
     let dynamodb = aws_sdk_dynamodb::config::Builder::from(&config).retry_partition(tries()).build();
     let sqs = aws_sdk_sqs::config::Builder::from(&config).retry_partition(tries()).build();
     let events = aws_sdk_eventbridge::config::Builder::from(&config).retry_partition(tries()).build();

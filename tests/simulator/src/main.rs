@@ -30,12 +30,28 @@ use crate::world::{Failure, Played, Terms, play};
 
 /// How often a failing history is tried with something left out.
 const SHRINKING: usize = 400;
-const SHRINKING_TIME: Duration = Duration::from_secs(120);
+const SHRINKING_TIME: Duration = Duration::from_mins(2);
 /// From so many worlds on, every kind of fault must have struck.
 const MANY: u64 = 50;
 const FAULTS: [&str; 18] = [
-    "throttled", "conflict", "unavailable", "unreachable", "answer_lost", "failed_after", "in_part", "stale", "killed", "clock_off",
-    "out_of_time", "reordered", "told_again", "overtaken", "duplicated", "redelivered", "fired_twice", "poison",
+    "throttled",
+    "conflict",
+    "unavailable",
+    "unreachable",
+    "answer_lost",
+    "failed_after",
+    "in_part",
+    "stale",
+    "killed",
+    "clock_off",
+    "out_of_time",
+    "reordered",
+    "told_again",
+    "overtaken",
+    "duplicated",
+    "redelivered",
+    "fired_twice",
+    "poison",
 ];
 
 #[derive(Debug, Parser)]
@@ -117,6 +133,7 @@ struct Sum {
     failed: BTreeMap<u64, Failure>,
 }
 
+#[allow(clippy::cast_precision_loss, reason = "speeds are told to a digit")]
 fn many(seeds: &Range<u64>, options: &Options) -> bool {
     let begun = Instant::now();
     let next = AtomicU64::new(seeds.start);
@@ -145,7 +162,12 @@ fn many(seeds: &Range<u64>, options: &Options) -> bool {
                     }
                     if sum.worlds.is_multiple_of(20) {
                         let speed = sum.worlds as f64 / begun.elapsed().as_secs_f64();
-                        eprintln!("{} of {} worlds, {speed:.1} a second, {} failed", sum.worlds, seeds.end - seeds.start, sum.failed.len());
+                        eprintln!(
+                            "{} of {} worlds, {speed:.1} a second, {} failed",
+                            sum.worlds,
+                            seeds.end - seeds.start,
+                            sum.failed.len()
+                        );
                     }
                 }
             });
@@ -164,6 +186,7 @@ fn many(seeds: &Range<u64>, options: &Options) -> bool {
     sum.failed.is_empty()
 }
 
+#[allow(clippy::cast_precision_loss, reason = "speeds are told to a digit")]
 fn summary(sum: &Sum, took: Duration) {
     let seconds = took.as_secs_f64().max(0.001);
     let strikes: u64 = sum.struck.values().sum();
@@ -220,7 +243,8 @@ fn shrink(seed: u64, steps: &[Step], failure: &Failure) -> Vec<Step> {
             tries += 1;
             let mut without = shortest.clone();
             without.drain(at..(at + part).min(shortest.len()));
-            let same = play_script(seed, &without, false).result.is_err_and(|found| found.invariant == failure.invariant);
+            let same =
+                play_script(seed, &without, false).result.is_err_and(|found| found.invariant == failure.invariant);
             if same {
                 shortest = without;
                 shorter = true;

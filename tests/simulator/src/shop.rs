@@ -77,18 +77,18 @@ pub fn rules(chance: &mut Chance, program: &Program, partners: &[&Partner]) -> V
 
 fn rule(chance: &mut Chance, program: &Program, key: &str) -> Rule {
     let reward = match chance.below(8) {
-        0 => Reward::Flat(chance.from(0, 20_00)),
-        1 => Reward::FlatPerUnit(chance.from(1, 5_00)),
+        0 => Reward::Flat(chance.from(0, 2_000)),
+        1 => Reward::FlatPerUnit(chance.from(1, 500)),
         2 | 3 => Reward::TieredByCount(vec![
-            (0, u32::try_from(chance.from(0, 20_00)).unwrap_or_default()),
-            (2, u32::try_from(chance.from(1, 30_00)).unwrap_or_default()),
-            (5, u32::try_from(chance.from(1, 50_00)).unwrap_or_default()),
+            (0, u32::try_from(chance.from(0, 2_000)).unwrap_or_default()),
+            (2, u32::try_from(chance.from(1, 3_000)).unwrap_or_default()),
+            (5, u32::try_from(chance.from(1, 5_000)).unwrap_or_default()),
         ]),
-        _ => Reward::Percent(u32::try_from(chance.from(1, 60_00)).unwrap_or_default()),
+        _ => Reward::Percent(u32::try_from(chance.from(1, 6_000)).unwrap_or_default()),
     };
     let slices = match chance.below(6) {
-        0 => vec![(40_00, 0), (60_00, 60)],
-        1 => vec![(25_00, 0), (25_00, 10), (25_00, 20), (25_00, 30)],
+        0 => vec![(4_000, 0), (6_000, 60)],
+        1 => vec![(2_500, 0), (2_500, 10), (2_500, 20), (2_500, 30)],
         _ => vec![],
     };
     let hold_days = chance.percent(15).then(|| u32::try_from(chance.from(0, 40)).unwrap_or_default());
@@ -138,8 +138,8 @@ pub fn sale(
     let price = |chance: &mut Chance| match chance.below(8) {
         0 => chance.from(0, 3),
         1 => chance.from(1, 99),
-        2 => chance.from(1_000_00, 9_000_00),
-        _ => chance.from(1_00, 300_00),
+        2 => chance.from(100_000, 900_000),
+        _ => chance.from(100, 30_000),
     };
     let items: Vec<Item> = if chance.percent(70) {
         let mut products = PRODUCTS.to_vec();
@@ -153,8 +153,8 @@ pub fn sale(
     };
     let goods = if items.is_empty() { price(chance) } else { items.iter().map(|item| item.amount).sum() };
     let tax = if chance.percent(60) { goods / 5 } else { 0 };
-    let shipping = if chance.percent(30) { chance.from(1, 15_00) } else { 0 };
-    let discount = if chance.percent(25) { chance.from(1, 20_00) } else { 0 };
+    let shipping = if chance.percent(30) { chance.from(1, 1_500) } else { 0 };
+    let discount = if chance.percent(25) { chance.from(1, 2_000) } else { 0 };
     let back = if chance.percent(30) { chance.from(0, 20 * 86_400) } else { chance.from(0, 600) };
     Sale {
         program: at,
@@ -180,7 +180,7 @@ pub fn worthless(now: Timestamp) -> Sale {
         occurred_at: now,
         named: Named::Nobody,
         items: vec![],
-        total: 1_00,
+        total: 100,
         tax: 0,
         shipping: 0,
         discount: 0,
@@ -217,11 +217,12 @@ pub fn refund(chance: &mut Chance, sale: &Sale, id: String, now: Timestamp) -> R
             (refund.total, refund.tax, refund.shipping, refund.items) = (goods + tax, Some(tax), Some(0), Some(items));
         }
         2 => {
-            (refund.total, refund.tax, refund.shipping, refund.items) = (sale.shipping, Some(0), Some(sale.shipping), Some(vec![]));
+            (refund.total, refund.tax, refund.shipping, refund.items) =
+                (sale.shipping, Some(0), Some(sale.shipping), Some(vec![]));
         }
         3 => refund.total = sale.total,
         // Now and then more than was charged.
-        4 if chance.percent(20) => refund.total = sale.total + chance.from(1, 10_00),
+        4 if chance.percent(20) => refund.total = sale.total + chance.from(1, 1_000),
         _ => refund.total = chance.from(0, sale.total),
     }
     refund

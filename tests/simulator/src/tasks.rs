@@ -116,7 +116,8 @@ impl<J, O> Tasks<J, O> {
         fastrand::seed(task.chance.number());
         self.lend(n);
         let task = &mut self.running[n];
-        let polled = catch_unwind(AssertUnwindSafe(|| task.future.as_mut().poll(&mut Context::from_waker(&task.waker))));
+        let polled =
+            catch_unwind(AssertUnwindSafe(|| task.future.as_mut().poll(&mut Context::from_waker(&task.waker))));
         self.lend(n);
         match polled {
             Ok(Poll::Pending) => None,

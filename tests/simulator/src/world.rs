@@ -138,7 +138,13 @@ pub async fn play(terms: Terms, script: &[Step]) -> Played {
     let mut world = match World::start(terms).await {
         Ok(world) => world,
         Err(failure) => {
-            return Played { result: Err(failure), steps: 0, struck: BTreeMap::new(), written: BTreeMap::new(), trace: None };
+            return Played {
+                result: Err(failure),
+                steps: 0,
+                struck: BTreeMap::new(),
+                written: BTreeMap::new(),
+                trace: None,
+            };
         }
     };
     let result = world.run(script).await;
@@ -146,7 +152,13 @@ pub async fn play(terms: Terms, script: &[Step]) -> Played {
         world.note(|| format!("FAILED {}: {}", failure.invariant, failure.what));
     }
     let struck = world.sky.weather().struck.clone();
-    Played { result, steps: world.steps, struck, written: std::mem::take(&mut world.written), trace: world.trace.take() }
+    Played {
+        result,
+        steps: world.steps,
+        struck,
+        written: std::mem::take(&mut world.written),
+        trace: world.trace.take(),
+    }
 }
 
 fn broken(error: impl std::fmt::Display) -> Failure {
@@ -199,7 +211,7 @@ impl World {
         for n in 0..programs {
             world.found_program(&mut chance, n).await?;
         }
-        world.audit().await?;
+        world.audit()?;
         Ok(world)
     }
 
@@ -304,15 +316,14 @@ impl World {
             };
             self.take_turns(&mut chance, turns).await?;
             self.steps += 1;
-            self.audit().await?;
+            self.audit()?;
         }
         self.come_to_rest().await
     }
 
     async fn take_turns(&mut self, chance: &mut Chance, turns: usize) -> Outcome {
         for _ in 0..turns {
-            let Some((job, ended, struck)) = self.tasks.turn(chance).await.map(|(job, ended, struck)| (job, ended, struck))
-            else {
+            let Some((job, ended, struck)) = self.tasks.turn(chance).await else {
                 if self.tasks.len() == 0 {
                     break;
                 }
@@ -323,7 +334,7 @@ impl World {
         Ok(())
     }
 
-    fn lot(&self, chance: &mut Chance) -> Lot {
+    fn lot(chance: &mut Chance) -> Lot {
         let odds = chance.pick(&[0, 0, 20, 60, 150]).copied().unwrap_or(0);
         let mortal = chance.pick(&[0, 0, 0, 15, 60]).copied().unwrap_or(0);
         Lot { chance: chance.fork(), odds, mortal }
@@ -338,12 +349,12 @@ impl World {
     }
 
     fn http(&mut self, chance: &mut Chance, job: Job, event: Value) {
-        let (functions, lot) = (self.instance(chance), self.lot(chance));
+        let (functions, lot) = (self.instance(chance), Self::lot(chance));
         self.tasks.start(job, lot, Box::pin(async move { functions.http(event).await.map(Reply::Http) }));
     }
 
     fn invoke(&mut self, chance: &mut Chance, job: Job, function: &'static str, payload: Value) {
-        let (functions, lot) = (self.instance(chance), self.lot(chance));
+        let (functions, lot) = (self.instance(chance), Self::lot(chance));
         // Now and then a function finds its time already over.
         let in_time = chance.percent(90);
         if !in_time {
@@ -377,7 +388,9 @@ impl World {
             Act::Batch => self.fire(chance, "batch-payouts"),
             Act::Review => self.review(chance)?,
             Act::Run => {
-                let Some(program) = chance.pick(&self.told.programs).map(|program| program.id.clone()) else { return Ok(()) };
+                let Some(program) = chance.pick(&self.told.programs).map(|program| program.id.clone()) else {
+                    return Ok(());
+                };
                 let body = json!({"programId": program, "preview": chance.percent(15)});
                 let verb = if body["preview"] == true { "preview" } else { "runs" };
                 self.command(chance, About::Partners, verb, "/runs", vec![program], &body)?;
@@ -387,7 +400,7 @@ impl World {
                 let program = &self.told.programs[partner.program];
                 let mut body = json!({"partnerId": partner.id, "programId": program.id});
                 if chance.percent(30) {
-                    body["amount"] = json!(shop::decimal(chance.from(1, 200_00), program.exponent));
+                    body["amount"] = json!(shop::decimal(chance.from(1, 20_000), program.exponent));
                 }
                 if chance.percent(20) {
                     body["override"] = json!("the seed says so");
@@ -448,11 +461,10 @@ impl World {
     fn contradict(&mut self, chance: &mut Chance) {
         if chance.percent(50) {
             let Some(mut sale) = chance.pick(&self.told.sales).cloned() else { return };
-            let more = chance.from(1, 10_00);
+            let more = chance.from(1, 1_000);
             sale.total += more;
-            match sale.items.first_mut() {
-                Some(item) => item.amount += more,
-                None => {}
+            if let Some(item) = sale.items.first_mut() {
+                item.amount += more;
             }
             sale.accepted = false;
             self.note(|| format!("  {sale:?}"));
@@ -460,7 +472,7 @@ impl World {
             self.untold.push(Telling::Sale(self.told.sales.len() - 1));
         } else {
             let Some(mut refund) = chance.pick(&self.told.refunds).cloned() else { return };
-            refund.total += chance.from(1, 10_00);
+            refund.total += chance.from(1, 1_000);
             refund.accepted = false;
             self.note(|| format!("  {refund:?}"));
             self.told.refunds.push(refund);
@@ -746,7 +758,9 @@ impl World {
     }
 
     fn look(&mut self, chance: &mut Chance) -> Outcome {
-        let Some(n) = (!self.told.partners.is_empty()).then(|| chance.below(self.told.partners.len())) else { return Ok(()) };
+        let Some(n) = (!self.told.partners.is_empty()).then(|| chance.below(self.told.partners.len())) else {
+            return Ok(());
+        };
         let other = chance.below(self.told.partners.len());
         let id = |n: usize| self.told.partners[n].id.clone();
         let lists = ["/balances?partnerId=", "/commissions?limit=5&partnerId=", "/payouts?partnerId="];
@@ -821,7 +835,10 @@ impl World {
                             self.mail.push(mail);
                         }
                     } else if mail.poison {
-                        return Err(failure("each queue record ends somewhere", "an unreadable message was acknowledged"));
+                        return Err(failure(
+                            "each queue record ends somewhere",
+                            "an unreadable message was acknowledged",
+                        ));
                     }
                 }
             }
@@ -857,7 +874,7 @@ impl World {
     }
 
     /// Shows the auditor what was written since it last looked.
-    async fn audit(&mut self) -> Outcome {
+    fn audit(&mut self) -> Outcome {
         loop {
             let page = self.stream.next(&self.embedded).map_err(broken)?;
             let Some(last) = page.last() else { break };
@@ -865,13 +882,15 @@ impl World {
             for record in page {
                 let change = &record["dynamodb"];
                 let key = (text(&change["Keys"]["pk"]["S"]), text(&change["Keys"]["sk"]["S"]));
-                let item = record["eventName"].as_str().filter(|name| *name != "REMOVE").map(|_| plain(&change["NewImage"]));
+                let item =
+                    record["eventName"].as_str().filter(|name| *name != "REMOVE").map(|_| plain(&change["NewImage"]));
                 if key.0.starts_with("JRN#") {
                     if record["eventName"] != "INSERT" {
                         return Err(failure("entries are written once", format!("{key:?} was changed")));
                     }
                     if let Some(entry) = &item {
-                        let told: Value = serde_json::from_str(entry["text"].as_str().unwrap_or_default()).unwrap_or_default();
+                        let told: Value =
+                            serde_json::from_str(entry["text"].as_str().unwrap_or_default()).unwrap_or_default();
                         *self.written.entry(text(&told["what"])).or_default() += 1;
                         self.auditor
                             .read(&self.told, self.clock.now(), entry)
@@ -918,7 +937,7 @@ impl World {
                     self.calmly(&mut chance, Job::Mail(batch.to_vec()), function, sqs_event(queue, &messages)).await?;
                 }
             }
-            self.audit().await?;
+            self.audit()?;
             while self.published < self.records.len() {
                 let (from, to) = (self.published, (self.published + 100).min(self.records.len()));
                 let matching: Vec<Value> =

@@ -56,7 +56,8 @@ async fn main() -> Result<ExitCode, Error> {
         let measured = measure(&programs).await?;
         print(&measured);
         let limit = measured[HELLO].median() * LIMIT;
-        slow = measured.iter().filter(|(_, starts)| starts.median() > limit).map(|(name, _)| (*name).to_owned()).collect();
+        slow =
+            measured.iter().filter(|(_, starts)| starts.median() > limit).map(|(name, _)| (*name).to_owned()).collect();
         if slow.is_empty() {
             break;
         }
@@ -132,6 +133,7 @@ async fn measure<'a>(programs: &BTreeMap<&'a str, Program>) -> Result<BTreeMap<&
     Ok(measured)
 }
 
+#[allow(clippy::cast_precision_loss, reason = "sizes are told to two digits")]
 fn print(measured: &BTreeMap<&str, Starts>) {
     println!("| function | zip | first answer, median | worst of {STARTS} | peak memory | calls in it |");
     println!("|---|---:|---:|---:|---:|---|");
@@ -168,7 +170,13 @@ async fn start(name: &str, program: &Program) -> Result<First, Error> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let mut command = command(name, program, &world, listener.local_addr()?);
     let (answers, mut answered) = mpsc::unbounded_channel();
-    let lambda = Lambda { event: program.event.to_string(), asked: AtomicBool::new(false), world, calls: Mutex::default(), answers };
+    let lambda = Lambda {
+        event: program.event.to_string(),
+        asked: AtomicBool::new(false),
+        world,
+        calls: Mutex::default(),
+        answers,
+    };
     let server = tokio::spawn(axum::serve(listener, lambda_and_aws(lambda)).into_future());
 
     let before = Instant::now();
@@ -185,7 +193,8 @@ async fn start(name: &str, program: &Program) -> Result<First, Error> {
     if *shown != program.answer {
         return Err(format!("{} instead of {}\n{}", answer.body, program.answer, said()).into());
     }
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).map(|rest| rest.trim_end_matches("kB").trim());
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")).map(|rest| rest.trim_end_matches("kB").trim());
     Ok(First {
         took: answer.at.duration_since(before),
         peak_kilobytes: peak.ok_or("the process has no peak memory")?.parse()?,

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::keys::{
-    Key, PAGES, PAYOUTS, PLANS, Place, UNFINISHED_PAYOUTS, UNPAID_BUCKETS, page_partition, partner_partition, payouts_list,
-    sortable, unpaid_partition, unpaid_place,
+    Key, PAGES, PAYOUTS, PLANS, Place, UNFINISHED_PAYOUTS, UNPAID_BUCKETS, page_partition, partner_partition,
+    payouts_list, sortable, unpaid_partition, unpaid_place,
 };
 use crate::table::{Item, Listing, Order, Range, Store, StoreError};
 use crate::transaction::Transaction;
