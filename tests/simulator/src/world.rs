@@ -419,6 +419,7 @@ impl World {
                 let n = chance.below(self.told.programs.len());
                 self.found_partner(chance, n).await?;
             }
+            Act::Look if chance.percent(25) => self.own_audit().await?,
             Act::Look => self.look(chance)?,
             Act::Pass => {
                 let seconds = match chance.below(4) {
@@ -969,7 +970,11 @@ impl World {
         let published: Vec<Value> = self.embedded.events().into_iter().map(|accepted| json!(accepted.event)).collect();
         let finished = self.auditor.finish(&self.told, self.items.all(), &published);
         finished.map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
-        // The product's own audit, which an operator would trust, must come to the same.
+        self.own_audit().await
+    }
+
+    /// The product's own audit, which an operator would trust, must hold at every moment.
+    async fn own_audit(&self) -> Outcome {
         let invariants = workflows::audit::audit(&self.plain.store).await.map_err(broken)?;
         match invariants.iter().find(|invariant| !invariant.holds) {
             Some(invariant) => Err(failure("the product's own audit holds", format!("{invariant:?}"))),
