@@ -65,12 +65,14 @@ def bite(bug, worlds, jobs):
         built = cargo("build", "--profile", "sim", "--package", "simulator")
         if built.returncode:
             sys.exit(f"{bug['name']}: does not compile\n{built.stderr}")
+        # A copy, so that it does not matter who else builds meanwhile.
+        simulator = shutil.copy2(TARGET / "sim" / "simulator", TREE / "simulator")
         played = subprocess.run(
-            [TARGET / "sim" / "simulator", "--seeds", f"1..{worlds + 1}", "--jobs", str(jobs), "--no-shrinking"],
+            [simulator, "--seeds", f"1..{worlds + 1}", "--jobs", str(jobs), "--no-shrinking"],
             capture_output=True,
             text=True,
         )
-        return collections.Counter(re.findall(r"^seed \d+ FAILED: (.*?):", played.stderr, re.MULTILINE))
+        return collections.Counter(re.findall(r"^seed \d+ FAILED \((.*?)\):", played.stderr, re.MULTILINE))
     finally:
         path.write_text(clean)
 

@@ -157,7 +157,7 @@ fn many(seeds: &Range<u64>, options: &Options) -> bool {
                         *sum.written.entry(what).or_default() += times;
                     }
                     if let Err(failure) = played.result {
-                        eprintln!("seed {seed} FAILED: {}: {}", failure.invariant, failure.what);
+                        eprintln!("seed {seed} FAILED ({}): {}", failure.invariant, failure.what);
                         sum.failed.insert(seed, failure);
                     }
                     if sum.worlds.is_multiple_of(20) {
@@ -228,32 +228,38 @@ fn report(seed: u64, options: &Options, steps: &[Step], failure: &Failure) {
     println!("again: cargo sim --seed {seed} --steps {} --trace", options.steps);
 }
 
-/// Leaves out larger, then smaller parts of the history, as long as the same invariant breaks.
+/// Leaves out larger, then smaller parts of the history, and repetitions within what is left, as long as the same invariant breaks.
 fn shrink(seed: u64, steps: &[Step], failure: &Failure) -> Vec<Step> {
     let begun = Instant::now();
+    let mut tries = 0;
+    let mut still_fails = |steps: &[Step]| {
+        tries += 1;
+        let in_time = tries <= SHRINKING && begun.elapsed() < SHRINKING_TIME;
+        in_time && play_script(seed, steps, false).result.is_err_and(|found| found.invariant == failure.invariant)
+    };
     let mut shortest = steps.to_vec();
     let mut part = shortest.len().div_ceil(2);
-    let mut tries = 0;
-    while part > 0 {
-        let (mut at, mut shorter) = (0, false);
+    loop {
+        let (mut at, before) = (0, shortest.len());
         while at < shortest.len() {
-            if tries >= SHRINKING || begun.elapsed() > SHRINKING_TIME {
-                return shortest;
-            }
-            tries += 1;
             let mut without = shortest.clone();
             without.drain(at..(at + part).min(shortest.len()));
-            let same =
-                play_script(seed, &without, false).result.is_err_and(|found| found.invariant == failure.invariant);
-            if same {
+            if still_fails(&without) {
                 shortest = without;
-                shorter = true;
             } else {
                 at += part;
             }
         }
-        if !shorter || part > 1 {
-            part = if part == 1 { 0 } else { part.div_ceil(2) };
+        if part == 1 && shortest.len() == before {
+            break;
+        }
+        part = part.div_ceil(2);
+    }
+    for at in 0..shortest.len() {
+        let mut once = shortest.clone();
+        once[at].most = 0;
+        if once != shortest && still_fails(&once) {
+            shortest = once;
         }
     }
     shortest

@@ -72,11 +72,14 @@ const WEIGHTS: [(u32, Act); 22] = [
 pub struct Step {
     pub act: Act,
     pub chance: u64,
+    /// How often it may be repeated at once; a shorter history does with less.
+    pub most: usize,
 }
 
 /// The steps of the world with this seed.
 pub fn script(seed: u64, steps: usize) -> Vec<Step> {
     let mut chance = Chance::of(seed, 1);
-    let step = |_| Step { act: chance.weighted(&WEIGHTS).unwrap_or(Act::Finish), chance: chance.number() };
+    let step =
+        |_| Step { act: chance.weighted(&WEIGHTS).unwrap_or(Act::Finish), chance: chance.number(), most: usize::MAX };
     (0..steps).map(step).collect()
 }

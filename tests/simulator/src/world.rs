@@ -308,7 +308,7 @@ impl World {
         for step in script {
             let mut chance = Chance::of(self.seed, step.chance);
             self.note(|| format!("{:?}", step.act));
-            self.act(step.act, &mut chance).await?;
+            self.act(step, &mut chance).await?;
             let turns = match chance.below(10) {
                 0 | 1 => chance.below(8),
                 2 => chance.below(60),
@@ -366,17 +366,17 @@ impl World {
     }
 
     #[allow(clippy::too_many_lines, reason = "one arm per act")]
-    async fn act(&mut self, act: Act, chance: &mut Chance) -> Outcome {
-        match act {
+    async fn act(&mut self, step: &Step, chance: &mut Chance) -> Outcome {
+        match step.act {
             Act::Sell => {
-                for _ in 0..=chance.below(self.crowd) {
+                for _ in 0..=chance.below(self.crowd).min(step.most) {
                     self.sell(chance);
                 }
             }
             Act::Refund => self.refund(chance),
             Act::Contradict => self.contradict(chance),
             Act::Tell => {
-                for _ in 0..=chance.below(self.crowd) {
+                for _ in 0..=chance.below(self.crowd).min(step.most) {
                     self.tell(chance)?;
                 }
             }
