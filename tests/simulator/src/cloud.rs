@@ -57,7 +57,14 @@ impl Fate for Sky {
         if !weather.chance.permille(odds) {
             return None;
         }
-        let fault = weather.chance.pick(possible).copied()?;
+        // What only few requests can meet would hardly ever strike if all were equally likely.
+        let rare: Vec<Fault> = possible
+            .iter()
+            .copied()
+            .filter(|fault| matches!(fault, Fault::InPart | Fault::Stale | Fault::Conflict))
+            .collect();
+        let rarely = !rare.is_empty() && weather.chance.percent(50);
+        let fault = weather.chance.pick(if rarely { &rare } else { possible }).copied()?;
         weather.note(fault.name());
         weather.struck_here += 1;
         Some(fault)
