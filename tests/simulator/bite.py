@@ -74,7 +74,8 @@ def bite(bug, worlds, jobs):
     try:
         built = cargo("build", "--profile", "sim", "--package", "simulator")
         if built.returncode:
-            sys.exit(f"{bug['name']}: does not compile\n{built.stderr}")
+            print(f"{bug['name']}: does not compile\n{built.stderr}", file=sys.stderr)
+            return collections.Counter()
         # A copy, so that it does not matter who else builds meanwhile.
         simulator = shutil.copy2(TARGET / "sim" / "simulator", TREE / "simulator")
         played = subprocess.run(

@@ -264,3 +264,41 @@ fn shrink(seed: u64, steps: &[Step], failure: &Failure) -> Vec<Step> {
     }
     shortest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_worlds_hold() {
+        for seed in 1..4 {
+            let played = play_script(seed, &script(seed, 120), false);
+            assert_eq!((played.result, played.steps), (Ok(()), 120), "seed {seed}");
+            assert!(
+                !played.struck.is_empty() && !played.written.is_empty(),
+                "seed {seed} was too quiet to prove anything"
+            );
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_history() {
+        let trace = || play_script(11, &script(11, 60), true).trace;
+        let first = trace();
+        assert!(first.as_ref().is_some_and(|trace| trace.lines().count() > 100));
+        assert_eq!(first, trace());
+    }
+
+    #[test]
+    fn what_does_not_fail_is_not_shortened() {
+        let failure = Failure { invariant: "none".to_owned(), what: String::new() };
+        let steps = script(3, 4);
+        assert_eq!(shrink(3, &steps, &failure), steps);
+    }
+
+    #[test]
+    fn a_range_excludes_its_end() {
+        assert_eq!(range("1..100"), Ok(1..100));
+        assert!(range("5..5").is_err() && range("1-9").is_err() && range("x..9").is_err());
+    }
+}
