@@ -329,6 +329,8 @@ pub async fn report(context: &Context, id: &RunId) -> Result<Report> {
     let unfinished = context.store.unfinished_payouts("report run").await?;
     let drafting = unfinished.iter().any(|payout| payout.run == *id && payout.state == PayoutState::Drafting);
     let decided = u32::try_from(report.payouts.len() + report.carried.len()).unwrap_or(u32::MAX);
+    // Of two that planned it side by side, the one that saw less of the index may have had the last word.
+    report.run.asked = report.run.asked.max(decided);
     report.state = match report.run.progress {
         RunProgress::Planning { .. } => "planning",
         RunProgress::Planned if decided < report.run.asked || drafting => "drafting",

@@ -27,7 +27,7 @@ pub struct Run {
     pub created_by: String,
     #[serde(flatten)]
     pub progress: RunProgress,
-    /// Partners to whom a message was sent so far.
+    /// Partners to whom a message was sent so far, at least: somebody who planned the same run beside may have seen a fresher index.
     pub asked: u32,
     /// Only these partners, where any are named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
