@@ -262,7 +262,10 @@ class Functions(unittest.TestCase):
         given = set(GLOBALS["Environment"]["Variables"])
         self.assertGreaterEqual(len(asked), 5)
         # What begins with AWS_ is given by Lambda itself; the other is read by the logging library.
-        self.assertEqual(given - {"RUST_LOG"}, {name for name in asked if not name.startswith("AWS_")})
+        # The endpoint has a name so that `sam local` can give it, and no value in the cloud.
+        variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+        self.assertEqual(variables["AWS_ENDPOINT_URL"], {"Ref": "AWS::NoValue"})
+        self.assertEqual(given - {"RUST_LOG", "AWS_ENDPOINT_URL"}, {name for name in asked if not name.startswith("AWS_")})
 
     def test_a_new_version_takes_over_gradually_and_an_alarm_takes_it_back(self):
         self.assertEqual(GLOBALS["AutoPublishAlias"], "live")
