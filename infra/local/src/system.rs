@@ -158,7 +158,7 @@ pub async fn provision(config: &SdkConfig, clock: Arc<dyn Clock>) -> Result<Cont
 }
 
 /// The same context under other clients.
-pub fn under(config: &SdkConfig, plain: &Context) -> Context {
+fn under(config: &SdkConfig, plain: &Context) -> Context {
     Context {
         store: plain.store.under(aws_sdk_dynamodb::Client::new(config)),
         queues: Queues { sqs: aws_sdk_sqs::Client::new(config), ..plain.queues.clone() },

@@ -103,7 +103,6 @@ pub struct World {
     /// How many things may happen at once: a few, or now and then so many that payouts have several pages.
     crowd: usize,
     orders: u64,
-    people: Vec<(&'static str, &'static str)>,
     pub steps: u64,
     written: BTreeMap<String, u64>,
     trace: Option<String>,
@@ -114,6 +113,9 @@ impl std::fmt::Debug for World {
         f.debug_struct("World").field("seed", &self.seed).field("steps", &self.steps).finish_non_exhaustive()
     }
 }
+
+/// Who works for the merchants; any of them may do everything.
+const PEOPLE: [&str; 3] = ["ann", "ben", "cleo"];
 
 /// How a world is made.
 #[derive(Debug, Clone, Copy)]
@@ -202,7 +204,6 @@ impl World {
             auditor: Auditor::default(),
             crowd: if chance.percent(12) { 25 } else { 3 },
             orders: 0,
-            people: vec![("admin", "ann"), ("admin", "ben"), ("admin", "cleo")],
             steps: 0,
             written: BTreeMap::new(),
             trace: terms.trace.then(String::new),
@@ -623,9 +624,13 @@ impl World {
         self.publish_range(chance, from, to);
     }
 
+    /// What the mapping's filter lets through of a part of the stream.
+    fn entries_within(&self, from: usize, to: usize) -> Vec<Value> {
+        self.records[from..to].iter().filter(|record| Stream::is_inserted_entry(record)).cloned().collect()
+    }
+
     fn publish_range(&mut self, chance: &mut Chance, from: usize, to: usize) {
-        let matching: Vec<Value> =
-            self.records[from..to].iter().filter(|record| Stream::is_inserted_entry(record)).cloned().collect();
+        let matching = self.entries_within(from, to);
         if matching.is_empty() {
             self.published = self.published.max(to);
         } else {
@@ -648,10 +653,6 @@ impl World {
 
     // --- People ---------------------------------------------------------------------------------------------------
 
-    fn person(&self, chance: &mut Chance) -> &'static str {
-        chance.pick(&self.people).map_or("ann", |(_, name)| name)
-    }
-
     fn command(
         &mut self,
         chance: &mut Chance,
@@ -661,7 +662,7 @@ impl World {
         ids: Vec<String>,
         body: &Value,
     ) -> Outcome {
-        let by = self.person(chance);
+        let by = chance.pick(&PEOPLE).copied().unwrap_or("ann");
         let reason = body["reason"].as_str().map(str::to_owned);
         self.note(|| format!("  {by}: {path} {body}"));
         let command = Command { by: by.to_owned(), about, verb, ids, reason, at: self.clock.now(), answer: None };
@@ -941,8 +942,7 @@ impl World {
             self.audit()?;
             while self.published < self.records.len() {
                 let (from, to) = (self.published, (self.published + 100).min(self.records.len()));
-                let matching: Vec<Value> =
-                    self.records[from..to].iter().filter(|record| Stream::is_inserted_entry(record)).cloned().collect();
+                let matching = self.entries_within(from, to);
                 if matching.is_empty() {
                     self.published = to;
                 } else {
