@@ -79,6 +79,7 @@ pub async fn create(
         code,
         kind,
         group,
+        customer_id: None,
         minimum_payout,
         trusted: input.trusted,
         status: PartnerStatus::Active,

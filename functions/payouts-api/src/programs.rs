@@ -138,6 +138,11 @@ impl Input {
             rule_sign_off: self.rule_sign_off,
             cooling_off_days: self.cooling_off_days,
             schedule,
+            minimum_sales: 0,
+            attribution: domain::attribution::Attribution::default(),
+            anomaly_rules: domain::anomaly::AnomalyRules::default(),
+            landing_page: None,
+            allowed_hosts: Vec::new(),
             created_at: now,
             created_by: by.to_owned(),
         });

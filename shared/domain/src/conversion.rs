@@ -1,7 +1,8 @@
 //! Conversions: rewardable actions as a storefront reports them, in one normalized form, and what becomes of them.
 //!
-//! A conversion is the ordered list of the events accepted for it: at most one sale, any number of refunds, in the order of
-//! acceptance. What has been refunded so far is their fold, never a stored total.
+//! A conversion is the ordered list of the events accepted for it: at most one sale, any number of refunds, edits and
+//! withdrawals, in the order of acceptance. What was charged and what went back is their fold ([`crate::order`]), never a
+//! stored total.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +35,51 @@ pub struct ConversionEvent {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum EventBody {
     Sale(Sale),
+    /// Money went back to the customer: by a refund or by a chargeback.
     Refund(Refund),
+    /// The order is now another.
+    Edit(Edit),
+    /// A refund did not happen after all, or a dispute was won: what it took comes back.
+    Withdrawal(Withdrawal),
+}
+
+/// The kinds of events whose ids are told apart: a refund may have the id of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    Sale,
+    Refund,
+    Edit,
+    Withdrawal,
+}
+
+impl EventKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sale => "sale",
+            Self::Refund => "refund",
+            Self::Edit => "edit",
+            Self::Withdrawal => "withdrawal",
+        }
+    }
+}
+
+impl EventBody {
+    pub const fn kind(&self) -> EventKind {
+        match self {
+            Self::Sale(_) => EventKind::Sale,
+            Self::Refund(_) => EventKind::Refund,
+            Self::Edit(_) => EventKind::Edit,
+            Self::Withdrawal(_) => EventKind::Withdrawal,
+        }
+    }
+
+    pub const fn sale(&self) -> Option<&Sale> {
+        match self {
+            Self::Sale(sale) => Some(sale),
+            _ => None,
+        }
+    }
 }
 
 impl ConversionEvent {
@@ -43,13 +88,18 @@ impl ConversionEvent {
         match &self.body {
             EventBody::Sale(_) => &self.id,
             EventBody::Refund(refund) => &refund.conversion,
+            EventBody::Edit(edit) => &edit.conversion,
+            EventBody::Withdrawal(withdrawal) => &withdrawal.conversion,
         }
     }
 
-    pub fn currency(&self) -> Currency {
+    /// `None` where the event names no amount.
+    pub const fn currency(&self) -> Option<Currency> {
         match &self.body {
-            EventBody::Sale(sale) => sale.currency,
-            EventBody::Refund(refund) => refund.currency,
+            EventBody::Sale(sale) => Some(sale.currency),
+            EventBody::Refund(refund) => Some(refund.currency),
+            EventBody::Edit(edit) => Some(edit.currency),
+            EventBody::Withdrawal(_) => None,
         }
     }
 
@@ -65,6 +115,13 @@ impl ConversionEvent {
             EventBody::Refund(refund) => serde_json::json!({
                 "type": "refund", "conversion": refund.conversion, "currency": refund.currency, "total": refund.total,
                 "tax": refund.tax, "shipping": refund.shipping, "items": refund.items,
+            }),
+            EventBody::Edit(edit) => serde_json::json!({
+                "type": "edit", "conversion": edit.conversion, "currency": edit.currency, "total": edit.total,
+                "tax": edit.tax, "shipping": edit.shipping, "discount": edit.discount, "items": edit.items,
+            }),
+            EventBody::Withdrawal(withdrawal) => serde_json::json!({
+                "type": "withdrawal", "conversion": withdrawal.conversion, "refund": withdrawal.refund,
             }),
         };
         Hash::of(content.to_string().as_bytes())
@@ -88,6 +145,11 @@ impl ConversionEvent {
         match &self.body {
             EventBody::Sale(sale) => sale.check(),
             EventBody::Refund(refund) => refund.check(),
+            EventBody::Edit(edit) => edit.check(),
+            EventBody::Withdrawal(withdrawal) if withdrawal.refund.is_empty() || withdrawal.refund.len() > MAX_TEXT => {
+                refuse("/refund", "must have 1 to 200 characters")
+            }
+            EventBody::Withdrawal(_) => Ok(()),
         }
     }
 }
@@ -140,11 +202,7 @@ pub struct Sale {
 impl Sale {
     /// Goods after discounts, without tax and shipping. Bought gift cards are not goods.
     pub fn net(&self) -> Result<Minor, MoneyError> {
-        if self.items.is_empty() {
-            self.total.minus(self.tax)?.minus(self.shipping)
-        } else {
-            Minor::total(self.items.iter().filter(|item| !item.gift_card).map(|item| item.amount))
-        }
+        net(&self.items, self.total, self.tax, self.shipping)
     }
 
     /// The evidence a coupon is matched by, as partners' codes are.
@@ -153,34 +211,55 @@ impl Sale {
     }
 
     fn check(&self) -> Result<(), Impossible> {
-        let refuse = |field, why: &str| Err(Impossible { field, why: why.to_owned() });
-        for (field, amount) in [
-            ("/amount/total", self.total),
-            ("/amount/tax", self.tax),
-            ("/amount/shipping", self.shipping),
-            ("/amount/discount", self.discount),
-        ] {
-            if amount.is_negative() || !amount.is_credible() {
-                return refuse(field, "must be from zero to 10^12 minor units");
-            }
+        check_charge([self.total, self.tax, self.shipping, self.discount], &self.items, self.net())
+    }
+}
+
+impl Edit {
+    /// Goods after discounts, without tax and shipping, as [`Sale::net`].
+    pub fn net(&self) -> Result<Minor, MoneyError> {
+        net(&self.items, self.total, self.tax, self.shipping)
+    }
+
+    fn check(&self) -> Result<(), Impossible> {
+        check_charge([self.total, self.tax, self.shipping, self.discount], &self.items, self.net())
+    }
+}
+
+fn net(items: &[Item], total: Minor, tax: Minor, shipping: Minor) -> Result<Minor, MoneyError> {
+    if items.is_empty() {
+        total.minus(tax)?.minus(shipping)
+    } else {
+        Minor::total(items.iter().filter(|item| !item.gift_card).map(|item| item.amount))
+    }
+}
+
+/// Refuses amounts that no order has. `amounts` are total, tax, shipping, discount.
+fn check_charge(amounts: [Minor; 4], items: &[Item], net: Result<Minor, MoneyError>) -> Result<(), Impossible> {
+    let refuse = |field, why: &str| Err(Impossible { field, why: why.to_owned() });
+    for (field, amount) in
+        ["/amount/total", "/amount/tax", "/amount/shipping", "/amount/discount"].into_iter().zip(amounts)
+    {
+        if amount.is_negative() || !amount.is_credible() {
+            return refuse(field, "must be from zero to 10^12 minor units");
         }
-        if self.items.len() > MAX_ITEMS {
-            return refuse("/items", "more than 250 items");
+    }
+    if items.len() > MAX_ITEMS {
+        return refuse("/items", "more than 250 items");
+    }
+    for item in items {
+        if item.amount.is_negative() {
+            return refuse("/items", "an item's amount must not be negative");
         }
-        for item in &self.items {
-            if item.amount.is_negative() {
-                return refuse("/items", "an item's amount must not be negative");
-            }
-            if item.quantity.is_sign_negative() {
-                return refuse("/items", "an item's quantity must not be negative");
-            }
+        if item.quantity.is_sign_negative() {
+            return refuse("/items", "an item's quantity must not be negative");
         }
-        match self.net() {
-            Ok(net) if net.is_negative() => refuse("/amount/total", "is less than tax and shipping"),
-            Ok(net) if !net.is_credible() => refuse("/items", "sum to more than 10^12 minor units"),
-            Ok(_) => Ok(()),
-            Err(error) => refuse("/amount", &error.to_string()),
-        }
+    }
+    match net {
+        Ok(net) if net.is_negative() => refuse("/amount/total", "is less than tax and shipping"),
+        Ok(net) if !net.is_credible() => refuse("/items", "sum to more than 10^12 minor units"),
+        Ok(_) => Ok(()),
+        Err(error) => refuse("/amount", &error.to_string()),
     }
 }
 
@@ -274,6 +353,40 @@ pub struct Refund {
     /// `None` where the source tells only amounts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items: Option<Vec<Item>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The customer's bank took it back, rather than the merchant giving it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub chargeback: bool,
+}
+
+/// An order as it is after it was edited: whole, not only what changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Edit {
+    /// The sale's own id at the same source.
+    pub conversion: String,
+    pub currency: Currency,
+    pub total: Minor,
+    #[serde(default, skip_serializing_if = "Minor::is_zero_ref")]
+    pub tax: Minor,
+    #[serde(default, skip_serializing_if = "Minor::is_zero_ref")]
+    pub shipping: Minor,
+    #[serde(default, skip_serializing_if = "Minor::is_zero_ref")]
+    pub discount: Minor,
+    /// Empty where the source tells only totals.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<Item>,
+}
+
+/// Takes a refund or chargeback back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Withdrawal {
+    /// The sale's own id at the same source.
+    pub conversion: String,
+    /// The id of the refund that does not stand.
+    pub refund: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -513,6 +626,7 @@ pub(crate) mod tests {
             shipping: None,
             items: None,
             reason: None,
+            chargeback: false,
         }
     }
 

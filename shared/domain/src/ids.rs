@@ -134,6 +134,13 @@ random_id!(
     /// Who earns, in one program.
     PartnerId, "par");
 
+random_id!(
+    /// A browser that followed a partner's link.
+    VisitorId, "vis");
+
+id!(
+    /// One visit by a referral link. It opens with the visitor's id and the time, so a click is found by its id alone.
+    ClickId, "clk", UUID_CHARS + TIME_CHARS + HASH_CHARS);
 id!(
     /// One rewardable action, by the source's own id for it.
     ConversionId, "cnv", DERIVED_CHARS);
@@ -160,6 +167,23 @@ impl SourceId {
 impl ConversionId {
     pub fn derive(program: &ProgramId, source: &SourceId, order: &str) -> Self {
         Self(format!("cnv_{}", encode_hash::<15>(&["conversion", program.as_str(), source.as_str(), order])))
+    }
+}
+
+impl ClickId {
+    /// `chance` tells apart what one visitor clicks within a second.
+    pub fn derive(visitor: &VisitorId, at: Timestamp, chance: u128) -> Self {
+        let hash = encode_hash::<5>(&["click", visitor.as_str(), &chance.to_string()]);
+        Self(format!("clk_{}{}{hash}", visitor.body(), encode_time(at)))
+    }
+
+    pub fn visitor(&self) -> VisitorId {
+        VisitorId(format!("vis_{}", &self.body()[..UUID_CHARS]))
+    }
+
+    /// The position among the visitor's clicks: time, then hash.
+    pub fn position(&self) -> &str {
+        &self.body()[UUID_CHARS..]
     }
 }
 

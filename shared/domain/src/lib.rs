@@ -7,6 +7,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod accrual;
+pub mod anomaly;
+pub mod attribution;
 pub mod balance;
 pub mod conversion;
 pub mod explain;
@@ -14,6 +16,7 @@ pub mod ids;
 pub mod journal;
 pub mod line;
 pub mod money;
+pub mod order;
 pub mod payout;
 pub mod program;
 pub mod rating;
@@ -21,3 +24,4 @@ pub mod reversal;
 pub mod rules;
 pub mod schedule;
 pub mod selection;
+pub mod tally;

@@ -7,6 +7,8 @@ use jiff::civil::Date;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use serde::{Deserialize, Serialize};
 
+use crate::anomaly::AnomalyRules;
+use crate::attribution::Attribution;
 use crate::conversion::Code;
 use crate::ids::{Hash, PartnerId, ProgramId};
 use crate::money::{Currency, Minor};
@@ -35,6 +37,19 @@ pub struct Program {
     /// How long after a change of payout details nothing is paid to the new ones.
     pub cooling_off_days: u16,
     pub schedule: Schedule,
+    /// Sales whose hold period is over that a partner needs before anything is paid; zero: none.
+    #[serde(default)]
+    pub minimum_sales: u32,
+    #[serde(default)]
+    pub attribution: Attribution,
+    #[serde(default)]
+    pub anomaly_rules: AnomalyRules,
+    /// Where a referral link leads unless it says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub landing_page: Option<String>,
+    /// Hosts that referral links may lead to, besides the landing page's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_hosts: Vec<String>,
     pub created_at: Timestamp,
     pub created_by: String,
 }
@@ -134,6 +149,9 @@ pub struct Partner {
     #[serde(rename = "type")]
     pub kind: String,
     pub group: Option<String>,
+    /// The partner's own id as a customer: a sale to it is a self-referral.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer_id: Option<String>,
     /// Overrides the program's minimum payout.
     pub minimum_payout: Option<Minor>,
     /// May be paid instantly, where the program allows that.

@@ -518,6 +518,7 @@ impl RefundOrder {
             shipping: told.shipping,
             items: told.items,
             reason: self.note.as_deref().filter(|note| !note.trim().is_empty()).map(cut),
+            chargeback: false,
         })
     }
 

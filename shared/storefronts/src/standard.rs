@@ -237,6 +237,7 @@ impl Form {
             // An empty list names no item, which is not the same as giving no goods back.
             items: Some(items).filter(|items| !items.is_empty()),
             reason: self.reason.as_deref().filter(|reason| !reason.trim().is_empty()).map(cut),
+            chargeback: false,
         })
     }
 

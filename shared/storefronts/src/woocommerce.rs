@@ -261,6 +261,7 @@ impl Order {
                 shipping: None,
                 items: None,
                 reason: entry.reason.as_deref().filter(|reason| !reason.trim().is_empty()).map(cut),
+                chargeback: false,
             }),
         }))
     }

@@ -234,11 +234,11 @@ impl<'a> Books<'a> {
         let events = || entries.iter().filter_map(|entry| entry.event.as_ref());
         let sale = events().find_map(|event| match &event.body {
             EventBody::Sale(sale) => Some(sale),
-            EventBody::Refund(_) => None,
+            _ => None,
         })?;
         let refunds = events().filter_map(|event| match &event.body {
             EventBody::Refund(refund) => Some(refund),
-            EventBody::Sale(_) => None,
+            _ => None,
         });
         Some((sale, Refunded::of(sale, refunds)))
     }

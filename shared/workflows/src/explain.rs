@@ -1,6 +1,5 @@
 //! Explaining a line from what is stored: its sale, its rules, its partner.
 
-use domain::conversion::EventBody;
 use domain::explain::{Explanation, explain};
 use domain::ids::LineId;
 use domain::journal::{Entry, Sealed};
@@ -57,10 +56,7 @@ pub async fn of_line(context: &Context, id: &LineId) -> Result<Explained> {
         Some(conversion) => store.chain(OPERATION, conversion.as_str()).await?,
         None => Vec::new(),
     };
-    let sale = chain.iter().filter_map(|sealed| sealed.entry.event.as_ref()).find_map(|event| match &event.body {
-        EventBody::Sale(sale) => Some(sale),
-        EventBody::Refund(_) => None,
-    });
+    let sale = chain.iter().filter_map(|sealed| sealed.entry.event.as_ref()).find_map(|event| event.body.sale());
     let rules = match line.rule_set {
         Some(version) => {
             let set = store.rule_set(OPERATION, &line.program, version).await?.ok_or(Refusal::NotFound("rule set"))?;

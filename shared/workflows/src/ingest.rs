@@ -105,8 +105,8 @@ pub async fn ingest(context: &Context, incoming: Incoming<'_>) -> Result<Ingeste
     if serde_json::json!(incoming.event).to_string().len() > MAX_EVENT_BYTES {
         return Err(Impossible { field: "", why: "the event is larger than 100 kB".to_owned() }.into());
     }
-    let (program, event) = (incoming.program.currency, incoming.event.currency());
-    if program != event {
+    let program = incoming.program.currency;
+    if let Some(event) = incoming.event.currency().filter(|event| *event != program) {
         return Err(NotBooked::ForeignCurrency { program: program.to_string(), event: event.to_string() });
     }
 
@@ -139,16 +139,13 @@ impl History {
     }
 
     fn sale(&self) -> Option<&Sale> {
-        self.events().find_map(|event| match &event.body {
-            EventBody::Sale(sale) => Some(sale),
-            EventBody::Refund(_) => None,
-        })
+        self.events().find_map(|event| event.body.sale())
     }
 
     fn refunds(&self) -> impl Iterator<Item = &Refund> {
         self.events().filter_map(|event| match &event.body {
             EventBody::Refund(refund) => Some(refund),
-            EventBody::Sale(_) => None,
+            _ => None,
         })
     }
 
@@ -189,6 +186,9 @@ async fn attempt(context: &Context, incoming: &Incoming<'_>) -> Result<Ingested,
             Some(sale) => reverse(context, incoming, &conversion, &history, sale, refund).await,
             None => park(context, incoming, &conversion, &history).await,
         },
+        EventBody::Edit(_) | EventBody::Withdrawal(_) => {
+            Err(Impossible { field: "/type", why: "is not supported yet".to_owned() }.into())
+        }
     }
 }
 

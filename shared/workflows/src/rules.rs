@@ -97,7 +97,7 @@ fn example_sale(input: &serde_json::Value) -> Result<Sale, String> {
     let parsed = storefronts::standard::parse(input.to_string().as_bytes()).map_err(|error| error.to_string())?;
     match parsed.event.body {
         EventBody::Sale(sale) => Ok(sale),
-        EventBody::Refund(_) => Err("an example is a sale".to_owned()),
+        _ => Err("an example is a sale".to_owned()),
     }
 }
 
@@ -111,6 +111,7 @@ fn rate_example(program: &Program, rules: &[Rule], sale: &Sale) -> Result<Vec<St
         code: "EXAMPLE".parse().map_err(|error: domain::conversion::BadCode| error.to_string())?,
         kind: String::new(),
         group: None,
+        customer_id: None,
         minimum_payout: None,
         trusted: false,
         status: domain::program::PartnerStatus::Active,
