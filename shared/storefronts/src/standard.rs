@@ -25,8 +25,7 @@ const MAX_METADATA: usize = 50;
 /// Faults told of one event: with more, what is told would be larger than what it is about.
 const MAX_FAULTS: usize = 100;
 /// Every value of `type`.
-const TYPES: &str =
-    "sale, lead, sign_up, renewal, custom, refund, chargeback, edit, refund_withdrawn or dispute_won";
+const TYPES: &str = "sale, lead, sign_up, renewal, custom, refund, chargeback, edit, refund_withdrawn or dispute_won";
 
 /// An event as its sender states it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use storefronts::{Kind, Reading, is_woocommerce_ping, read, verify};
 
 use crate::headers;
 
-const FIXTURES: [&str; 25] = [
+const FIXTURES: [&str; 31] = [
     include_str!("../fixtures/shopify/order.json"),
     include_str!("../fixtures/shopify/order_tax_included.json"),
     include_str!("../fixtures/shopify/order_gift_card.json"),
@@ -33,6 +33,12 @@ const FIXTURES: [&str; 25] = [
     include_str!("../fixtures/stripe/charge_refunded.json"),
     include_str!("../fixtures/standard/sale.json"),
     include_str!("../fixtures/standard/refund.json"),
+    include_str!("../fixtures/standard/edit.json"),
+    include_str!("../fixtures/standard/refund_withdrawn.json"),
+    include_str!("../fixtures/stripe/charge_refunded_with_list.json"),
+    include_str!("../fixtures/stripe/refund_created.json"),
+    include_str!("../fixtures/stripe/dispute_created.json"),
+    include_str!("../fixtures/stripe/dispute_reinstated.json"),
 ];
 
 /// Tokens that stand where another value was.
