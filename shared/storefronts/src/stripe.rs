@@ -7,7 +7,8 @@
 //!
 //! - Events of the sandbox (`livemode: false`) are read like any other: merchants try their connection out with them,
 //!   and each mode has its own endpoint and secret.
-//! - What goes back is in [`returns`]. A session's payment is kept in its metadata, to find it by.
+//! - What goes back is in [`returns`]. A sale keeps its payment in its metadata where that is told, to
+//!   find it by.
 //! - A promotion code is only named by its id, and is evidence as such: a partner may be given `promo_...` as a coupon.
 
 mod returns;
@@ -220,6 +221,8 @@ struct Invoice {
     customer_address: Option<Address>,
     metadata: Metadata,
     /// Before basil.
+    payment_intent: Option<Value>,
+    /// Before basil.
     subscription_details: Option<SubscriptionDetails>,
     /// Since basil.
     parent: Option<Parent>,
@@ -346,8 +349,16 @@ impl Invoice {
             channel: None,
             campaign: evidence.campaign,
             country: country([self.customer_address.as_ref().and_then(|address| address.country.as_deref())]),
-            metadata: kept(self.metadata.as_ref())?,
+            metadata: self.metadata()?,
         })
+    }
+
+    fn metadata(&self) -> Result<BTreeMap<String, String>, Unreadable> {
+        let mut metadata = kept(self.metadata.as_ref())?;
+        if let Some(payment) = id_of(self.payment_intent.as_ref()) {
+            metadata.insert("payment_intent".into(), cut(payment));
+        }
+        Ok(metadata)
     }
 
     fn tax(&self) -> i64 {

@@ -154,9 +154,10 @@ impl Event<DisputeObject> {
             return Ok(Reading::Ignored(why));
         }
         let Some(order) = named([&dispute.metadata]) else {
-            let course = matches!(self.kind.as_str(), "charge.dispute.updated" | "charge.dispute.closed");
-            return if course && movement == Movement::Gone {
-                Ok(Reading::Ignored("the money went before, and charge.dispute.funds_withdrawn reported it"))
+            // Updated mostly with evidence. What moves money is an event of its own.
+            let noted = self.kind == "charge.dispute.updated" && movement == Movement::Gone;
+            return if noted {
+                Ok(Reading::Ignored("an update of a dispute that moves no money"))
             } else {
                 Err(unnamed())
             };

@@ -178,7 +178,7 @@ fn what_goes_back_is_never_passed_over() {
     assert_eq!(refused(read(&settled)), ["/data/object/payment_intent"]);
     ignored(read(&with(&metadata(DISPUTE), &[("/type", json!("charge.dispute.updated"))])));
     let lost = [("/type", json!("charge.dispute.closed")), ("/data/object/status", json!("lost"))];
-    ignored(read(&with(&metadata(DISPUTE), &lost)));
+    assert_eq!(refused(read(&with(&metadata(DISPUTE), &lost))), ["/data/object/payment_intent"]);
 }
 
 #[test]
