@@ -354,11 +354,19 @@ impl Order {
             }
         }
         let told = line.current_quantity.as_ref().map(|told| told.decimal(|| format!("{at}/current_quantity")));
-        if told.transpose()?.is_some_and(|told| told < left) {
+        if told.transpose()?.is_some_and(|told| told < left) && self.is_less_now(side)? {
             let detail = "less is left of the line than its refunds explain: what was paid for it is not told";
             return Err(Unreadable::invalid(format!("{at}/current_quantity"), detail));
         }
         Ok(Some(paid).filter(|paid| !paid.quantity.is_zero() || placed.quantity.is_zero()))
+    }
+
+    /// Whether the order has become cheaper since it was placed.
+    fn is_less_now(&self, side: Side) -> Result<bool, Unreadable> {
+        let pair = self.current_total_price_set.as_ref();
+        let now = side.of(pair, self.current_total_price.as_ref(), "/current_total_price")?;
+        let placed = side.of(self.total_price_set.as_ref(), Some(&self.total_price), "/total_price")?;
+        Ok(now.is_some() && now < placed)
     }
 
     fn taken_off(&self, line: &Line, part: &RefundLine, quantity: Decimal, side: Side) -> Result<LineSum, Unreadable> {

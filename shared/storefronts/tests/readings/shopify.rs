@@ -233,8 +233,10 @@ fn what_went_back_after_payment_is_no_part_of_the_sale() {
 
 #[test]
 fn an_edit_that_cannot_be_taken_apart_needs_a_person() {
-    let unexplained = [("/line_items/0/current_quantity", json!(1))];
+    let unexplained = [("/line_items/0/current_quantity", json!(1)), ("/current_total_price", json!("69.13"))];
     assert_eq!(refused(paid(&with(ORDER, &unexplained))), ["/line_items/0/current_quantity"]);
+    // As much was charged as before, so nothing was taken off.
+    only(paid(&with(ORDER, &unexplained[..1])));
     let untold = [("/current_total_price", json!(null))];
     assert_eq!(refused(paid(&with(EDITED_UNPAID, &untold))), ["/current_total_price"]);
     let amountless = [("/refunds/0/refund_line_items/0/subtotal", json!(null))];
