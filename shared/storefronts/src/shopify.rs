@@ -1,5 +1,5 @@
-//! Shopify: `orders/paid` is a sale, `refunds/create` a refund; disputes are in [`dispute`], edits in [`edit`]. Everything
-//! is kept in the shop's currency.
+//! Shopify: `orders/paid` is a sale, `refunds/create` a refund; disputes are in [`dispute`], edits in [`edit`].
+//! Everything is kept in the shop's currency.
 //!
 //! Field meanings: shopify.dev, REST Admin API, "Order" and "Refund", whose shape the webhooks have.
 //!
@@ -369,6 +369,7 @@ impl Order {
         Ok(now.is_some() && now < placed)
     }
 
+    /// What one entry of a refund without money took off its line.
     fn taken_off(&self, line: &Line, part: &RefundLine, quantity: Decimal, side: Side) -> Result<LineSum, Unreadable> {
         let at = "/refunds";
         let refuse = |error: MoneyError| money(|| at.to_owned(), &error);

@@ -110,6 +110,7 @@ struct Meta {
     value: Option<Value>,
 }
 
+/// Plugins leave empty values behind.
 fn is_set(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null | Value::Bool(false)) => false,

@@ -1,10 +1,10 @@
 //! What goes back by Stripe: refunds and disputes.
 //!
-//! Several events tell of one movement: a refund is created, updated and may fail; a dispute opens, takes its funds, closes
-//! and may give them back. Each is booked under the object's own id (`re_`, `dp_`) and with its own amount, whichever
+//! Several events tell of one movement: a refund is created, updated and may fail; a dispute opens, takes its funds,
+//! closes and may give them back. Each is booked under the object's own id (`re_`, `dp_`) and with its own amount, whichever
 //! of the events comes, so that telling it again has no effect, and a merchant may subscribe to any of them.
 //!
-//! - Neither names the session or invoice that accrued. Its order is known where the merchant's metadata names it
+//! - Neither names the session or invoice that accrued. It is known where the merchant's metadata names it
 //!   (`checkout_session` or `invoice`, on the refund, the dispute or the charge), or where the charge still does
 //!   (`charge.invoice`, before API version 2025-03-31). Otherwise a person is asked to name it there: Stripe then sends
 //!   the object again as updated.
