@@ -2,16 +2,21 @@
 //! that came of it is compared. `tests/examples/README.md` has the form.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Once;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tests::sign::Connection;
-use tests::{ADMIN, Plan, REVIEWER, Reply, Request, SECOND_ADMIN, World, result_codes};
+use tests::{ADMIN, Plan, REVIEWER, Reply, Request, SECOND_ADMIN, Who, World, result_codes};
 use tokio::task::LocalSet;
 use workflows::Clock as _;
+
+/// Who changes money by hand, so that others may approve its payout.
+const HAND: Who<'static> = Who::new("admin", "hal");
 
 /// A test for each file, and the list of them.
 macro_rules! files {
@@ -213,24 +218,43 @@ fn read(file: &str) -> Vec<Example> {
 
 // --- Playing ------------------------------------------------------------------------------------------------------------------
 
+thread_local! {
+    /// What the example that is played on this thread failed by, while one is.
+    static FAILED_BY: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Keeps what an example panics with for the report of its file, instead of printing each with its stack.
+fn keep_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let kept = FAILED_BY.with_borrow_mut(|kept| kept.as_mut().map(|kept| *kept = panic.to_string()));
+            if kept.is_none() {
+                usual(panic);
+            }
+        }));
+    });
+}
+
 /// Plays every example of a file and tells of all that fail.
 async fn play_all(file: &str) {
-    let mut failures = String::new();
+    keep_panics();
+    let (mut failures, mut failed) = (String::new(), 0);
     let examples = read(file);
     let count = examples.len();
     let local = LocalSet::new();
     for example in examples {
         let (name, from) = (example.name.clone(), example.from.clone());
+        FAILED_BY.set(Some(String::new()));
         // A task, so that what panics ends its own example only.
         let played = local.run_until(async { tokio::task::spawn_local(play(example)).await }).await;
-        if let Err(error) = played {
-            let why = error.into_panic();
-            let why = why.downcast_ref::<String>().cloned().or(why.downcast_ref::<&str>().map(|why| (*why).to_owned()));
-            let why = why.unwrap_or_default();
-            write!(failures, "\n--- {name}\n    because: {from}\n    {}\n", why.replace('\n', "\n    ")).unwrap();
+        let why = FAILED_BY.take().unwrap_or_default().replace('\n', "\n    ");
+        if played.is_err() {
+            failed += 1;
+            write!(failures, "\n--- {name}\n    because: {from}\n    {why}\n").unwrap();
         }
     }
-    let failed = failures.matches("\n--- ").count();
     assert!(failures.is_empty(), "{failed} of {count} examples of {file}.json fail:\n{failures}");
 }
 
@@ -240,7 +264,7 @@ async fn play(example: Example) {
         player.at = format!("step {}", n + 1);
         player.step(step).await;
     }
-    player.at = "at the end".to_owned();
+    "at the end".clone_into(&mut player.at);
     player.lines_are(example.expect.as_deref(), example.among.as_deref()).await;
     player.sums_are(example.balance.as_ref(), example.unpaid.as_ref()).await;
     player.exceptions_are(&example.exceptions).await;
@@ -540,7 +564,7 @@ impl Player {
             let ids = self.ids(std::slice::from_ref(&adjust.line)).await;
             assert_eq!(ids.len(), 1, "{}: {:?} is more than one line", self.at, adjust.line);
             let body = json!({"id": ids[0], "amount": adjust.amount, "reason": "example"});
-            let reply = self.world.post(ADMIN, "/commissions/adjust", &body).await;
+            let reply = self.world.post(HAND, "/commissions/adjust", &body).await;
             self.judged(step, reply);
         }
         if let Some(bonus) = &step.bonus {
@@ -548,7 +572,7 @@ impl Player {
             let body = json!({
                 "partnerId": partner, "programId": self.world.program, "amount": bonus.amount, "reason": "example",
             });
-            let reply = self.world.post(ADMIN, "/commissions", &body).await;
+            let reply = self.world.post(HAND, "/commissions", &body).await;
             self.judged(step, reply);
         }
         if let Some(attribute) = &step.attribute {
@@ -563,7 +587,7 @@ impl Player {
                 body["shares"] = shares.collect();
             }
             let conversion = &self.conversions[&attribute.order];
-            let reply = self.world.post(ADMIN, &format!("/conversions/{conversion}/attribute"), &body).await;
+            let reply = self.world.post(HAND, &format!("/conversions/{conversion}/attribute"), &body).await;
             self.judged(step, reply);
         }
     }
@@ -627,9 +651,10 @@ impl Player {
         if missing.is_empty() && left.is_empty() {
             return;
         }
-        let missing: String = missing.iter().map(|line| format!("  missing: {}\n", line.words())).collect();
-        let left: String = left.iter().map(|line| format!("  not expected: {}\n", self.words(line))).collect();
-        panic!("{}, the lines differ:\n{missing}{left}of\n{}", self.at, self.told(&lines));
+        let missing = missing.iter().map(|line| format!("  missing: {}", line.words()));
+        let left = left.iter().map(|line| format!("  not expected: {}", self.words(line)));
+        let differences: Vec<_> = missing.chain(left).collect();
+        panic!("{}, the lines differ:\n{}\nof\n{}", self.at, differences.join("\n"), self.told(&lines));
     }
 
     /// Which fields of a line are not as expected.
@@ -672,7 +697,8 @@ impl Player {
     }
 
     fn told(&self, lines: &[Value]) -> String {
-        lines.iter().rev().map(|line| format!("  {}\n", self.words(line))).collect()
+        let lines: Vec<_> = lines.iter().rev().map(|line| format!("  {}", self.words(line))).collect();
+        lines.join("\n")
     }
 
     async fn sums_are(&self, balance: Option<&Sums>, unpaid: Option<&Sums>) {
