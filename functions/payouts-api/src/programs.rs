@@ -106,7 +106,7 @@ impl Default for ScheduleInput {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct AttributionInput {
-    model: Model,
+    model: String,
     window_days: u16,
     weights: Option<BTreeMap<String, Weight>>,
 }
@@ -122,21 +122,26 @@ enum Weight {
 impl Default for AttributionInput {
     fn default() -> Self {
         let Attribution { model, window_days, .. } = Attribution::default();
-        Self { model, window_days, weights: None }
+        Self { model: model.as_str().to_owned(), window_days, weights: None }
     }
 }
 
 impl AttributionInput {
     /// Weights that the model does not use are left out.
-    fn attribution(self) -> Attribution {
+    fn attribution(self, fields: &mut Fields) -> Attribution {
+        let model = Model::ALL.into_iter().find(|model| model.as_str() == self.model).unwrap_or_else(|| {
+            let known: Vec<_> = Model::ALL.iter().map(|model| model.as_str()).collect();
+            fields.refuse("/attribution/model", format!("must be one of {}", known.join(", ")));
+            Model::default()
+        });
         let text = |weight| match weight {
             Weight::Text(text) => text,
             Weight::Number(number) => number.to_string(),
         };
-        let used = matches!(self.model, Model::PositionBased | Model::Custom);
+        let used = matches!(model, Model::PositionBased | Model::Custom);
         let weights = self.weights.filter(|_| used);
         let weights = weights.map(|weights| weights.into_iter().map(|(name, weight)| (name, text(weight))).collect());
-        Attribution { model: self.model, window_days: self.window_days, weights }
+        Attribution { model, window_days: self.window_days, weights }
     }
 }
 
@@ -153,7 +158,7 @@ impl Input {
             fields.check(days <= MAX_HOLD_DAYS, pointer, "at most 3650 days");
         }
         fields.check(self.minimum_sales <= MAX_MINIMUM_SALES, "/minimumSales", "at most 1000");
-        let attribution = self.attribution.attribution();
+        let attribution = self.attribution.attribution(&mut fields);
         for error in attribution.check().into_iter().chain(self.anomaly_rules.check()) {
             fields.refuse(&error.pointer, error.detail);
         }

@@ -87,8 +87,8 @@ pub fn balance(partner: &Partner, program: &Program, of: &PartnerBalance) -> Val
         "held": bucket(Bucket::Held), "inPayout": bucket(Bucket::InPayout), "paid": bucket(Bucket::Paid),
         "reversed": bucket(Bucket::Reversed), "rejected": bucket(Bucket::Rejected),
         "earned": money(of.balance.earned().unwrap_or_default()),
-        "reserve": money(of.balance.reserve().unwrap_or_default()),
-        "due": money(of.balance.due().unwrap_or_default()),
+        "reserve": money(of.balance.reserve().and_then(|sum| sum.plus(of.blocked)).unwrap_or_default()),
+        "due": money(of.balance.due().and_then(|sum| sum.minus(of.blocked)).unwrap_or_default()),
         "notPayableBecause": of.not_payable_because,
     })
 }

@@ -11,6 +11,7 @@ pub mod balances;
 mod changes;
 pub mod context;
 pub mod draft;
+pub mod dry_run;
 pub mod error;
 pub mod exceptions;
 pub mod explain;
@@ -23,6 +24,7 @@ pub mod queues;
 pub mod review;
 pub mod rules;
 pub mod runs;
+pub mod sales;
 pub mod setup;
 
 pub use context::{Clock, Context, SystemClock};
