@@ -11,6 +11,7 @@ mod conversions;
 mod exceptions;
 mod extract;
 mod idempotency;
+mod links;
 mod listing;
 mod partners;
 mod payouts;
@@ -73,6 +74,7 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/programs/{id}/rule-sets/{version}/publish", post(rules::publish))
         .route("/partners", post(partners::create).get(partners::list))
         .route("/partners/{id}", get(partners::read))
+        .route("/links", post(links::create).get(links::list))
         .route("/sources", post(sources::create).get(sources::list))
         .route("/conversions", post(conversions::report))
         .route("/conversions/{id}", get(conversions::read))

@@ -5,6 +5,8 @@
 //! | program | `PRG#<program>` | `PRG` |
 //! | rule set version | `PRG#<program>` | `RUL#<version>` |
 //! | claim of a referral code | `PRG#<program>` | `COD#<code>` |
+//! | referral link | `LNK#<code>` | `LNK` |
+//! | touch: a visit by a link | `VIS#<visitor>` | `<time and hash>` |
 //! | source | `SRC#<source>` | `SRC` |
 //! | use of a refund's id | `REF#<source>#<hash of the id>` | `REF` |
 //! | partner | `PAR#<partner>` | `PAR` |
@@ -26,14 +28,14 @@
 //! Nothing but journal entries has a partition key starting with `JRN#`: IAM denies updating and deleting those.
 //!
 //! Two sparse indexes, both keys only, since what is found is always read again from the table:
-//! `list` (programs; partners, payouts and runs of a program; exceptions by status) and
+//! `list` (programs; partners, links, payouts and runs of a program; exceptions by status) and
 //! `work` (approved lines by due date, payable lines by partner, runs and payouts that are under way, payouts that wait to be
 //! paid; each leaves it when nothing is to be done with it).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::conversion::Code;
-use domain::ids::{ExceptionId, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId};
+use domain::ids::{ClickId, ExceptionId, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId, VisitorId};
 use domain::line::{Line, LineState};
 use domain::money::Currency;
 use domain::payout::Payout;
@@ -65,6 +67,14 @@ impl Key {
 
     pub fn code(program: &ProgramId, code: &Code) -> Self {
         Self::new(program_partition(program), format!("COD#{}", code.as_str()))
+    }
+
+    pub fn link(code: &Code) -> Self {
+        Self::new(format!("LNK#{}", code.as_str()), "LNK")
+    }
+
+    pub fn touch(click: &ClickId) -> Self {
+        Self::new(visitor_partition(&click.visitor()), click.position())
     }
 
     pub fn source(id: &SourceId) -> Self {
@@ -163,6 +173,10 @@ pub fn partner_partition(id: &PartnerId) -> String {
     format!("PAR#{id}")
 }
 
+pub fn visitor_partition(id: &VisitorId) -> String {
+    format!("VIS#{id}")
+}
+
 pub fn line_partition(partner: &PartnerId, shard: &str) -> String {
     format!("LIN#{partner}#{shard}")
 }
@@ -253,6 +267,15 @@ pub fn runs_list(program: &ProgramId) -> String {
 
 pub fn sources_list(program: &ProgramId) -> String {
     format!("SRC#{program}")
+}
+
+pub fn links_list(program: &ProgramId) -> String {
+    format!("LNK#{program}")
+}
+
+/// What the places of a partner's links begin with in their program's list.
+pub fn links_of(partner: &PartnerId) -> String {
+    format!("{partner}#")
 }
 
 pub fn exceptions_list(status: &str) -> String {

@@ -13,6 +13,7 @@ pub mod error;
 pub mod exceptions;
 pub mod explain;
 pub mod ingest;
+pub mod links;
 pub mod mature;
 pub mod payouts;
 pub mod publish;
