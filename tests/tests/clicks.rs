@@ -243,8 +243,8 @@ async fn a_link_leads_nowhere_else() {
         "https://shop.example\u{0}.evil.example/",
         "https://[::1]/",
     ] {
-        let encoded: String = to.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        let reply = click(&world, &format!("/r/ANNA10?to={encoded}")).await;
+        let encoded: Vec<_> = to.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let reply = click(&world, &format!("/r/ANNA10?to={}", encoded.concat())).await;
         assert_eq!(reply.status, 400, "{to}: {:?}", reply.headers);
         assert_eq!(reply.body["type"], "/problems/malformed");
         assert!(!reply.headers.contains_key("location") && !reply.headers.contains_key("set-cookie"), "{to}");

@@ -344,6 +344,72 @@ fn no_header_and_no_path_opens_a_webhook() {
     });
 }
 
+#[test]
+fn no_link_and_no_header_lead_anywhere_but_to_the_shop() {
+    const PIECES: [&str; 24] = [
+        "https:",
+        "https://",
+        "http://",
+        "//",
+        "/",
+        "\\",
+        ":",
+        "@",
+        ".",
+        "?",
+        "#",
+        "&",
+        "\t",
+        "\n",
+        " ",
+        "\u{0}",
+        "\u{3002}",
+        "%2f",
+        "%5c",
+        "shop.example",
+        "evil.example",
+        "javascript:",
+        "443",
+        "xn--",
+    ];
+    // Not `host` and `x-forwarded-proto`, which API Gateway writes itself.
+    const HEADERS: [&str; 8] =
+        ["cookie", "user-agent", "referer", "x-forwarded-host", "sec-purpose", "purpose", "sec-fetch-dest", "x-moz"];
+    const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
+    let pieces = || prop::collection::vec(select(PIECES.to_vec()), 0..6).prop_map(|pieces| pieces.concat());
+    let to = prop_oneof![
+        pieces(),
+        pieces().prop_map(|rest| format!("https://shop.example{rest}")),
+        Just("https://shop.example/shoes?x=1#y".to_owned()),
+        any::<String>(),
+    ];
+    let header = prop_oneof![header_value(), "pp_visitor=vis_[0-9a-z]{24,28}".prop_map(|text| text.parse().unwrap())];
+    let headers = prop::collection::vec((select(HEADERS.to_vec()), header), 0..4);
+    let runtime = runtime();
+    let world = runtime.block_on(Plan::new().program("landingPage", "https://shop.example/").start());
+    proptest!(percent(800), |(
+        code in prop_oneof![4 => Just("ANNA10".to_owned()), 1 => uri_text()],
+        to in prop::option::of(to),
+        more in uri_text(),
+        headers in headers,
+    )| {
+        let encoded: Vec<_> = to.unwrap_or_default().bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let path = format!("/r/{code}?to={}&campaign={more}&channel={more}&{more}={more}", encoded.concat());
+        let mut request = Request::get("").at(&path).header("user-agent", BROWSER);
+        request.headers.extend(headers.into_iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value)));
+        let reply = runtime.block_on(world.send(request));
+        match reply.headers.get("location") {
+            Some(location) => {
+                assert_eq!(reply.status, 302);
+                let location = location.to_str().unwrap();
+                assert!(location.starts_with("https://shop.example/"), "{path} leads to {location}");
+            }
+            None => assert!([400, 404].contains(&reply.status), "{path}: {}", reply.text),
+        }
+    });
+    runtime.block_on(world.audit_holds());
+}
+
 // --- The API ------------------------------------------------------------------------------------------------------
 
 /// Everything there is one of, so that routes have something to work on.
@@ -401,6 +467,7 @@ impl Furnished {
                     "coolingOffDays": 3, "approval": "manual", "minimumPayout": "50.00", "largePayoutLimit": "1000.00",
                     "minimumSales": 0, "ruleSignOff": true, "attribution": {"model": "last_touch"},
                     "schedule": {"frequency": "biweekly", "runDay": 1, "anchor": "2026-01-05", "cutOffDays": 1, "payDays": 1},
+                    "landingPage": "https://shop.example/", "allowedHosts": ["blog.example"],
                 }),
             ),
             (
@@ -439,6 +506,13 @@ impl Furnished {
                     "payoutMethods": [
                         {"kind": "paypal", "details": {"email": "ben@partners.example"}, "preferred": true},
                     ],
+                }),
+            ),
+            (
+                "/links".to_owned(),
+                json!({
+                    "partnerId": partner, "code": "SPRING", "campaign": "spring", "channel": "mail",
+                    "destination": "https://shop.example/",
                 }),
             ),
             (
@@ -498,6 +572,7 @@ impl Furnished {
             "/programs?".to_owned(),
             format!("/partners?programId={program}"),
             format!("/sources?programId={program}"),
+            format!("/links?programId={program}"),
             format!("/commissions?partnerId={partner}"),
             format!("/commissions?programId={program}"),
             "/commissions?".to_owned(),
