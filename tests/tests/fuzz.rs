@@ -455,9 +455,8 @@ impl Furnished {
 
     /// Every route that takes a body, with one it accepts.
     fn posts(&self) -> Vec<(String, Value)> {
-        let Self { world, commission, payout, exception, .. } = self;
+        let Self { world, payout, exception, .. } = self;
         let (program, partner, payout_id) = (&world.program, &world.partner, &payout["id"]);
-        let ids = json!({"ids": [commission], "reason": "test", "atomic": false});
         let reasons = json!({"payouts": [{"id": payout_id, "reason": "test"}]});
         let mut posts = vec![
             (
@@ -509,13 +508,6 @@ impl Furnished {
                 }),
             ),
             (
-                "/links".to_owned(),
-                json!({
-                    "partnerId": partner, "code": "SPRING", "campaign": "spring", "channel": "mail",
-                    "destination": "https://shop.example/",
-                }),
-            ),
-            (
                 "/sources".to_owned(),
                 json!({"programId": program, "kind": "shopify", "name": "Shop", "secret": "12345678"}),
             ),
@@ -560,9 +552,22 @@ impl Furnished {
             ("/payouts/cancel".to_owned(), reasons),
             (format!("/exceptions/{exception}/resolve"), json!({"resolution": "done"})),
         ];
-        let verdicts = ["hold", "release", "approve", "reject", "reinstate"];
-        posts.extend(verdicts.map(|verdict| (format!("/commissions/{verdict}"), ids.clone())));
+        posts.extend(self.verdicts());
+        posts.push(("/links".to_owned(), self.link()));
         posts
+    }
+
+    fn verdicts(&self) -> [(String, Value); 5] {
+        let ids = json!({"ids": [self.commission], "reason": "test", "atomic": false});
+        let verdicts = ["hold", "release", "approve", "reject", "reinstate"];
+        verdicts.map(|verdict| (format!("/commissions/{verdict}"), ids.clone()))
+    }
+
+    fn link(&self) -> Value {
+        json!({
+            "partnerId": self.world.partner, "code": "SPRING", "campaign": "spring", "channel": "mail",
+            "destination": "https://shop.example/",
+        })
     }
 
     /// Every list, with filters that find more than one.
