@@ -140,7 +140,7 @@ async fn a_touch_keeps_nothing_else_and_is_forgotten_when_no_window_reaches_it()
     let forgotten = at.as_second() + (i64::from(MAX_WINDOW_DAYS) + 31) * 24 * 3_600;
     assert_eq!(item["ttl"].as_n().unwrap(), &forgotten.to_string());
     let units = world.system.context.store.meter().totals()["click"];
-    assert!(units.write <= 1.0, "{} units", units.write);
+    assert_eq!((units.write, units.read), (1.0, 3.0), "one put; link, program and partner read");
 }
 
 #[tokio::test]
