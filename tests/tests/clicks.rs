@@ -494,3 +494,23 @@ async fn partners_make_and_see_links_of_their_own_only() {
     assert_eq!(all, ["ANNA10", "BEN20", "MINE"]);
     assert_eq!(codes(&world.all(ADMIN, &format!("/links?partnerId={ben}&limit=1")).await), ["BEN20"]);
 }
+
+#[tokio::test]
+async fn a_sale_that_tells_the_click_or_only_the_visitor_is_the_partners() {
+    let world = plan().start().await;
+    let reply = click(&world, "/r/ANNA10").await;
+    world.pass("29d");
+    let (click, visitor) = (click_id(&reply).to_string(), visitor_id(&reply).to_string());
+    for (order, told, expect) in [
+        ("by click", json!({"clickId": click}), 1),
+        ("by visitor", json!({"visitorId": visitor}), 1),
+        ("by nothing", json!({}), 0),
+        ("by a stranger", json!({"visitorId": format!("vis_{}", "0".repeat(26))}), 0),
+    ] {
+        let mut sale = json!({"id": order, "type": "sale", "partner": null, "amount": {"total": "100.00"}});
+        told.as_object().unwrap().iter().for_each(|(name, value)| sale[name] = value.clone());
+        world.report(&world.event(sale)).await.ok();
+        assert_eq!(world.lines_of(order).await.len(), expect, "{order}");
+    }
+    world.audit_holds().await;
+}
