@@ -82,12 +82,10 @@ fn codes(links: &[Value]) -> Vec<&str> {
 }
 
 async fn suspend(world: &World) {
-    let client = aws_sdk_dynamodb::Client::new(&world.system.embedded.sdk_config());
-    let update = client.update_item().table_name(local::TABLE);
-    let key = |text: String| aws_sdk_dynamodb::types::AttributeValue::S(text);
-    let update = update.key("pk", key(format!("PAR#{}", world.partner))).key("sk", key("PAR".to_owned()));
-    let update = update.update_expression("SET #s = :s").expression_attribute_names("#s", "status");
-    update.expression_attribute_values(":s", key("suspended".to_owned())).send().await.unwrap();
+    let body = json!({"status": "suspended"}).to_string();
+    let request = Request::new(Method::PATCH, &format!("/partners/{}", world.partner));
+    let request = request.header("content-type", "application/json").body(body);
+    world.send(world.by(MANAGER, request).await).await.ok();
 }
 
 #[tokio::test]

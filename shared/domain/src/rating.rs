@@ -494,6 +494,7 @@ pub(crate) mod tests {
             status: PartnerStatus::Active,
             payout_methods: vec![],
             shards: 1,
+            version: 1,
             created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
             created_by: "ann".into(),
         }

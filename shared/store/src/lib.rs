@@ -27,7 +27,7 @@ pub use items::pulse::StoredPulse;
 pub use items::run::{Decision, Outcome, PayoutRequest, Run, RunProgress};
 pub use items::source::{CodeClaim, EventClaim, Source};
 pub use items::tally::{ReadTallies, StoredTally};
-pub use items::unattributed::Unattributed;
+pub use items::unrewarded::{Because, Unrewarded};
 pub use keys::Key;
 pub use meter::{Meter, Units};
 pub use schema::{LIST_INDEX, WORK_INDEX, create_table};

@@ -257,8 +257,8 @@ pub async fn by_hand(context: &Context, conversion: &ConversionId, parts: &[Part
         let mut entry = Entry::new(conversion.as_str(), position, now, by, What::Attribute);
         entry.why = Some(why.to_owned());
         let mut transaction = Transaction::new(BY_HAND);
-        if history.circumstances().is_none() {
-            transaction.unlist_unattributed(conversion)?;
+        if context.store.is_unrewarded(BY_HAND, conversion).await? {
+            transaction.unlist_unrewarded(conversion)?;
         }
         let step = Step {
             operation: BY_HAND,
@@ -272,6 +272,7 @@ pub async fn by_hand(context: &Context, conversion: &ConversionId, parts: &[Part
             accruing: Some(Accruing { circumstances: &circumstances, by_hand: Some(by) }),
             open: &open,
             cause: &format!("attribution:{position}"),
+            unless_rewarded: None,
             received_at: sale_entry.received_at.unwrap_or(now),
             now,
         };

@@ -4,7 +4,7 @@ use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use domain::ids::SourceId;
 use domain::program::{Partner, Program};
 use serde::{Deserialize, Serialize};
-use store::{Link, Source, Transaction};
+use store::{Link, Source, StoreError, Transaction};
 
 use crate::changes::until_fresh;
 use crate::context::Context;
@@ -51,6 +51,15 @@ pub async fn create_partner(context: &Context, partner: &Partner) -> Result<()> 
         Ok(store.commit(transaction).await?)
     })
     .await
+}
+
+pub async fn change_partner(context: &Context, partner: &Partner, read: &Partner) -> Result<()> {
+    let mut transaction = Transaction::new("change partner");
+    transaction.replace_partner(partner, read)?;
+    match context.store.commit(transaction).await {
+        Err(StoreError::Stale) => Err(Refusal::Stale(vec!["somebody changed the partner meanwhile".to_owned()])),
+        other => Ok(other?),
+    }
 }
 
 /// The secret first: a connection without one would refuse everything, a secret without a connection harms nobody.

@@ -16,4 +16,4 @@ pub mod run;
 pub mod source;
 pub mod tally;
 pub mod touch;
-pub mod unattributed;
+pub mod unrewarded;
