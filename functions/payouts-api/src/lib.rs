@@ -11,6 +11,7 @@ mod conversions;
 mod exceptions;
 mod extract;
 mod idempotency;
+mod links;
 mod listing;
 mod partners;
 mod payouts;
@@ -77,6 +78,7 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/partners/{id}", get(partners::read).patch(partners::change))
         .route("/partners/{id}/suspend", post(partners::suspend))
         .route("/partners/{id}/activate", post(partners::activate))
+        .route("/links", post(links::create).get(links::list))
         .route("/sources", post(sources::create).get(sources::list))
         .route("/conversions", post(conversions::report).get(conversions::list))
         .route("/conversions/{id}", get(conversions::read))

@@ -20,7 +20,7 @@ use crate::caller::{Caller, Role};
 use crate::extract::{Body, Fields, Filter, Id, Paging, finish};
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
-use crate::{Api, Shared, show};
+use crate::{Api, Shared, links, show};
 
 const OPERATION: &str = "programs";
 
@@ -54,6 +54,10 @@ pub struct Input {
     attribution: AttributionInput,
     #[serde(default)]
     anomaly_rules: AnomalyRules,
+    #[serde(default)]
+    landing_page: Option<String>,
+    #[serde(default)]
+    allowed_hosts: Vec<String>,
 }
 
 fn usd() -> String {
@@ -164,6 +168,8 @@ impl Input {
         }
         let name = fields.text("/name", &self.name);
         let schedule = self.schedule.check(&mut fields);
+        let landing_page = links::landing_page(&mut fields, self.landing_page.as_deref());
+        let allowed_hosts = links::allowed_hosts(&mut fields, &self.allowed_hosts);
         // Amounts can only be read where the currency is known.
         let built = currency.zip(time_zone).zip(schedule).map(|((currency, time_zone), schedule)| Program {
             id,
@@ -181,8 +187,8 @@ impl Input {
             minimum_sales: self.minimum_sales,
             attribution,
             anomaly_rules: self.anomaly_rules,
-            landing_page: None,
-            allowed_hosts: Vec::new(),
+            landing_page,
+            allowed_hosts,
             created_at: now,
             created_by: by.to_owned(),
         });

@@ -17,6 +17,7 @@ pub mod exceptions;
 pub mod explain;
 mod history;
 pub mod ingest;
+pub mod links;
 pub mod mature;
 pub mod payouts;
 pub mod publish;
