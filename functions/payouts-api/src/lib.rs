@@ -11,6 +11,7 @@ mod conversions;
 mod exceptions;
 mod extract;
 mod idempotency;
+mod import;
 mod listing;
 mod partners;
 mod payouts;
@@ -72,9 +73,11 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/programs/{id}/rule-sets/{version}/sign-off", post(rules::sign_off))
         .route("/programs/{id}/rule-sets/{version}/publish", post(rules::publish))
         .route("/partners", post(partners::create).get(partners::list))
+        .route("/partners/import", post(import::partners))
         .route("/partners/{id}", get(partners::read))
         .route("/sources", post(sources::create).get(sources::list))
         .route("/conversions", post(conversions::report))
+        .route("/conversions/import", post(import::conversions))
         .route("/conversions/{id}", get(conversions::read))
         .route("/commissions", get(commissions::list))
         .route("/commissions/approve", post(commissions::approve))
@@ -97,6 +100,7 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/exceptions", get(exceptions::list))
         .route("/exceptions/{id}", get(exceptions::read))
         .route("/exceptions/{id}/resolve", post(exceptions::resolve))
+        .route("/exceptions/{id}/replay", post(exceptions::replay))
         .fallback(|| async { Problem::not_found("route") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(from_fn_with_state(Arc::clone(&shared), idempotency::remember))

@@ -41,7 +41,7 @@ pub fn partner(partner: &Partner, program: &Program) -> Value {
         .collect();
     json!({
         "id": partner.id, "programId": partner.program, "name": partner.name, "email": partner.email,
-        "code": partner.code, "type": partner.kind, "group": partner.group,
+        "code": partner.code, "type": partner.kind, "group": partner.group, "customerId": partner.customer_id,
         "minimumPayout": partner.minimum_payout.map(|amount| Money::new(amount, program.currency)),
         "trusted": partner.trusted, "status": partner.status, "payoutMethods": methods, "createdAt": partner.created_at,
     })
@@ -113,7 +113,7 @@ pub fn exception(exception: &Exception) -> Value {
     json!({
         "id": exception.id, "code": exception.code, "detail": exception.detail, "programId": exception.program,
         "sourceId": exception.source, "orderId": exception.order, "status": exception.status,
-        "createdAt": exception.created_at, "resolvedAt": exception.resolved_at, "resolvedBy": exception.resolved_by,
+        "receivedAt": exception.received_at, "createdAt": exception.created_at, "resolvedAt": exception.resolved_at, "resolvedBy": exception.resolved_by,
         "resolution": exception.resolution,
     })
 }

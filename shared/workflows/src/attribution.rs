@@ -258,7 +258,7 @@ pub async fn by_hand(context: &Context, conversion: &ConversionId, parts: &[Part
         entry.why = Some(why.to_owned());
         let mut transaction = Transaction::new(BY_HAND);
         if history.circumstances().is_none() {
-            transaction.unlist_unattributed(conversion)?;
+            transaction.unlist_unattributed(conversion);
         }
         let step = Step {
             operation: BY_HAND,

@@ -39,8 +39,8 @@ impl Transaction {
     }
 
     /// Fails unless it is listed.
-    pub fn unlist_unattributed(&mut self, conversion: &ConversionId) -> Result<(), StoreError> {
-        self.delete_if(&Key::unattributed(conversion), "conversion", conversion.as_str())
+    pub fn unlist_unattributed(&mut self, conversion: &ConversionId) {
+        self.delete_if(Key::unattributed(conversion), "conversion", conversion.as_str());
     }
 }
 
