@@ -64,9 +64,9 @@ impl Action {
                 let put = match condition {
                     Condition::Anything => put,
                     Condition::Nothing => put.condition_expression("attribute_not_exists(pk)"),
-                    Condition::Revision(revision) => put
-                        .condition_expression("rev = :rev")
-                        .expression_attribute_values(":rev", number(revision)),
+                    Condition::Revision(revision) => {
+                        put.condition_expression("rev = :rev").expression_attribute_values(":rev", number(revision))
+                    }
                 };
                 action.put(put.build()?)
             }
@@ -149,13 +149,7 @@ impl Transaction {
         Ok(())
     }
 
-    fn add_to_balance(
-        &mut self,
-        partner: &PartnerId,
-        currency: Currency,
-        shard: &str,
-        sum: &Balance,
-    ) {
+    fn add_to_balance(&mut self, partner: &PartnerId, currency: Currency, shard: &str, sum: &Balance) {
         let amounts = sum.amounts().map(|(bucket, amount)| (bucket.as_str().to_owned(), amount.units()));
         let counts = sum.counts().map(|(state, count)| (count_attribute(state), count));
         let sums: Vec<_> = amounts.chain(counts).collect();

@@ -130,12 +130,7 @@ impl Connection {
         let Some(program) = api else { return Self::of_source(context, source).await };
         let program = context.store.program(OPERATION, program).await.map_err(Refusal::from)?;
         let program = program.ok_or(Refusal::NotFound("program"))?;
-        Ok(Self {
-            program,
-            source: source.clone(),
-            kind: Kind::Standard,
-            unknown_partner: UnknownPartner::Refuse,
-        })
+        Ok(Self { program, source: source.clone(), kind: Kind::Standard, unknown_partner: UnknownPartner::Refuse })
     }
 }
 

@@ -84,7 +84,8 @@ impl Report {
             faults.push(FieldError::new("", problem.detail));
         }
         faults.truncate(MAX_FAULTS);
-        let told = faults.into_iter().map(|fault| RowError { line, column: column(&fault.pointer), detail: fault.detail });
+        let told =
+            faults.into_iter().map(|fault| RowError { line, column: column(&fault.pointer), detail: fault.detail });
         self.errors.extend(told);
         Ok(())
     }

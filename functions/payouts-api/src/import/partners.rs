@@ -78,12 +78,13 @@ fn input(row: Row) -> Answer<Input> {
     let details = row.under("method");
     let methods = match row.get("methodKind") {
         None if details.is_empty() => Vec::new(),
-        None => return Err(Problem::invalid_field("/methodKind", "is needed where details of a payout method are given")),
+        None => {
+            return Err(Problem::invalid_field("/methodKind", "is needed where details of a payout method are given"));
+        }
         Some(kind) => {
             let kind = serde_json::from_value(json!(kind));
-            let kind = kind.map_err(|_| {
-                Problem::invalid_field("/methodKind", "is quickbooks, paypal, wise, bank or manual")
-            })?;
+            let kind =
+                kind.map_err(|_| Problem::invalid_field("/methodKind", "is quickbooks, paypal, wise, bank or manual"))?;
             vec![MethodInput { kind, details, preferred: true }]
         }
     };
