@@ -109,6 +109,7 @@ async fn of_conversion(
         accruing: None,
         open: &open,
         cause: &format!("adjust:{position}"),
+        unless_rewarded: None,
         received_at: now,
         now,
     };

@@ -12,7 +12,7 @@ use domain::order::Order;
 use domain::program::Program;
 use domain::rules::Rule;
 use jiff::Timestamp;
-use store::{StoreError, Transaction};
+use store::{StoreError, Transaction, Unrewarded};
 
 use crate::changes::{OpenPayouts, Written, write};
 use crate::context::Context;
@@ -95,6 +95,8 @@ pub struct Step<'a> {
     pub accruing: Option<Accruing<'a>>,
     pub open: &'a OpenPayouts,
     pub cause: &'a str,
+    /// What to list it as if no rule makes a line of it.
+    pub unless_rewarded: Option<Unrewarded>,
     pub received_at: Timestamp,
     pub now: Timestamp,
 }
@@ -132,6 +134,10 @@ impl Step<'_> {
         if created > most {
             let why = format!("the rules would make {created} commissions of it; {most} is the most");
             return Err(Refusal::invalid("/items", why));
+        }
+        if let (0, Some(unrewarded)) = (created, &self.unless_rewarded) {
+            entry.note = Some("no rule applies".to_owned());
+            transaction.list_unrewarded(unrewarded)?;
         }
         entry.circumstances = self.accruing.map(|of| of.circumstances.clone());
         entry.tallies = read.known();
