@@ -76,7 +76,6 @@ pub fn parsed(context: &Context, program: &Program, caller: &Caller, input: Inpu
     let kind = fields.text("/type", &input.kind);
     let customer_id = input.customer_id.as_deref().map(|id| fields.text("/customerId", id));
     let group = input.group.as_deref().map(|group| fields.text("/group", group));
-    let customer_id = input.customer_id.as_deref().map(|id| fields.text("/customerId", id));
     fields.check(is_email(&input.email), "/email", "is not an e-mail address");
     let code = fields.take("/code", input.code.parse::<Code>());
     let minimum_payout =

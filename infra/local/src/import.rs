@@ -109,7 +109,9 @@ pub enum ImportError {
     NoHeader,
     #[error("{0}")]
     Setting(String),
-    #[error("the import stopped before line {line}: {why}\nwhat came before is booked; go on with --from-line {line}")]
+    #[error(
+        "the import stopped before line {line}: {why}\nwhat came before is booked; go on with the same command and --from-line {line}"
+    )]
     Stopped { line: u64, why: String },
 }
 
