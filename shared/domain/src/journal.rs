@@ -185,7 +185,7 @@ pub struct LineFacts {
 }
 
 impl LineFacts {
-    fn of(line: &Line) -> Result<Self, MoneyError> {
+    pub fn of(line: &Line) -> Result<Self, MoneyError> {
         Ok(Self { state: line.state.name(), amount: line.amount, net: line.net()? })
     }
 }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::accrual::true_up_step;
 use domain::balance::{Balance, Bucket};
 use domain::booking::tallies_of;
-use domain::ids::ProgramId;
-use domain::journal::{Entry, LineChange};
+use domain::ids::{LineId, ProgramId};
+use domain::journal::{Entry, EntryRef, LineChange, LineFacts};
 use domain::line::{Line, LineKind, LineState};
 use domain::money::Minor;
 use domain::payout::{Page, PayoutState};
@@ -15,11 +15,14 @@ use domain::reversal::{EarningKey, share};
 use domain::rules::Rule;
 use domain::tally::{Tally, TallyKey, contribution};
 use serde::Serialize;
-use store::{Everything, Store};
+use store::{Everything, Store, StoreError};
 
-use crate::error::Result;
+use crate::context::Context;
+use crate::error::{Refusal, Result};
 use crate::history::order_of;
 use crate::replay::{Replayed, replay};
+
+const TRAIL: &str = "trail";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Invariant {
@@ -27,6 +30,80 @@ pub struct Invariant {
     pub holds: bool,
     /// What was checked, or what is wrong.
     pub detail: String,
+}
+
+/// A line's history as the journal has it, and whether it can be trusted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Trail {
+    pub commission: LineId,
+    /// Oldest first.
+    pub entries: Vec<Step>,
+    /// Every entry has the hash that the next one, and in the end the line, names it by; each starts from where the one before it led; and
+    /// there is one for every version of the line.
+    pub verified: bool,
+    /// What is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
+}
+
+/// An entry and where it stands; the last part of that is the SHA-256 of its content.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Step {
+    pub at: EntryRef,
+    pub entry: Entry,
+}
+
+/// Entries of one line that are read. A line has a handful.
+pub const MAX_TRAIL: usize = 500;
+
+/// Follows a line's chain of entries back to its first, and verifies it.
+pub async fn trail(context: &Context, id: &LineId) -> Result<Trail> {
+    let line = context.store.line(TRAIL, id).await?.ok_or(Refusal::NotFound("commission"))?;
+    let mut entries = Vec::new();
+    let mut facts = LineFacts::of(&line)?;
+    let mut next = Some(line.entry.clone());
+    let mut broken = None;
+    while let Some(at) = next.take() {
+        if entries.len() == MAX_TRAIL {
+            return Err(Refusal::invalid(
+                "/id",
+                format!("has more than {MAX_TRAIL} entries, the most that are read at once"),
+            ));
+        }
+        let entry = match context.store.entry(TRAIL, &at).await {
+            Ok(Some(sealed)) if sealed.at == at => sealed.entry,
+            Ok(Some(sealed)) => {
+                broken = Some(format!("in the place of entry {at} stands {}", sealed.at));
+                break;
+            }
+            Ok(None) => {
+                broken = Some(format!("entry {at} is missing"));
+                break;
+            }
+            Err(StoreError::Corrupt(why)) => {
+                broken = Some(why);
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Some(change) = change_of(&entry, &line) else {
+            broken = Some(format!("entry {at} does not tell of it"));
+            break;
+        };
+        if change.to != facts {
+            broken = Some(format!("entry {at} does not lead to what follows"));
+        }
+        next.clone_from(&change.after);
+        if let Some(from) = &change.from {
+            facts = from.clone();
+        }
+        entries.push(Step { at, entry });
+    }
+    entries.reverse();
+    if broken.is_none() && u32::try_from(entries.len()) != Ok(line.version) {
+        broken = Some(format!("{} entries tell of {} versions", entries.len(), line.version));
+    }
+    Ok(Trail { commission: line.id, entries, verified: broken.is_none(), broken })
 }
 
 /// A check: how many things it looked at, or the first few that are wrong.
