@@ -12,6 +12,7 @@ mod conversions;
 mod exceptions;
 mod extract;
 mod idempotency;
+mod links;
 mod listing;
 mod partners;
 mod payouts;
@@ -72,12 +73,19 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/programs/{id}/rule-sets/{version}", get(rules::read))
         .route("/programs/{id}/rule-sets/{version}/sign-off", post(rules::sign_off))
         .route("/programs/{id}/rule-sets/{version}/publish", post(rules::publish))
+        .route("/programs/{id}/rule-sets/{version}/dry-run", post(rules::dry_run))
+        .route("/programs/{id}/rule-sets/{version}/diff", get(rules::diff))
         .route("/partners", post(partners::create).get(partners::list))
-        .route("/partners/{id}", get(partners::read))
+        .route("/partners/{id}", get(partners::read).patch(partners::change))
+        .route("/partners/{id}/suspend", post(partners::suspend))
+        .route("/partners/{id}/activate", post(partners::activate))
+        .route("/links", post(links::create).get(links::list))
         .route("/sources", post(sources::create).get(sources::list))
-        .route("/conversions", post(conversions::report))
+        .route("/conversions", post(conversions::report).get(conversions::list))
         .route("/conversions/{id}", get(conversions::read))
-        .route("/commissions", get(commissions::list))
+        .route("/conversions/{id}/attribute", post(conversions::attribute))
+        .route("/commissions", get(commissions::list).post(commissions::bonus))
+        .route("/commissions/adjust", post(commissions::adjust))
         .route("/commissions/approve", post(commissions::approve))
         .route("/commissions/hold", post(commissions::hold))
         .route("/commissions/release", post(commissions::release))

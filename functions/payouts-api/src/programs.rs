@@ -1,11 +1,16 @@
 //! Programs.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use domain::anomaly::AnomalyRules;
+use domain::attribution::{Attribution, Model};
 use domain::ids::ProgramId;
 use domain::money::Currency;
 use domain::program::{ApprovalMode, Frequency, MAX_HOLD_DAYS, Program, Schedule, Zone};
+use domain::rules::MAX_MINIMUM_SALES;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,7 +20,7 @@ use crate::caller::{Caller, Role};
 use crate::extract::{Body, Fields, Filter, Id, Paging, finish};
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
-use crate::{Api, Shared, show};
+use crate::{Api, Shared, links, show};
 
 const OPERATION: &str = "programs";
 
@@ -47,6 +52,12 @@ pub struct Input {
     schedule: ScheduleInput,
     #[serde(default)]
     attribution: AttributionInput,
+    #[serde(default)]
+    anomaly_rules: AnomalyRules,
+    #[serde(default)]
+    landing_page: Option<String>,
+    #[serde(default)]
+    allowed_hosts: Vec<String>,
 }
 
 fn usd() -> String {
@@ -100,11 +111,41 @@ impl Default for ScheduleInput {
 #[serde(rename_all = "camelCase", default)]
 struct AttributionInput {
     model: String,
+    window_days: u16,
+    weights: Option<BTreeMap<String, Weight>>,
+}
+
+/// A decimal, as text or as a number.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Weight {
+    Text(String),
+    Number(serde_json::Number),
 }
 
 impl Default for AttributionInput {
     fn default() -> Self {
-        Self { model: "last_touch".to_owned() }
+        let Attribution { model, window_days, .. } = Attribution::default();
+        Self { model: model.as_str().to_owned(), window_days, weights: None }
+    }
+}
+
+impl AttributionInput {
+    /// Weights that the model does not use are left out.
+    fn attribution(self, fields: &mut Fields) -> Attribution {
+        let model = Model::ALL.into_iter().find(|model| model.as_str() == self.model).unwrap_or_else(|| {
+            let known: Vec<_> = Model::ALL.iter().map(|model| model.as_str()).collect();
+            fields.refuse("/attribution/model", format!("must be one of {}", known.join(", ")));
+            Model::default()
+        });
+        let text = |weight| match weight {
+            Weight::Text(text) => text,
+            Weight::Number(number) => number.to_string(),
+        };
+        let used = matches!(model, Model::PositionBased | Model::Custom);
+        let weights = self.weights.filter(|_| used);
+        let weights = weights.map(|weights| weights.into_iter().map(|(name, weight)| (name, text(weight))).collect());
+        Attribution { model, window_days: self.window_days, weights }
     }
 }
 
@@ -120,10 +161,15 @@ impl Input {
         ] {
             fields.check(days <= MAX_HOLD_DAYS, pointer, "at most 3650 days");
         }
-        fields.check(self.minimum_sales == 0, "/minimumSales", "minimum sales are not supported yet");
-        fields.check(self.attribution.model == "last_touch", "/attribution/model", "only last_touch is supported yet");
+        fields.check(self.minimum_sales <= MAX_MINIMUM_SALES, "/minimumSales", "at most 1000");
+        let attribution = self.attribution.attribution(&mut fields);
+        for error in attribution.check().into_iter().chain(self.anomaly_rules.check()) {
+            fields.refuse(&error.pointer, error.detail);
+        }
         let name = fields.text("/name", &self.name);
         let schedule = self.schedule.check(&mut fields);
+        let landing_page = links::landing_page(&mut fields, self.landing_page.as_deref());
+        let allowed_hosts = links::allowed_hosts(&mut fields, &self.allowed_hosts);
         // Amounts can only be read where the currency is known.
         let built = currency.zip(time_zone).zip(schedule).map(|((currency, time_zone), schedule)| Program {
             id,
@@ -138,11 +184,11 @@ impl Input {
             rule_sign_off: self.rule_sign_off,
             cooling_off_days: self.cooling_off_days,
             schedule,
-            minimum_sales: 0,
-            attribution: domain::attribution::Attribution::default(),
-            anomaly_rules: domain::anomaly::AnomalyRules::default(),
-            landing_page: None,
-            allowed_hosts: Vec::new(),
+            minimum_sales: self.minimum_sales,
+            attribution,
+            anomaly_rules: self.anomaly_rules,
+            landing_page,
+            allowed_hosts,
             created_at: now,
             created_by: by.to_owned(),
         });

@@ -2,14 +2,14 @@
 
 use domain::balance::Bucket;
 use domain::ids::ConversionId;
-use domain::journal::Sealed;
+use domain::journal::{Sealed, What};
 use domain::line::Line;
 use domain::money::{Minor, Money};
 use domain::payout::Payout;
 use domain::program::{Partner, Program};
 use domain::rules::RuleSet;
 use serde_json::{Value, json};
-use store::{Exception, Source};
+use store::{Exception, Link, Source, Unrewarded};
 use workflows::balances::PartnerBalance;
 use workflows::runs::Report;
 
@@ -19,8 +19,9 @@ pub fn program(program: &Program) -> Value {
         "id": program.id, "name": program.name, "currency": program.currency, "timeZone": program.time_zone,
         "holdDays": program.hold_days, "minHoldDays": program.min_hold_days, "approval": program.approval,
         "minimumPayout": money(program.minimum_payout), "largePayoutLimit": money(program.large_payout_limit),
-        "minimumSales": 0, "ruleSignOff": program.rule_sign_off, "coolingOffDays": program.cooling_off_days,
-        "schedule": program.schedule, "createdAt": program.created_at,
+        "minimumSales": program.minimum_sales, "attribution": program.attribution, "anomalyRules": program.anomaly_rules,
+        "ruleSignOff": program.rule_sign_off, "coolingOffDays": program.cooling_off_days, "schedule": program.schedule,
+        "landingPage": program.landing_page, "allowedHosts": program.allowed_hosts, "createdAt": program.created_at,
     })
 }
 
@@ -41,9 +42,17 @@ pub fn partner(partner: &Partner, program: &Program) -> Value {
         .collect();
     json!({
         "id": partner.id, "programId": partner.program, "name": partner.name, "email": partner.email,
-        "code": partner.code, "type": partner.kind, "group": partner.group,
+        "code": partner.code, "type": partner.kind, "group": partner.group, "customerId": partner.customer_id,
         "minimumPayout": partner.minimum_payout.map(|amount| Money::new(amount, program.currency)),
         "trusted": partner.trusted, "status": partner.status, "payoutMethods": methods, "createdAt": partner.created_at,
+    })
+}
+
+pub fn link(link: &Link) -> Value {
+    json!({
+        "code": link.code, "url": format!("/r/{}", link.code.as_str()), "programId": link.program,
+        "partnerId": link.partner, "campaign": link.campaign, "channel": link.channel,
+        "destination": link.destination, "createdAt": link.created_at,
     })
 }
 
@@ -87,9 +96,17 @@ pub fn balance(partner: &Partner, program: &Program, of: &PartnerBalance) -> Val
         "held": bucket(Bucket::Held), "inPayout": bucket(Bucket::InPayout), "paid": bucket(Bucket::Paid),
         "reversed": bucket(Bucket::Reversed), "rejected": bucket(Bucket::Rejected),
         "earned": money(of.balance.earned().unwrap_or_default()),
-        "reserve": money(of.balance.reserve().unwrap_or_default()),
-        "due": money(of.balance.due().unwrap_or_default()),
+        "reserve": money(of.balance.reserve().and_then(|sum| sum.plus(of.blocked)).unwrap_or_default()),
+        "due": money(of.balance.due().and_then(|sum| sum.minus(of.blocked)).unwrap_or_default()),
         "notPayableBecause": of.not_payable_because,
+    })
+}
+
+pub fn unrewarded(conversion: &Unrewarded) -> Value {
+    json!({
+        "id": conversion.conversion, "state": conversion.because, "programId": conversion.program,
+        "sourceId": conversion.source, "orderId": conversion.order,
+        "total": Money::new(conversion.total, conversion.currency), "occurredAt": conversion.occurred_at,
     })
 }
 
@@ -125,12 +142,16 @@ pub fn conversion(id: &ConversionId, chain: &[Sealed]) -> Value {
             let entry = &sealed.entry;
             json!({
                 "position": entry.position, "what": entry.what, "at": entry.at, "by": entry.by, "note": entry.note,
-                "event": entry.event, "commissions": entry.lines.iter().map(|line| &line.id).collect::<Vec<_>>(),
+                "why": entry.why, "event": entry.event, "commissions": entry.lines.iter().map(|line| &line.id).collect::<Vec<_>>(),
             })
         })
         .collect();
-    let awaiting = !chain.iter().any(|sealed| sealed.entry.what == domain::journal::What::Accrue);
+    let has = |what| chain.iter().any(|sealed| sealed.entry.what == what);
     let note = chain.iter().find_map(|sealed| sealed.entry.note.clone());
-    let state = if awaiting { "awaiting_sale".to_owned() } else { note.unwrap_or_else(|| "accrued".to_owned()) };
+    let state = match (has(What::Accrue), has(What::Attribute)) {
+        (false, _) => "awaiting_sale".to_owned(),
+        (true, true) => "accrued".to_owned(),
+        (true, false) => note.unwrap_or_else(|| "accrued".to_owned()),
+    };
     json!({"id": id, "state": state, "events": events})
 }

@@ -10,7 +10,7 @@
 //! | source | `SRC#<source>` | `SRC` |
 //! | use of an event's id, but for sales | `REF#<source>#<hash of kind and id>` | `REF` |
 //! | customer | `CUS#<program>#<hash>` | `CUS` |
-//! | conversion due to nobody | `CNV#<conversion>` | `CNV` |
+//! | conversion that made no line | `CNV#<conversion>` | `CNV` |
 //! | partner | `PAR#<partner>` | `PAR` |
 //! | balance shard | `PAR#<partner>` | `BAL#<currency>#<shard>` |
 //! | tally of a rule and window | `PAR#<partner>` or `PRG#<program>` | `TLY#<rule>#<window>` |
@@ -117,7 +117,7 @@ impl Key {
         Self::new(format!("CUS#{program}#{}", hashed(&[identity])), "CUS")
     }
 
-    pub fn unattributed(conversion: &ConversionId) -> Self {
+    pub fn unrewarded(conversion: &ConversionId) -> Self {
         Self::new(format!("CNV#{conversion}"), "CNV")
     }
 
@@ -301,8 +301,8 @@ pub fn links_of(partner: &PartnerId) -> String {
     format!("{partner}#")
 }
 
-pub fn unattributed_list(program: &ProgramId) -> String {
-    format!("UNA#{program}")
+pub fn unrewarded_list(program: &ProgramId, because: &str) -> String {
+    format!("UNR#{program}#{because}")
 }
 
 /// What the sort keys of a rule's tallies start with.

@@ -113,6 +113,7 @@ async fn of_conversion(
         decided,
         accruing: None,
         open: &open,
+        unless_rewarded: None,
         received_at: now,
         now,
     };

@@ -13,7 +13,7 @@ use domain::payout::OpenPayout;
 use domain::program::Program;
 use domain::rules::Rule;
 use jiff::Timestamp;
-use store::{StoreError, Transaction};
+use store::{StoreError, Transaction, Unrewarded};
 
 use crate::changes::{OpenPayouts, Written, write};
 use crate::context::Context;
@@ -159,6 +159,8 @@ pub struct Step<'a> {
     pub decided: Vec<Line>,
     pub accruing: Option<Accruing<'a>>,
     pub open: &'a OpenPayouts,
+    /// What to list it as if no rule makes a line of it.
+    pub unless_rewarded: Option<Unrewarded>,
     pub received_at: Timestamp,
     pub now: Timestamp,
 }
@@ -196,6 +198,10 @@ impl Step<'_> {
         if created > most {
             let why = format!("the rules would make {created} commissions of it; {most} is the most");
             return Err(Refusal::invalid("/items", why));
+        }
+        if let (0, Some(unrewarded)) = (created, &self.unless_rewarded) {
+            entry.note = Some("no rule applies".to_owned());
+            transaction.list_unrewarded(unrewarded)?;
         }
         entry.circumstances = self.accruing.map(|of| of.circumstances.clone());
         entry.tallies = read.known();

@@ -13,7 +13,7 @@ use domain::order::Order;
 use domain::program::Program;
 use domain::rating::Standing;
 use jiff::Timestamp;
-use store::{EventClaim, ExceptionCode, KnownCustomer, Purchase, Transaction, Unattributed};
+use store::{Because, EventClaim, ExceptionCode, KnownCustomer, Purchase, Transaction, Unrewarded};
 
 use crate::attribution::{Found, Search, SearchError, find, rules_in_force};
 use crate::changes::{OpenPayouts, until_fresh, write};
@@ -210,15 +210,7 @@ async fn accrue(
             let detail = "the sale names a partner the program does not have; it is kept unattributed";
             file_trouble(context, incoming, ExceptionCode::UnknownPartner, detail).await?;
         }
-        transaction.list_unattributed(&Unattributed {
-            conversion: conversion.clone(),
-            program: program.id.clone(),
-            source: incoming.source.clone(),
-            order: incoming.event.order().to_owned(),
-            total: sale.total,
-            currency: sale.currency,
-            occurred_at,
-        })?;
+        transaction.list_unrewarded(&unrewarded(incoming, conversion, sale, Because::Unattributed))?;
         write(&context.store, transaction, OPERATION, entry, vec![], &OpenPayouts::default()).await?;
         return Ok(Ingested::Unattributed);
     };
@@ -246,11 +238,25 @@ async fn accrue(
         decided: Vec::new(),
         accruing: Some(Accruing { circumstances: &circumstances, by_hand: None }),
         open: &OpenPayouts::default(),
+        unless_rewarded: Some(unrewarded(incoming, conversion, sale, Because::NoRule)),
         received_at: incoming.received_at,
         now,
     };
     let written = step.write(context, transaction, entry, MAX_LINES).await.map_err(too_many)?;
     Ok(Ingested::Applied { lines: written.lines.into_iter().map(|line| line.id).collect() })
+}
+
+fn unrewarded(incoming: &Incoming<'_>, conversion: &ConversionId, sale: &Sale, because: Because) -> Unrewarded {
+    Unrewarded {
+        conversion: conversion.clone(),
+        because,
+        program: incoming.program.id.clone(),
+        source: incoming.source.clone(),
+        order: incoming.event.order().to_owned(),
+        total: sale.total,
+        currency: sale.currency,
+        occurred_at: incoming.event.occurred_at,
+    }
 }
 
 /// What makes its lines stop at once: a sale that another source may have told already, or what the program's anomaly rules object to.
@@ -369,6 +375,7 @@ async fn change(
         decided: lines.clone(),
         accruing: circumstances.map(|circumstances| Accruing { circumstances, by_hand: None }),
         open: &open,
+        unless_rewarded: None,
         received_at: incoming.received_at,
         now,
     };
