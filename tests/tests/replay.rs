@@ -3,16 +3,18 @@
 
 use std::collections::BTreeSet;
 
+use domain::ids::{ConversionId, LineId, SourceId};
 use domain::journal::What;
 use domain::line::{Line, LineKind};
-use domain::money::Minor;
 use local::{LocalClock, Options, Storage, System};
 use serde_json::{Value, json};
 use store::Everything;
-use tests::{ADMIN, APPROVER, Plan, SECOND_ADMIN, World, percent, result_codes};
+use tests::{ADMIN, APPROVER, Plan, SECOND_ADMIN, Who, World, percent, result_codes};
 use workflows::Clock;
-use workflows::attribution::Part;
 use workflows::replay::{Replayed, replay};
+
+/// Whose hand is in what is adjusted, and who must not approve its payout.
+const HANDS_ON: Who<'static> = Who::new("admin", "meg");
 
 /// One rule for each thing that a rule can do, by the product that it is for.
 fn rules() -> Vec<Value> {
@@ -21,9 +23,8 @@ fn rules() -> Vec<Value> {
             "kind": "tiered", "metric": metric, "window": window, "shape": shape, "tiers": tiers}})
     };
     let by_rate = json!([{"after": "0", "rate": "10"}, {"after": "100", "rate": "15"}]);
-    let mut capped = json!({"name": "capped", "match": {"products": ["capped"]}, "reward": {"kind": "percent", "rate": "50"},
+    let capped = json!({"name": "capped", "match": {"products": ["capped"]}, "reward": {"kind": "percent", "rate": "50"},
         "caps": {"perOrder": "40.00", "perPartnerMonth": "60.00", "perProgramMonth": "90.00"}});
-    capped["recurrence"] = json!("always");
     vec![
         tiers(
             "kit",
@@ -123,31 +124,23 @@ impl Story {
         }
     }
 
-    async fn adjusted(&self, id: &str, gross: i64) -> Line {
-        let gross = Minor::new(gross).unwrap();
-        Box::pin(workflows::adjust::adjust(&self.world.system.context, &id.parse().unwrap(), gross, "agreed", "meg"))
-            .await
-            .unwrap()
+    /// Sets a gross amount. Tells which commission changed or was written.
+    async fn adjusted(&self, id: &str, gross: &str) -> String {
+        let body = json!({"id": id, "amount": gross, "reason": "agreed"});
+        self.world.post(HANDS_ON, "/commissions/adjust", &body).await.id()
     }
 
-    async fn bonus(&self, amount: i64) -> Line {
-        let context = &self.world.system.context;
-        let program = context.store.program("test", &self.world.program.parse().unwrap()).await.unwrap().unwrap();
-        let partner = context.store.partner("test", &self.world.partner.parse().unwrap()).await.unwrap().unwrap();
-        Box::pin(workflows::adjust::bonus(context, &program, &partner, Minor::new(amount).unwrap(), "well done", "meg"))
-            .await
-            .unwrap()
+    async fn bonus(&self, amount: &str) -> String {
+        let body = json!({"partnerId": self.world.partner, "amount": amount, "reason": "well done"});
+        self.world.post(HANDS_ON, "/commissions", &body).await.id()
     }
 
-    async fn attributed(&self, order: &str, parts: &[(&str, u64)]) {
-        let program = self.world.program.parse().unwrap();
-        let source = domain::ids::SourceId::of_api(&program);
-        let conversion = domain::ids::ConversionId::derive(&program, &source, order);
-        let part = |(partner, part): &(&str, u64)| Part { partner: partner.parse().unwrap(), part: *part };
-        let parts: Vec<_> = parts.iter().map(part).collect();
-        Box::pin(workflows::attribution::by_hand(&self.world.system.context, &conversion, &parts, "he wrote", "meg"))
-            .await
-            .unwrap();
+    async fn attributed(&self, order: &str, shares: &[(&str, &str)]) {
+        let source = SourceId::of_api(&self.world.program.parse().unwrap());
+        let conversion = ConversionId::derive(&self.world.program.parse().unwrap(), &source, order);
+        let share = |(partner, percent): &(&str, &str)| json!({"partnerId": partner, "percent": percent});
+        let body = json!({"shares": shares.iter().map(share).collect::<Vec<_>>(), "reason": "he wrote"});
+        self.world.post(HANDS_ON, &format!("/conversions/{conversion}/attribute"), &body).await.ok();
     }
 
     async fn everything(&self) -> Everything {
@@ -225,18 +218,18 @@ async fn everything_happens() -> Story {
     }
 
     // People attribute and adjust before anything is paid.
-    story.attributed("nobody", &[(&world.partner, 60), (other, 40)]).await;
-    story.attributed("kit-6", &[(other, 1), (&world.partner, 1)]).await;
+    story.attributed("nobody", &[(&world.partner, "60"), (other, "40")]).await;
+    story.attributed("kit-6", &[(other, "50"), (&world.partner, "50")]).await;
     story.later();
-    story.attributed("plan-2", &[(other, 1)]).await;
+    story.attributed("plan-2", &[(other, "100")]).await;
     story.refunded("after attribution", "plan-2", "10.00").await;
-    story.adjusted(&story.ids_of("plan-1").await[0], 1_000).await;
-    story.adjusted(&story.ids_of("ladder-4").await[0], 600).await;
+    story.adjusted(&story.ids_of("plan-1").await[0], "10.00").await;
+    story.adjusted(&story.ids_of("ladder-4").await[0], "6.00").await;
     story.later();
-    story.adjusted(&story.ids_of("ladder-4").await[0], 300).await;
-    let given = story.bonus(2_500).await;
-    story.bonus(-300).await;
-    story.adjusted(given.id.as_str(), 2_000).await;
+    story.adjusted(&story.ids_of("ladder-4").await[0], "3.00").await;
+    let given = story.bonus("25.00").await;
+    story.bonus("-3.00").await;
+    story.adjusted(&given, "20.00").await;
 
     // Payouts of several pages: some cancelled, shrunk, sent back, paid.
     for n in 0..40 {
@@ -253,8 +246,8 @@ async fn everything_happens() -> Story {
     story.review("reject", "small-2").await;
     story.refunded("inside", "small-3", "6.15").await;
     story.refunded("inside, whole", "small-4", "12.30").await;
-    story.adjusted(&story.ids_of("small-5").await[0], 100).await;
-    story.adjusted(&story.ids_of("small-6").await[0], 200).await;
+    story.adjusted(&story.ids_of("small-5").await[0], "1.00").await;
+    story.adjusted(&story.ids_of("small-6").await[0], "2.00").await;
     story.later();
     story.withdrawn("inside again", "refund_withdrawn", "small-3", "inside").await;
     assert_eq!(world.approve_payout(APPROVER, &second).await, 200);
@@ -271,14 +264,14 @@ async fn everything_happens() -> Story {
     story.refunded("late kit", "kit-3", "99.90").await;
     story.later();
     story.withdrawn("late again", "dispute_won", "small-11", "late, whole").await;
-    story.adjusted(&story.ids_of("small-12").await[0], 500).await;
+    story.adjusted(&story.ids_of("small-12").await[0], "5.00").await;
     story.later();
-    story.adjusted(&story.ids_of("small-12").await[0], 50).await;
-    story.adjusted(&story.ids_of("small-12").await[0], 150).await;
+    story.adjusted(&story.ids_of("small-12").await[0], "0.50").await;
+    story.adjusted(&story.ids_of("small-12").await[0], "1.50").await;
     story.refunded("of the adjusted", "small-12", "6.15").await;
-    story.adjusted(given.id.as_str(), 2_750).await;
-    story.adjusted(given.id.as_str(), 1_750).await;
-    story.attributed("small-13", &[(other, 2), (&world.partner, 1)]).await;
+    story.adjusted(&given, "27.50").await;
+    story.adjusted(&given, "17.50").await;
+    story.attributed("small-13", &[(other, "66.666666"), (&world.partner, "33.333334")]).await;
     story.edited("late edit", "kit-4", "kit", "1500.00").await;
     story.review("release", "small-1").await;
     story.review("reinstate", "small-2").await;
@@ -347,8 +340,8 @@ async fn no_field_of_a_commission_can_be_altered_unseen() {
     for n in 1..=3 {
         story.sold(&format!("kit-{n}"), "kit", "999.00").await;
     }
-    story.adjusted(&story.ids_of("kit-1").await[0], 20_000).await;
-    story.bonus(500).await;
+    story.adjusted(&story.ids_of("kit-1").await[0], "200.00").await;
+    story.bonus("5.00").await;
     story.review("hold", "kit-2").await;
     story.approve_everything().await;
     let all = story.everything().await;
@@ -443,7 +436,7 @@ async fn a_commission_changed_in_the_table_is_found_by_audit_and_replay() {
     story.sold("thing-1", "thing", "100.00").await;
     story.sold("thing-2", "thing", "100.00").await;
     let world = &story.world;
-    let id: domain::ids::LineId = world.line_id("thing-1").await.parse().unwrap();
+    let id: LineId = world.line_id("thing-1").await.parse().unwrap();
     let table = aws_sdk_dynamodb::Client::new(&world.system.embedded.sdk_config());
     let text = |text: String| aws_sdk_dynamodb::types::AttributeValue::S(text);
     table
