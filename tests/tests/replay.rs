@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use store::Everything;
 use tests::{ADMIN, APPROVER, Plan, SECOND_ADMIN, Who, World, percent, result_codes};
 use workflows::Clock;
-use workflows::replay::{Replayed, replay};
+use workflows::replay::{Replayed, of_program, replay};
 
 /// Whose hand is in what is adjusted, and who must not approve its payout.
 const HANDS_ON: Who<'static> = Who::new("admin", "meg");
@@ -330,6 +330,20 @@ async fn everything_that_can_happen_replays_to_the_same_bytes() {
     let path = format!("/audit/replay?programId={}", story.world.program);
     let of_program = story.world.get(ADMIN, &path).await.ok();
     assert_eq!((&of_program["lines"], &of_program["differing"]), (&json!(all.lines.len()), &json!([])));
+}
+
+#[tokio::test]
+async fn a_program_that_is_too_large_to_replay_at_once_is_refused_with_the_limit() {
+    let story = Story::new().await;
+    for n in 0..4 {
+        story.sold(&format!("thing-{n}"), "thing", "100.00").await;
+    }
+    let (context, program) = (&story.world.system.context, story.world.program.parse().unwrap());
+    assert_eq!(of_program(context, &program, 4).await.unwrap().lines, 4);
+    let refused = of_program(context, &program, 3).await.unwrap_err().to_string();
+    assert!(refused.contains("more than 3 commissions or journal entries"), "{refused}");
+    story.world.get(ADMIN, "/audit/replay").await.refused(400);
+    story.world.get(ADMIN, "/audit/replay?programId=prg_nonsense").await.refused(404);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use axum::extract::State;
 use domain::ids::{LineId, ProgramId};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use workflows::replay::{MAX_OF_PROGRAM, of_program};
 
 use crate::caller::Caller;
 use crate::extract::{Filter, Id};
@@ -26,5 +27,5 @@ pub async fn replay(State(shared): State<Shared>, caller: Caller, Filter(of): Fi
     caller.must_be_staff()?;
     let Some(id) = &of.program_id else { return Err(Problem::malformed("", "name a programId")) };
     let program = programs::load(&shared, &bulk::parse::<ProgramId>(id, "program")?).await?;
-    Ok(Json(json!(workflows::replay::of_program(&shared.context, &program.id).await?)))
+    Ok(Json(json!(of_program(&shared.context, &program.id, MAX_OF_PROGRAM).await?)))
 }

@@ -421,6 +421,31 @@ mod tests {
         assert_eq!(moved, [(Bucket::Approved, Bucket::Reversed, 400)]);
     }
 
+    #[test]
+    fn an_entry_tells_what_it_saw_and_did_not_change() {
+        let [seen, changed, true_up] = [1_000, 2_000, 3_000].map(|amount| line(amount, LineState::Pending, now()));
+        let true_up = Line { kind: LineKind::TrueUp, ..true_up };
+        let changes = [Change::of(changed.clone(), changed.clone().approve(now()).unwrap())];
+        let mut entry = entry();
+        entry.note_seen(&[seen.clone(), changed, true_up], &changes);
+        let conversion: ConversionId = format!("cnv_{}", "0".repeat(24)).parse().unwrap();
+        entry.seen.push(Seen::Conversion { conversion: conversion.clone(), entries: 3 });
+        let expect = serde_json::json!([{"line": seen.id, "version": 1}, {"conversion": conversion, "entries": 3}]);
+        assert_eq!(serde_json::json!(entry.seen), expect);
+        assert_eq!(serde_json::from_value::<Vec<Seen>>(expect).unwrap(), entry.seen, "what is stored reads back");
+    }
+
+    #[test]
+    fn only_payouts_that_were_open_are_open_again_when_an_entry_is_replayed() {
+        for state in PayoutState::ALL {
+            let before = Payout { state, ..crate::payout::tests::payout(1_000) };
+            let sealed = entry().with_payout(Some(&before), &before).seal(&mut []).unwrap();
+            assert_eq!(sealed.open_payouts().contains_key(&before.id), before.open().is_some(), "{state:?}");
+        }
+        let new = entry().with_payout(None, &crate::payout::tests::payout(1_000)).seal(&mut []).unwrap();
+        assert!(new.open_payouts().is_empty());
+    }
+
     proptest! {
         /// Whatever happens to a line, the fold of its postings is what it contributes by itself, and nothing is lost.
         #[test]

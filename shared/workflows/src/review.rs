@@ -201,7 +201,8 @@ struct Decided {
     order: Order,
     history: History,
     lines: Vec<Line>,
-    decided: Vec<Line>,
+    /// The same after the verdicts.
+    after: Vec<Line>,
 }
 
 /// Adds what else the changes cause: tallies move, and retroactive tiers are trued up.
@@ -247,7 +248,7 @@ async fn decide(context: &Context, operation: &'static str, id: ConversionId, ch
             *line = change.after.clone();
         }
     }
-    Ok(Decided { id, order, history, lines, decided })
+    Ok(Decided { id, order, history, lines, after: decided })
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one write")]
@@ -283,7 +284,7 @@ async fn book(
             received_at: now,
             now,
         };
-        let booked = booking.book(&conversion.lines, conversion.decided.clone(), None, &mut tallies)?;
+        let booked = booking.book(&conversion.lines, conversion.after.clone(), None, &mut tallies)?;
         let entries = conversion.history.next_position() - 1;
         entry.seen.push(Seen::Conversion { conversion: conversion.id.clone(), entries });
         entry.note_seen(&conversion.lines, &booked);
