@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tests::{ADMIN, ANALYST, APPROVER, FINANCE, MANAGER, Plan, REVIEWER, Request, Who, World};
 
-const READS: [&str; 20] = [
+const READS: [&str; 22] = [
     "/programs",
     "/programs/{program}",
     "/programs/{program}/rule-sets",
@@ -26,6 +26,8 @@ const READS: [&str; 20] = [
     "/payouts/{payout}/lines",
     "/exceptions",
     "/exceptions/{exception}",
+    "/audit/replay?programId={program}",
+    "/audit/commissions/{commission}",
 ];
 
 /// Every way to change something, with the roles that may besides an admin.
@@ -178,6 +180,8 @@ async fn a_partner_reads_their_own_data_only() {
         ("/runs/{run}", 403, 403, 403),
         ("/exceptions", 403, 403, 403),
         ("/exceptions/{exception}", 403, 403, 403),
+        ("/audit/replay?programId={program}", 403, 403, 403),
+        ("/audit/commissions/{commission}", 403, 403, 403),
         ("/partners/{partner}", 200, 404, 404),
         ("/commissions?partnerId={partner}", 200, 404, 404),
         ("/commissions/{commission}", 200, 404, 404),

@@ -3,6 +3,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod audit;
 mod balances;
 mod bulk;
 mod caller;
@@ -95,6 +96,8 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/commissions/reinstate", post(commissions::reinstate))
         .route("/commissions/{id}", get(commissions::read))
         .route("/commissions/{id}/explanation", get(commissions::explanation))
+        .route("/audit/replay", get(audit::replay))
+        .route("/audit/commissions/{id}", get(audit::commission))
         .route("/balances", get(balances::list))
         .route("/runs", post(runs::start).get(runs::list))
         .route("/runs/{id}", get(runs::read))

@@ -37,6 +37,7 @@ pub async fn serve(
         .route("/_local/settle", post(settle))
         .route("/_local/faults", post(faults))
         .route("/_local/audit", get(audit))
+        .route("/_local/replay", get(replay))
         .route("/_local/outbox", get(outbox))
         .route("/_local/events", get(events))
         .route("/_local/capacity", get(capacity))
@@ -156,6 +157,13 @@ async fn audit(State(system): State<Shared>) -> Answer {
     Ok(Json(json!({ "invariants": invariants })))
 }
 
+/// Every line rebuilt from the journal, and which of them are stored otherwise.
+async fn replay(State(system): State<Shared>) -> Answer {
+    let all = system.plain.store.everything().await;
+    let all = all.map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(Json(json!(workflows::replay::replay(&all))))
+}
+
 async fn outbox(State(_): State<Shared>) -> Answer {
     Ok(Json(json!({"emails": [], "webhooks": []})))
 }
@@ -186,6 +194,6 @@ async fn welcome(State(system): State<Shared>) -> Answer {
         "name": "Partner Payouts, local system",
         "now": system.clock.now(),
         "api": "/api/v1",
-        "try": ["POST /_local/token", "GET /_local/audit", "GET /_local/events", "GET /_local/capacity"],
+        "try": ["POST /_local/token", "GET /_local/audit", "GET /_local/replay", "GET /_local/events", "GET /_local/capacity"],
     })))
 }

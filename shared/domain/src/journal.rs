@@ -3,17 +3,17 @@
 //!
 //! Its postings are movements from one bucket to another, so an entry that does not balance cannot be written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::{BalanceChange, Bucket};
-use crate::ids::{Hash, LineId, PartnerId, PayoutId};
-use crate::line::{Line, StateName};
+use crate::ids::{ConversionId, Hash, LineId, PartnerId, PayoutId};
+use crate::line::{Line, LineKind, StateName};
 use crate::money::{Currency, Minor, MoneyError};
-use crate::payout::{Payout, PayoutState};
+use crate::payout::{OpenPayout, Payout, PayoutState};
 
 /// Where an entry stands and what it holds: `stream/position/hash`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +95,12 @@ pub struct Entry {
     /// The tallies that were read for it and were not zero.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tallies: Vec<(crate::tally::TallyKey, crate::tally::Tally)>,
+    /// What else it depends on: lines that were looked at and not changed, and how far a conversion was read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seen: Vec<Seen>,
+    /// What a person set, where the entry is an adjustment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adjusted: Option<Adjusted>,
     /// Why an accepted event earned nothing, where it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -138,6 +144,28 @@ pub enum What {
     Settle,
 }
 
+/// Something as it stood when an entry was written that depends on it and does not change it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Seen {
+    Line {
+        line: LineId,
+        version: u32,
+    },
+    /// A conversion with this many entries, for an entry of another stream.
+    Conversion {
+        conversion: ConversionId,
+        entries: u32,
+    },
+}
+
+/// Which line a person set to which gross amount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adjusted {
+    pub line: LineId,
+    pub amount: Minor,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LineChange {
     pub id: LineId,
@@ -157,7 +185,7 @@ pub struct LineFacts {
 }
 
 impl LineFacts {
-    fn of(line: &Line) -> Result<Self, MoneyError> {
+    pub fn of(line: &Line) -> Result<Self, MoneyError> {
         Ok(Self { state: line.state.name(), amount: line.amount, net: line.net()? })
     }
 }
@@ -234,6 +262,15 @@ pub struct Sealed {
     pub at: EntryRef,
 }
 
+impl Sealed {
+    /// The payouts that were open when this was written, of those whose lines it changed. For doing again what was done: writing needs the
+    /// payout as it is now, and is conditional on it, whatever a token says.
+    pub fn open_payouts(&self) -> BTreeMap<PayoutId, OpenPayout> {
+        let were_open = self.entry.payouts.iter().filter(|payout| payout.from.is_some_and(PayoutState::is_open));
+        were_open.map(|payout| (payout.id.clone(), OpenPayout::recorded(payout.id.clone()))).collect()
+    }
+}
+
 impl Entry {
     pub fn new(stream: impl Into<String>, position: u32, at: Timestamp, by: impl Into<String>, what: What) -> Self {
         Self {
@@ -247,11 +284,35 @@ impl Entry {
             received_at: None,
             circumstances: None,
             tallies: Vec::new(),
+            seen: Vec::new(),
+            adjusted: None,
             note: None,
             lines: Vec::new(),
             payouts: Vec::new(),
             postings: Vec::new(),
         }
+    }
+
+    /// What tells the entry apart from whatever else happens to its conversion: it becomes part of the identity of the lines that are
+    /// written because of it.
+    pub fn cause(&self) -> String {
+        let event = self.event.as_ref().map_or("", |event| event.id.as_str());
+        match self.what {
+            What::Refund => event.to_owned(),
+            What::Edit => format!("edit:{event}"),
+            What::Withdraw => format!("withdrawal:{event}"),
+            What::Attribute => format!("attribution:{}", self.position),
+            What::Adjust => format!("adjust:{}", self.position),
+            What::Reject | What::Reinstate => self.stream.clone(),
+            _ => String::new(),
+        }
+    }
+
+    /// Notes which of the lines that were looked at are not among the changes. True-ups have no part in what becomes of other lines.
+    pub fn note_seen(&mut self, lines: &[Line], changes: &[Change]) {
+        let changed: BTreeSet<_> = changes.iter().map(|change| &change.after.id).collect();
+        let unchanged = lines.iter().filter(|line| line.kind != LineKind::TrueUp && !changed.contains(&line.id));
+        self.seen.extend(unchanged.map(|line| Seen::Line { line: line.id.clone(), version: line.version }));
     }
 
     /// Notes a payout's change.
@@ -358,6 +419,31 @@ mod tests {
         let sealed = entry().seal(&mut [Change::of(before, after)]).unwrap();
         let moved: Vec<_> = sealed.entry.postings.iter().map(|p| (p.from, p.to, p.amount.units())).collect();
         assert_eq!(moved, [(Bucket::Approved, Bucket::Reversed, 400)]);
+    }
+
+    #[test]
+    fn an_entry_tells_what_it_saw_and_did_not_change() {
+        let [seen, changed, true_up] = [1_000, 2_000, 3_000].map(|amount| line(amount, LineState::Pending, now()));
+        let true_up = Line { kind: LineKind::TrueUp, ..true_up };
+        let changes = [Change::of(changed.clone(), changed.clone().approve(now()).unwrap())];
+        let mut entry = entry();
+        entry.note_seen(&[seen.clone(), changed, true_up], &changes);
+        let conversion: ConversionId = format!("cnv_{}", "0".repeat(24)).parse().unwrap();
+        entry.seen.push(Seen::Conversion { conversion: conversion.clone(), entries: 3 });
+        let expect = serde_json::json!([{"line": seen.id, "version": 1}, {"conversion": conversion, "entries": 3}]);
+        assert_eq!(serde_json::json!(entry.seen), expect);
+        assert_eq!(serde_json::from_value::<Vec<Seen>>(expect).unwrap(), entry.seen, "what is stored reads back");
+    }
+
+    #[test]
+    fn only_payouts_that_were_open_are_open_again_when_an_entry_is_replayed() {
+        for state in PayoutState::ALL {
+            let before = Payout { state, ..crate::payout::tests::payout(1_000) };
+            let sealed = entry().with_payout(Some(&before), &before).seal(&mut []).unwrap();
+            assert_eq!(sealed.open_payouts().contains_key(&before.id), before.open().is_some(), "{state:?}");
+        }
+        let new = entry().with_payout(None, &crate::payout::tests::payout(1_000)).seal(&mut []).unwrap();
+        assert!(new.open_payouts().is_empty());
     }
 
     proptest! {

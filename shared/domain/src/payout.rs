@@ -299,6 +299,11 @@ impl OpenPayout {
     pub const fn id(&self) -> &PayoutId {
         &self.0
     }
+
+    /// By the journal's word: it *was* open when an entry was written. For replaying that entry, and only [`crate::journal`] gives it out.
+    pub(crate) const fn recorded(id: PayoutId) -> Self {
+        Self(id)
+    }
 }
 
 /// A payout's new content after a line left it or shrank.

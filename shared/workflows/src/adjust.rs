@@ -1,10 +1,13 @@
 //! What people write themselves: another amount for a line, and bonuses.
 
+use std::collections::BTreeMap;
+
 use domain::booking::State;
-use domain::ids::LineId;
-use domain::journal::{Change, Entry, What};
+use domain::ids::{LineId, PayoutId};
+use domain::journal::{Adjusted, Change, Entry, What};
 use domain::line::{Line, LineError};
 use domain::money::Minor;
+use domain::payout::OpenPayout;
 use domain::program::{Partner, Program};
 use jiff::Timestamp;
 use store::{StoreError, Transaction};
@@ -36,17 +39,18 @@ pub async fn adjust(context: &Context, id: &LineId, gross: Minor, why: &str, by:
 }
 
 /// The lines of one origin after the adjustment, and which of them it is.
-fn adjusted(
+pub(crate) fn adjusted(
     lines: &[Line],
     id: &LineId,
     gross: Minor,
     by: &str,
-    open: &OpenPayouts,
+    open: &BTreeMap<PayoutId, OpenPayout>,
     now: Timestamp,
 ) -> Result<(Vec<Line>, LineId)> {
     let line = lines.iter().find(|line| line.id == *id).ok_or(Refusal::NotFound("commission"))?;
+    let token = line.payout().and_then(|(payout, _)| open.get(payout));
     let mut after = lines.to_vec();
-    match line.clone().adjust(gross, by, open.of_line(line)) {
+    match line.clone().adjust(gross, by, token) {
         Ok(changed) => {
             for other in after.iter_mut().filter(|other| other.id == *id) {
                 *other = changed.clone();
@@ -61,7 +65,7 @@ fn adjusted(
         {
             let earlier = || lines.iter().filter(|other| other.of.as_ref() == Some(id));
             let present = Minor::total([line.amount].into_iter().chain(earlier().map(|other| other.amount)))?;
-            if open.of_line(line).is_some() {
+            if token.is_some() {
                 return Err(LineError::BadAdjustment(line.amount_money()).into());
             }
             let written = line.adjustment(gross, present, by, earlier().count() + 1, now)?;
@@ -91,10 +95,11 @@ async fn of_conversion(
     // A true-up is not among the conversion's own lines.
     let lines =
         if lines.iter().any(|other| other.id == line.id) { lines } else { [lines, vec![line.clone()]].concat() };
-    let (decided, id) = adjusted(&lines, &line.id, gross, by, &open, now)?;
+    let (decided, id) = adjusted(&lines, &line.id, gross, by, &open.tokens, now)?;
     let position = history.next_position();
     let mut entry = Entry::new(line.stream(), position, now, by, What::Adjust);
     entry.why = Some(why.to_owned());
+    entry.adjusted = Some(Adjusted { line: line.id.clone(), amount: gross });
     let conversion = line.conversion.as_ref().ok_or(Refusal::NotFound("conversion"))?;
     let state = State { order: Some(&order), attribution: history.attribution() };
     let step = Step {
@@ -108,7 +113,6 @@ async fn of_conversion(
         decided,
         accruing: None,
         open: &open,
-        cause: &format!("adjust:{position}"),
         unless_rewarded: None,
         received_at: now,
         now,
@@ -126,11 +130,13 @@ async fn of_bonus(context: &Context, line: &Line, gross: Minor, why: &str, by: &
     let lines = store.lines(ADJUST, &ids).await?;
     let open = OpenPayouts::of(store, ADJUST, &lines).await?;
     open.settle_first(context).await?;
-    let (after, id) = adjusted(&lines, &line.id, gross, by, &open, now)?;
+    let (after, id) = adjusted(&lines, &line.id, gross, by, &open.tokens, now)?;
     let position = chain.last().map_or(1, |sealed| sealed.entry.position + 1);
     let mut entry = Entry::new(line.stream(), position, now, by, What::Adjust);
     entry.why = Some(why.to_owned());
+    entry.adjusted = Some(Adjusted { line: line.id.clone(), amount: gross });
     let changes = domain::reversal::changes(&lines, after);
+    entry.note_seen(&lines, &changes);
     let written = write(store, Transaction::new(ADJUST), ADJUST, entry, changes, &open).await?;
     for payout in &written.cancelled {
         crate::payouts::follow_later(context, payout).await;

@@ -281,7 +281,6 @@ pub async fn by_hand(context: &Context, conversion: &ConversionId, parts: &[Part
             decided: lines.clone(),
             accruing: Some(Accruing { circumstances: &circumstances, by_hand: Some(by) }),
             open: &open,
-            cause: &format!("attribution:{position}"),
             unless_rewarded: None,
             received_at: sale_entry.received_at.unwrap_or(now),
             now,

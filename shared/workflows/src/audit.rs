@@ -6,20 +6,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::accrual::true_up_step;
 use domain::balance::{Balance, Bucket};
 use domain::booking::tallies_of;
-use domain::ids::ProgramId;
-use domain::journal::{Entry, LineChange, What};
+use domain::ids::{LineId, ProgramId};
+use domain::journal::{Entry, EntryRef, LineChange, LineFacts};
 use domain::line::{Line, LineKind, LineState};
 use domain::money::Minor;
-use domain::order::Order;
 use domain::payout::{Page, PayoutState};
 use domain::reversal::{EarningKey, share};
 use domain::rules::Rule;
 use domain::tally::{Tally, TallyKey, contribution};
 use serde::Serialize;
-use store::{Everything, Store};
+use store::{Everything, Store, StoreError};
 
-use crate::error::Result;
-use crate::explain::accrued_again;
+use crate::context::Context;
+use crate::error::{Refusal, Result};
+use crate::history::order_of;
+use crate::replay::{Replayed, replay};
+
+const TRAIL: &str = "trail";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Invariant {
@@ -27,6 +30,80 @@ pub struct Invariant {
     pub holds: bool,
     /// What was checked, or what is wrong.
     pub detail: String,
+}
+
+/// A line's history as the journal has it, and whether it can be trusted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Trail {
+    pub commission: LineId,
+    /// Oldest first.
+    pub entries: Vec<Step>,
+    /// Every entry has the hash that the next one, and in the end the line, names it by; each starts from where the one before it led; and
+    /// there is one for every version of the line.
+    pub verified: bool,
+    /// What is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
+}
+
+/// An entry and where it stands; the last part of that is the SHA-256 of its content.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Step {
+    pub at: EntryRef,
+    pub entry: Entry,
+}
+
+/// Entries of one line that are read. A line has a handful.
+pub const MAX_TRAIL: usize = 500;
+
+/// Follows a line's chain of entries back to its first, and verifies it.
+pub async fn trail(context: &Context, id: &LineId) -> Result<Trail> {
+    let line = context.store.line(TRAIL, id).await?.ok_or(Refusal::NotFound("commission"))?;
+    let mut entries = Vec::new();
+    let mut facts = LineFacts::of(&line)?;
+    let mut next = Some(line.entry.clone());
+    let mut broken = None;
+    while let Some(at) = next.take() {
+        if entries.len() == MAX_TRAIL {
+            return Err(Refusal::invalid(
+                "/id",
+                format!("has more than {MAX_TRAIL} entries, the most that are read at once"),
+            ));
+        }
+        let entry = match context.store.entry(TRAIL, &at).await {
+            Ok(Some(sealed)) if sealed.at == at => sealed.entry,
+            Ok(Some(sealed)) => {
+                broken = Some(format!("in the place of entry {at} stands {}", sealed.at));
+                break;
+            }
+            Ok(None) => {
+                broken = Some(format!("entry {at} is missing"));
+                break;
+            }
+            Err(StoreError::Corrupt(why)) => {
+                broken = Some(why);
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Some(change) = change_of(&entry, &line) else {
+            broken = Some(format!("entry {at} does not tell of it"));
+            break;
+        };
+        if change.to != facts {
+            broken = Some(format!("entry {at} does not lead to what follows"));
+        }
+        next.clone_from(&change.after);
+        if let Some(from) = &change.from {
+            facts = from.clone();
+        }
+        entries.push(Step { at, entry });
+    }
+    entries.reverse();
+    if broken.is_none() && u32::try_from(entries.len()) != Ok(line.version) {
+        broken = Some(format!("{} entries tell of {} versions", entries.len(), line.version));
+    }
+    Ok(Trail { commission: line.id, entries, verified: broken.is_none(), broken })
 }
 
 /// A check: how many things it looked at, or the first few that are wrong.
@@ -47,7 +124,7 @@ pub async fn audit(store: &Store) -> Result<Vec<Invariant>> {
         ("a line is paid exactly if its payout is", books.lines_follow_payouts()),
         ("what refunds took back is the cumulative target", books.reversals()),
         ("every tally is the sum of what its earnings contribute", books.tallies()),
-        ("computing every commission again gives the same amount", books.replay()),
+        ("replaying the journal gives every line again, byte for byte", replayed(&all)),
     ];
     Ok(checks
         .into_iter()
@@ -267,17 +344,10 @@ impl<'a> Books<'a> {
         earnings
     }
 
-    fn order(entries: &[&Entry]) -> Option<(Order, u32)> {
-        let by_hand = entries.iter().filter(|entry| entry.what == What::Attribute);
-        let attribution = by_hand.map(|entry| entry.position).max().unwrap_or_default();
-        let order = Order::of(entries.iter().filter_map(|entry| entry.event.as_ref())).ok()??;
-        Some((order, attribution))
-    }
-
     fn reversals(&self) -> Findings {
         let (mut checked, mut wrong) = (0, Vec::new());
         for (conversion, entries) in self.conversions() {
-            let Some((order, attribution)) = Self::order(entries) else { continue };
+            let Ok((Some(order), attribution)) = order_of(entries) else { continue };
             for (key, lines) in self.earnings(conversion) {
                 checked += 1;
                 let gross =
@@ -314,7 +384,7 @@ impl<'a> Books<'a> {
             }
         };
         for (conversion, entries) in self.conversions() {
-            let Some((order, attribution)) = Self::order(entries) else { continue };
+            let Ok((Some(order), attribution)) = order_of(entries) else { continue };
             for lines in self.earnings(conversion).values() {
                 let Some(of) = lines.iter().find(|line| line.kind == LineKind::Commission) else { continue };
                 let retroactive = self.rules(of).is_some_and(|rule| rule.retroactive().is_some());
@@ -340,41 +410,11 @@ impl<'a> Books<'a> {
         wrong.extend(sums.iter().filter(|(_, sum)| !sum.is_zero()).map(|((_, key), _)| format!("{key:?} is missing")));
         (self.all.tallies.len(), wrong)
     }
+}
 
-    fn replay(&self) -> Findings {
-        let (mut checked, mut wrong) = (0, Vec::new());
-        for (conversion, entries) in self.conversions() {
-            let made: Vec<_> = (0..entries.len()).filter(|at| entries[*at].circumstances.is_some()).collect();
-            let known = self.by_conversion.get(conversion).into_iter().flatten();
-            let mut by_id: BTreeMap<_, _> =
-                known.filter(|line| line.kind == LineKind::Commission).map(|line| (&line.id, *line)).collect();
-            for at in made {
-                for again in self.again(conversion, &entries[..=at]) {
-                    checked += 1;
-                    let written = entries[at].lines.iter().find(|change| change.id == again.id);
-                    let stored = self.lines.get(again.id.as_str());
-                    let same = written.is_some_and(|change| change.to.amount == again.amount)
-                        && stored.is_some_and(|line| line.basis == again.basis && line.due_at == again.due_at);
-                    if !same {
-                        wrong.push(format!("{} comes out different", again.id));
-                    }
-                    by_id.remove(&again.id);
-                }
-            }
-            wrong.extend(by_id.keys().map(|id| format!("{id} does not come out again")));
-        }
-        (checked, wrong)
-    }
-
-    fn again(&self, conversion: &str, entries: &[&Entry]) -> Vec<Line> {
-        let of_conversion = self.by_conversion.get(conversion).and_then(|lines| lines.first());
-        let program =
-            of_conversion.and_then(|line| self.all.programs.iter().find(|program| program.id == line.program));
-        let (Some(program), Ok(conversion)) = (program, conversion.parse()) else { return Vec::new() };
-        let of_program = self.rules.iter().filter(|((of, _), _)| *of == program.id);
-        let rules = of_program.map(|((_, version), rules)| (*version, rules.clone())).collect();
-        accrued_again(entries, program, &conversion, &rules).unwrap_or_default()
-    }
+fn replayed(all: &Everything) -> Findings {
+    let Replayed { lines, differing, .. } = replay(all);
+    (lines, differing.iter().map(ToString::to_string).collect())
 }
 
 fn change_of<'e>(entry: &'e Entry, line: &Line) -> Option<&'e LineChange> {

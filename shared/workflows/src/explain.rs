@@ -1,18 +1,19 @@
 //! Explaining a line from what is stored: its sale, its rules, its partner.
 
-use domain::booking::{Accruing, Booking, RulesByVersion, State};
+use std::collections::BTreeMap;
+
+use domain::booking::RulesByVersion;
 use domain::explain::{Explanation, Known, explain};
 use domain::ids::{ConversionId, LineId};
 use domain::journal::{Entry, Sealed, What};
 use domain::line::Line;
-use domain::order::Order;
 use domain::program::Program;
 use domain::tally::Tallies;
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::{Refusal, Result};
-use crate::history::rules_of;
+use crate::history::{Moment, rules_of};
 
 const OPERATION: &str = "explain";
 /// A line's history is as long as its changes; this bounds the walk.
@@ -84,45 +85,27 @@ pub async fn of_line(context: &Context, id: &LineId) -> Result<Explained> {
 }
 
 /// What the last of a conversion's entries accrued, computed again from what it says and the rules.
-pub fn accrued_again(
+fn accrued_again(
     entries: &[&Entry],
     program: &Program,
     conversion: &ConversionId,
     rules: &RulesByVersion,
 ) -> Result<Vec<Line>> {
-    let Some((entry, earlier)) = entries.split_last() else { return Ok(Vec::new()) };
-    let Some(circumstances) = &entry.circumstances else { return Ok(Vec::new()) };
-    let order_of = |entries: &[&Entry]| Order::of(entries.iter().filter_map(|entry| entry.event.as_ref()));
-    let (before, after) = (order_of(earlier)?, order_of(entries)?);
-    let attribution = |entries: &[&Entry]| {
-        let by_hand = entries.iter().filter(|entry| entry.what == What::Attribute);
-        by_hand.map(|entry| entry.position).max().unwrap_or_default()
+    let (Some((entry, earlier)), Some(moment)) = (entries.split_last(), Moment::of(entries)?) else {
+        return Ok(Vec::new());
     };
-    let sale = entries.iter().find(|entry| entry.event.as_ref().is_some_and(|event| event.body.sale().is_some()));
-    let order_id = sale.and_then(|entry| entry.event.as_ref()).map_or("", |event| event.id.as_str());
-    let received_at = entry.received_at.or(sale.and_then(|sale| sale.received_at)).unwrap_or(entry.at);
-    let by_hand = (entry.what == What::Attribute).then_some(entry.by.as_str());
-    let booking = Booking {
-        program,
-        conversion,
-        order: order_id,
-        rules,
-        before: State { order: before.as_ref(), attribution: attribution(earlier) },
-        after: State { order: after.as_ref(), attribution: attribution(entries) },
-        open: &std::collections::BTreeMap::new(),
-        cause: "",
-        received_at,
-        now: entry.at,
-    };
+    let Some(accruing) = moment.accruing() else { return Ok(Vec::new()) };
     // An edit is rated where the sale was; what the sale earned tells where.
-    let lines = if before.is_some() && entry.what == What::Edit {
+    let lines = if moment.has_order_before() && entry.what == What::Edit {
         let made = earlier.iter().rposition(|entry| matches!(entry.what, What::Accrue | What::Attribute));
         made.map_or(Ok(Vec::new()), |at| accrued_again(&earlier[..=at], program, conversion, rules))?
     } else {
         Vec::new()
     };
     let mut tallies = Tallies::new(entry.tallies.iter().cloned().collect());
-    Ok(booking.accrue(&lines, &Accruing { circumstances, by_hand }, &mut tallies)?)
+    let none_open = BTreeMap::new();
+    let cause = entry.cause();
+    Ok(moment.booking(program, conversion, rules, &none_open, &cause).accrue(&lines, &accruing, &mut tallies)?)
 }
 
 /// Walks a line's chain of entries back to its first.

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::accrual::Circumstances;
 use domain::booking::{Accruing, Booking, RulesByVersion, State};
 use domain::conversion::ConversionEvent;
-use domain::ids::{ConversionId, LineId};
+use domain::ids::{ConversionId, LineId, PayoutId};
 use domain::journal::{Entry, Sealed, What};
 use domain::line::Line;
 use domain::order::Order;
+use domain::payout::OpenPayout;
 use domain::program::Program;
 use domain::rules::Rule;
 use jiff::Timestamp;
@@ -79,6 +80,70 @@ impl History {
     }
 }
 
+/// The order as some of its entries tell it (`None` until the sale has arrived), and the position of the one by which a person last
+/// attributed it (zero: nobody had to).
+pub fn order_of(entries: &[&Entry]) -> Result<(Option<Order>, u32)> {
+    let order = Order::of(entries.iter().filter_map(|entry| entry.event.as_ref()))?;
+    let by_hand = entries.iter().filter(|entry| entry.what == What::Attribute);
+    Ok((order, by_hand.map(|entry| entry.position).max().unwrap_or_default()))
+}
+
+/// A conversion before and after one of its entries, from what its entries say: for doing again what was done.
+#[derive(Debug)]
+pub struct Moment<'a> {
+    entry: &'a Entry,
+    order: &'a str,
+    before: (Option<Order>, u32),
+    after: (Option<Order>, u32),
+    received_at: Timestamp,
+}
+
+impl<'a> Moment<'a> {
+    /// The moment of the last of a conversion's entries.
+    pub fn of(entries: &[&'a Entry]) -> Result<Option<Self>> {
+        let Some((entry, earlier)) = entries.split_last() else { return Ok(None) };
+        let sale = entries.iter().find(|entry| entry.event.as_ref().is_some_and(|event| event.body.sale().is_some()));
+        Ok(Some(Self {
+            entry,
+            order: sale.and_then(|sale| sale.event.as_ref()).map_or("", |event| event.order()),
+            before: order_of(earlier)?,
+            after: order_of(entries)?,
+            received_at: entry.received_at.or(sale.and_then(|sale| sale.received_at)).unwrap_or(entry.at),
+        }))
+    }
+
+    pub const fn has_order_before(&self) -> bool {
+        self.before.0.is_some()
+    }
+
+    pub fn accruing(&self) -> Option<Accruing<'a>> {
+        let by_hand = (self.entry.what == What::Attribute).then_some(self.entry.by.as_str());
+        self.entry.circumstances.as_ref().map(|circumstances| Accruing { circumstances, by_hand })
+    }
+
+    pub fn booking<'b>(
+        &'b self,
+        program: &'b Program,
+        conversion: &'b ConversionId,
+        rules: &'b RulesByVersion,
+        open: &'b BTreeMap<PayoutId, OpenPayout>,
+        cause: &'b str,
+    ) -> Booking<'b> {
+        Booking {
+            program,
+            conversion,
+            order: self.order,
+            rules,
+            before: State { order: self.before.0.as_ref(), attribution: self.before.1 },
+            after: State { order: self.after.0.as_ref(), attribution: self.after.1 },
+            open,
+            cause,
+            received_at: self.received_at,
+            now: self.entry.at,
+        }
+    }
+}
+
 /// One step of a conversion: an event that was accepted, or a person's decision.
 #[derive(Debug)]
 pub struct Step<'a> {
@@ -94,7 +159,6 @@ pub struct Step<'a> {
     pub decided: Vec<Line>,
     pub accruing: Option<Accruing<'a>>,
     pub open: &'a OpenPayouts,
-    pub cause: &'a str,
     /// What to list it as if no rule makes a line of it.
     pub unless_rewarded: Option<Unrewarded>,
     pub received_at: Timestamp,
@@ -122,7 +186,7 @@ impl Step<'_> {
             before: self.before,
             after: self.after,
             open: &self.open.tokens,
-            cause: self.cause,
+            cause: &entry.cause(),
             received_at: self.received_at,
             now: self.now,
         };
@@ -141,6 +205,7 @@ impl Step<'_> {
         }
         entry.circumstances = self.accruing.map(|of| of.circumstances.clone());
         entry.tallies = read.known();
+        entry.note_seen(self.lines, &changes);
         transaction.tallies(&self.program.id, &read, &tallies)?;
         let written = write(&context.store, transaction, self.operation, entry, changes, self.open).await?;
         for payout in &written.cancelled {

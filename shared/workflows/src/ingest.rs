@@ -251,7 +251,6 @@ async fn accrue(
         decided: Vec::new(),
         accruing: Some(Accruing { circumstances: &circumstances, by_hand: None }),
         open: &OpenPayouts::default(),
-        cause: "",
         unless_rewarded: Some(unrewarded(incoming, conversion, sale, Because::NoRule)),
         received_at: incoming.received_at,
         now,
@@ -365,11 +364,11 @@ async fn change(
     let open = OpenPayouts::of(&context.store, operation, &lines).await?;
     open.settle_first(context).await?;
     file_excess(context, incoming, order).await?;
-    let (what, cause) = match kind {
-        EventKind::Sale => (What::Accrue, String::new()),
-        EventKind::Refund => (What::Refund, incoming.event.id.clone()),
-        EventKind::Edit => (What::Edit, format!("edit:{}", incoming.event.id)),
-        EventKind::Withdrawal => (What::Withdraw, format!("withdrawal:{}", incoming.event.id)),
+    let what = match kind {
+        EventKind::Sale => What::Accrue,
+        EventKind::Refund => What::Refund,
+        EventKind::Edit => What::Edit,
+        EventKind::Withdrawal => What::Withdraw,
     };
     let mut transaction = claiming(incoming, conversion)?;
     if kind == EventKind::Refund {
@@ -389,7 +388,6 @@ async fn change(
         decided: lines.clone(),
         accruing: circumstances.map(|circumstances| Accruing { circumstances, by_hand: None }),
         open: &open,
-        cause: &cause,
         unless_rewarded: None,
         received_at: incoming.received_at,
         now,

@@ -23,6 +23,7 @@ pub mod mature;
 pub mod payouts;
 pub mod publish;
 pub mod queues;
+pub mod replay;
 pub mod review;
 pub mod rules;
 pub mod runs;

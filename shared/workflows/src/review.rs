@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::booking::{Booking, State, tallies_of};
 use domain::ids::{ConversionId, LineId};
-use domain::journal::{Change, Entry, What};
+use domain::journal::{Change, Entry, Seen, What};
 use domain::line::{Line, LineError};
 use domain::order::Order;
 use domain::program::Program;
@@ -280,11 +280,15 @@ async fn book(
             before: state,
             after: state,
             open: &open.tokens,
-            cause: &entry.stream,
+            cause: &entry.cause(),
             received_at: now,
             now,
         };
-        changes.extend(booking.book(&conversion.lines, conversion.after.clone(), None, &mut tallies)?);
+        let booked = booking.book(&conversion.lines, conversion.after.clone(), None, &mut tallies)?;
+        let entries = conversion.history.next_position() - 1;
+        entry.seen.push(Seen::Conversion { conversion: conversion.id.clone(), entries });
+        entry.note_seen(&conversion.lines, &booked);
+        changes.extend(booked);
     }
     entry.tallies.extend(read.known());
     transaction.tallies(&program.id, &read, &tallies)?;
