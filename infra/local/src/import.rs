@@ -145,18 +145,21 @@ pub async fn import(import: &Import, out: &mut impl Write) -> Result<Counts, Imp
 }
 
 fn table(out: &mut impl Write, import: &Import, counts: &Counts) -> std::io::Result<()> {
-    let title = if import.dry_run { "would be" } else { "were" };
-    writeln!(out, "{:>9}  rows of {}, which {title}", counts.rows, import.kind.as_str())?;
-    for (count, what) in [
-        (counts.applied, "booked"),
-        (counts.already_applied, "there already"),
-        (counts.awaiting_sale, "booked, waiting for their sale"),
-        (counts.unattributed, "booked, due to nobody"),
-        (counts.refused, "refused"),
-    ] {
-        writeln!(out, "{count:>9}  {what}")?;
-    }
-    Ok(())
+    let were = if import.dry_run { "would be" } else { "were" };
+    writeln!(out, "{:>9}  rows of {}, which {were}", counts.rows, import.kind.as_str())?;
+    let outcomes: &[_] = match import.kind {
+        Kind::Conversions => &[
+            (counts.applied, "booked"),
+            (counts.already_applied, "booked before"),
+            (counts.awaiting_sale, "kept for their sale to come"),
+            (counts.unattributed, "kept, due to nobody"),
+            (counts.refused, "refused"),
+        ],
+        Kind::Partners => {
+            &[(counts.applied, "added"), (counts.already_applied, "there before"), (counts.refused, "refused")]
+        }
+    };
+    outcomes.iter().try_for_each(|(count, what)| writeln!(out, "{count:>9}  {what}"))
 }
 
 // --- The file -----------------------------------------------------------------------------------------------------
@@ -394,14 +397,14 @@ struct Progress {
 impl Progress {
     fn new(total: u64) -> Self {
         let bar = ProgressBar::new(total);
-        let style = "{bar:30} {human_pos} of {human_len} rows, {per_sec}, {eta} left{msg}";
+        let style = "{bar:30} {human_pos} of {human_len} rows{msg}, {per_sec}, {eta} left";
         bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
         let now = Instant::now();
         Self { bar, is_terminal: std::io::stderr().is_terminal(), begun: now, told: std::cell::Cell::new(now) }
     }
 
     fn tell(&self, counts: &Counts, total: u64) {
-        self.bar.set_message(format!("; {} refused", counts.refused));
+        self.bar.set_message(format!(", {} refused", counts.refused));
         self.bar.set_position(counts.rows);
         let now = Instant::now();
         let due = now.duration_since(self.told.get()) >= TELL_EVERY || counts.rows == total;

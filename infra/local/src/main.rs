@@ -116,7 +116,11 @@ async fn run() -> Result<(), Error> {
             };
             let wanted = Import { url, token, program, kind, file, dry_run, from_line };
             let counts = import(&wanted, &mut std::io::stdout()).await?;
-            if counts.refused > 0 { Err(format!("{} rows were refused", counts.refused).into()) } else { Ok(()) }
+            if counts.refused > 0 {
+                Err(format!("of {} rows, {} were refused", counts.rows, counts.refused).into())
+            } else {
+                Ok(())
+            }
         }
     }
 }

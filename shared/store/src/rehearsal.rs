@@ -13,12 +13,28 @@ use crate::keys::Key;
 use crate::table::{Attributes, Order, Range, Store, StoreError, key_attributes, number, text, text_of};
 use crate::transaction::{Action, Condition};
 
-/// What was written, or deleted, since it began.
+/// What was written since it began.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Rehearsal(Arc<Mutex<BTreeMap<Key, Option<Attributes>>>>);
+pub(crate) struct Rehearsal(Arc<Mutex<BTreeMap<Key, Written>>>);
+
+/// What a write left.
+#[derive(Debug, Clone)]
+pub(crate) enum Written {
+    Item(Attributes),
+    Nothing,
+}
+
+impl Written {
+    pub fn item(self) -> Option<Attributes> {
+        match self {
+            Self::Item(item) => Some(item),
+            Self::Nothing => None,
+        }
+    }
+}
 
 impl Rehearsal {
-    fn written(&self) -> MutexGuard<'_, BTreeMap<Key, Option<Attributes>>> {
+    fn written(&self) -> MutexGuard<'_, BTreeMap<Key, Written>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -38,8 +54,8 @@ impl Rehearsal {
                 continue;
             }
             match item {
-                Some(item) => page.insert(key.sk.clone(), item.clone()),
-                None => page.remove(position),
+                Written::Item(item) => page.insert(key.sk.clone(), item.clone()),
+                Written::Nothing => page.remove(position),
             };
         }
         items.extend(page.into_values());
@@ -57,8 +73,8 @@ impl Store {
         Self { rehearsal: Some(Rehearsal::default()), ..self.clone() }
     }
 
-    /// What stands there by what was written; `None` if nothing was.
-    pub(crate) fn rehearsed(&self, key: &Key) -> Option<Option<Attributes>> {
+    /// What was written there, if anything was.
+    pub(crate) fn rehearsed(&self, key: &Key) -> Option<Written> {
         self.rehearsal.as_ref()?.written().get(key).cloned()
     }
 
@@ -74,7 +90,7 @@ impl Store {
         let mut written = rehearsal.written();
         let mut applied = Vec::with_capacity(actions.len());
         for (key, action) in keys.into_iter().zip(actions) {
-            let stands = written.get(&key).cloned().unwrap_or_else(|| standing.get(&key).cloned());
+            let stands = written.get(&key).cloned().map_or_else(|| standing.get(&key).cloned(), Written::item);
             let after = action.applied_to(&key, stands)?;
             applied.push((key, after));
         }
@@ -91,8 +107,8 @@ impl Action {
         }
     }
 
-    /// What stands there afterwards; `Stale` if its condition does not hold.
-    fn applied_to(self, key: &Key, stands: Option<Attributes>) -> Result<Option<Attributes>, StoreError> {
+    /// What it leaves; `Stale` if its condition does not hold.
+    fn applied_to(self, key: &Key, stands: Option<Attributes>) -> Result<Written, StoreError> {
         match self {
             Self::Put { item, condition } => {
                 let holds = match condition {
@@ -102,11 +118,11 @@ impl Action {
                         stands.is_some_and(|stands| stands.get("rev") == Some(&number(revision)))
                     }
                 };
-                if holds { Ok(Some(item)) } else { Err(StoreError::Stale) }
+                if holds { Ok(Written::Item(item)) } else { Err(StoreError::Stale) }
             }
             Self::Delete { attribute, value, .. } => {
                 let holds = stands.is_some_and(|stands| stands.get(&attribute) == Some(&text(value)));
-                if holds { Ok(None) } else { Err(StoreError::Stale) }
+                if holds { Ok(Written::Nothing) } else { Err(StoreError::Stale) }
             }
             Self::Add { sums, .. } => {
                 let mut after = stands.unwrap_or_else(|| key_attributes(key));
@@ -119,7 +135,7 @@ impl Action {
                     let sum = sum.ok_or_else(|| StoreError::Corrupt(format!("{attribute} is beyond its range")))?;
                     after.insert(attribute, number(sum));
                 }
-                Ok(Some(after))
+                Ok(Written::Item(after))
             }
         }
     }

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::keys::{Key, Place};
 use crate::meter::Meter;
-use crate::rehearsal::Rehearsal;
+use crate::rehearsal::{Rehearsal, Written};
 use crate::schema::{LIST_INDEX, WORK_INDEX};
 
 /// Keys in one `BatchGetItem`, by its own limit.
@@ -196,7 +196,7 @@ impl Store {
         key: &Key,
     ) -> Result<Option<T>, StoreError> {
         if let Some(written) = self.rehearsed(key) {
-            return written.map(read).transpose();
+            return written.item().map(read).transpose();
         }
         let answer = self
             .client
@@ -224,8 +224,8 @@ impl Store {
         }
         for key in keys {
             match self.rehearsed(key) {
-                Some(Some(written)) => drop(found.insert(key.clone(), written)),
-                Some(None) => drop(found.remove(key)),
+                Some(Written::Item(item)) => drop(found.insert(key.clone(), item)),
+                Some(Written::Nothing) => drop(found.remove(key)),
                 None => {}
             }
         }

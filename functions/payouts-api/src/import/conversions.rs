@@ -119,11 +119,8 @@ fn event(row: &Row) -> Answer<String> {
 fn goods(row: &Row) -> Answer<Option<String>> {
     let Some(total) = row.get("total") else { return Ok(None) };
     let is_return = matches!(row.get("type"), Some("refund" | "chargeback"));
-    let mut goods = match domain::money::parse_decimal(total) {
-        Ok(total) => total,
-        // Refused where amounts are.
-        Err(_) => return Ok(Some(total.to_owned())),
-    };
+    // What is no amount is refused where amounts are.
+    let Ok(mut goods) = domain::money::parse_decimal(total) else { return Ok(Some(total.to_owned())) };
     for column in ["tax", "shipping"] {
         let part = match row.get(column) {
             None if is_return => {
