@@ -45,10 +45,10 @@ enum Command {
     },
     /// Send a CSV file of conversions or partners to a system, here or anywhere.
     Import {
-        /// Where its API is, like http://127.0.0.1:8787.
+        /// Where its API is, like `http://127.0.0.1:8787`.
         #[arg(long)]
         url: String,
-        /// The file the bearer token is in; without it, the environment variable PARTNER_PAYOUTS_TOKEN.
+        /// The file the bearer token is in; without it, the environment variable `PARTNER_PAYOUTS_TOKEN`.
         #[arg(long)]
         token_file: Option<PathBuf>,
         #[arg(long)]
