@@ -31,13 +31,15 @@ const READS: [&str; 22] = [
 ];
 
 /// Every way to change something, with the roles that may besides an admin.
-const WRITES: [(&str, &[&str]); 19] = [
+const WRITES: [(&str, &[&str]); 21] = [
     ("/programs", &["program-manager"]),
     ("/programs/{program}/rule-sets", &["program-manager"]),
     ("/programs/{program}/rule-sets/1/sign-off", &["program-manager"]),
     ("/programs/{program}/rule-sets/1/publish", &["program-manager"]),
     ("/partners", &["program-manager"]),
     ("/links", &["program-manager", "partner"]),
+    ("/partners/import?programId={program}", &["program-manager"]),
+    ("/conversions/import?programId={program}", &[]),
     ("/sources", &["program-manager"]),
     ("/conversions", &[]),
     ("/commissions/approve", &["reviewer"]),
@@ -98,7 +100,8 @@ async fn without_a_good_token_nothing_answers() {
     let swapped = format!("{}.{tag}", weak.split_once('.').unwrap().0);
     let mut tokens: Vec<Option<String>> = vec![None, Some(String::new()), Some("x".into()), Some(format!("{good}x"))];
     tokens.extend([Some(swapped), Some(good[1..].to_owned()), Some(elsewhere)]);
-    let exception = [("/exceptions/{exception}/resolve", &[] as &[&str])];
+    let exception = ["resolve", "replay"].map(|call| (format!("/exceptions/{{exception}}/{call}"), &[] as &[&str]));
+    let exception: Vec<_> = exception.iter().map(|(pattern, roles)| (pattern.as_str(), *roles)).collect();
     let writes = WRITES.iter().chain(&exception).map(|(pattern, _)| (Method::POST, *pattern));
     for (method, pattern) in READS.iter().map(|pattern| (Method::GET, *pattern)).chain(writes) {
         for token in &tokens {
@@ -122,9 +125,9 @@ async fn roles_are_checked_before_bodies() {
     let furnished = Furnished::new().await;
     let world = &furnished.world;
     let partner = world.partner_signs_in(&world.partner).await;
-    let resolve: [(&str, &[&str]); 1] =
-        [("/exceptions/{exception}/resolve", &["program-manager", "reviewer", "finance"])];
-    for (pattern, allowed) in WRITES.iter().chain(&resolve) {
+    let settling: &[&str] = &["program-manager", "reviewer", "finance"];
+    let settle = [("/exceptions/{exception}/resolve", settling), ("/exceptions/{exception}/replay", settling)];
+    for (pattern, allowed) in WRITES.iter().chain(&settle) {
         for who in [ADMIN, MANAGER, REVIEWER, APPROVER, FINANCE, ANALYST, partner, Who::new("nobody", "nell")] {
             let request = world.by(who, Request::new(Method::POST, &furnished.path(pattern))).await;
             let may = who.role == "admin" || allowed.contains(&who.role);

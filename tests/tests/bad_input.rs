@@ -56,7 +56,7 @@ async fn a_program_is_checked_field_by_field() {
         ("/schedule/runDay", json!(32), 422, &["/schedule/runDay"]),
         ("/schedule/anchor", json!("2026-02-30"), 400, &["/schedule/anchor"]),
         ("/schedule/cutOffDays", json!(366), 422, &["/schedule/cutOffDays"]),
-        ("/attribution/model", json!("linear"), 422, &["/attribution/model"]),
+        ("/attribution/model", json!("best_touch"), 422, &["/attribution/model"]),
     ];
     refused_at(&world, "/programs", &fine, cases).await;
     let several = json!({"name": "", "currency": "ZZZ", "timeZone": "Mars", "holdDays": 9_999});
@@ -107,7 +107,7 @@ async fn rules_are_checked_field_by_field() {
         ("/rules/0/name", json!("?!"), 422, &["/rules/0/name"]),
         ("/rules/0/holdDays", json!(3_651), 422, &["/rules/0/holdDays"]),
         ("/rules/0/minimumSales", json!(1_001), 422, &["/rules/0/minimumSales"]),
-        ("/rules/0/recurrence", json!("first_sale"), 422, &["/rules/0/recurrence"]),
+        ("/rules/0/recurrence", json!("twice"), 422, &["/rules/0/recurrence"]),
         ("/rules/0/caps/perOrder", json!("5.00"), 422, &["/rules/0/caps"]),
         ("/rules/0/match/minOrder", json!("0.001"), 422, &["/rules/0/match/minOrder"]),
         ("/rules/0/reward/rate", json!("100.01"), 422, &["/rules/0/reward/rate"]),
@@ -145,9 +145,12 @@ async fn rule_sets_are_signed_off_by_a_second_person_and_published_in_time() {
     let world = Plan::new().start().await;
     let sets = format!("/programs/{}/rule-sets", world.program);
     let draft = |from: &str| json!({"rationale": "r", "effectiveFrom": from, "rules": [tests::percent("20")]});
-    for from in ["2026-01-01T00:04:59Z", "2026-01-01T00:05:00Z"] {
+    let reply = world.post(ADMIN, &sets, &draft("2026-01-01T00:04:59Z")).await.refused(422);
+    assert_eq!(reply.pointers(), ["/effectiveFrom"], "it could never be published in time");
+    for from in ["2026-01-01T00:05:00Z", "2026-01-01T00:05:01Z"] {
         world.post(ADMIN, &sets, &draft(from)).await.refused(201);
     }
+    world.clock_at("2026-01-01T00:00:01Z");
     let step = async |who, version: u32, step: &str| {
         world.post(who, &format!("{sets}/{version}/{step}"), &json!({})).await.status
     };
@@ -160,7 +163,7 @@ async fn rule_sets_are_signed_off_by_a_second_person_and_published_in_time() {
     assert_eq!(step(ADMIN, 3, "publish").await, 409, "published once");
     assert_eq!(step(ADMIN, 4, "publish").await, 404);
     world.sale("before", "100.00").await;
-    world.clock_at("2026-01-01T00:05:00Z");
+    world.clock_at("2026-01-01T00:05:01Z");
     world.sale("after", "100.00").await;
     assert_eq!(world.states_of("before").await, [("payable".to_owned(), 1_000)]);
     assert_eq!(world.states_of("after").await, [("payable".to_owned(), 2_000)]);
@@ -412,9 +415,9 @@ async fn other_methods_are_not_allowed() {
     for (method, path) in [
         (Method::DELETE, "/programs"),
         (Method::PUT, "/programs/{program}"),
-        (Method::PATCH, "/partners/{partner}"),
+        (Method::DELETE, "/partners/{partner}"),
         (Method::GET, "/commissions/approve/x"),
-        (Method::GET, "/conversions"),
+        (Method::PUT, "/conversions"),
         (Method::POST, "/exceptions"),
         (Method::POST, "/balances"),
         (Method::DELETE, "/payouts"),

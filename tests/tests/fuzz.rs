@@ -551,6 +551,7 @@ impl Furnished {
             ("/payouts/send-back".to_owned(), reasons.clone()),
             ("/payouts/cancel".to_owned(), reasons),
             (format!("/exceptions/{exception}/resolve"), json!({"resolution": "done"})),
+            (format!("/exceptions/{exception}/replay"), json!({})),
         ];
         posts.extend(self.verdicts());
         posts.push(("/links".to_owned(), self.link()));
@@ -586,6 +587,7 @@ impl Furnished {
             format!("/payouts?programId={program}"),
             "/payouts?".to_owned(),
             "/exceptions?status=open".to_owned(),
+            format!("/exceptions?code=unreadable&programId={program}"),
             format!("/balances?programId={program}"),
         ]
     }
@@ -643,14 +645,64 @@ fn bytes_that_are_no_text_are_a_problem() {
     });
 }
 
+/// Text that is nearly a file of ours.
+fn csv_text() -> impl Strategy<Value = String> {
+    const CELLS: [&str; 19] = [
+        "id",
+        "type",
+        "occurredAt",
+        "total",
+        "currency",
+        "metadata.a",
+        "partnerCode",
+        "code",
+        "name",
+        "email",
+        "methodKind",
+        "o1",
+        "sale",
+        "refund",
+        "2026-01-01T00:00:00Z",
+        "1.00",
+        "USD",
+        "ANNA10",
+        "ben@partners.example",
+    ];
+    let cell = prop_oneof![6 => select(CELLS.to_vec()).prop_map(str::to_owned), 1 => any::<String>(), 1 => "[\"\r\n,.0-9]{0,6}"];
+    let row = prop::collection::vec(cell, 0..8).prop_map(|cells| cells.join(","));
+    let rows = prop::collection::vec(row, 0..6).prop_map(|rows| rows.join("\n"));
+    let headers = [
+        "",
+        "\u{feff}id,type,occurredAt,partnerCode,total,currency,sku,quantity\n",
+        "id,type,occurredAt\r\n",
+        "code,name,email,methodKind,method.email\n",
+    ];
+    (select(headers.to_vec()), rows).prop_map(|(header, rows)| format!("{header}{rows}"))
+}
+
+#[test]
+fn any_file_gets_an_answer_or_a_problem() {
+    let runtime = runtime();
+    let api = runtime.block_on(furnished());
+    let kinds = select(vec!["conversions", "partners"]);
+    proptest!(percent(200), |(kind in kinds, dry_run in any::<bool>(), text in csv_text(), bytes in any::<Vec<u8>>())| {
+        let path = format!("/{kind}/import?programId={}&dryRun={dry_run}", api.world.program);
+        let request = Request::new(Method::POST, &path).header("content-type", "text/csv");
+        is_answered(&runtime.block_on(api.send(request.clone().body(text.clone()))));
+        is_answered(&runtime.block_on(api.send(request.body([text.as_bytes(), &bytes].concat()))));
+    });
+    runtime.block_on(api.world.audit_holds());
+}
+
 #[test]
 fn any_path_and_any_query_gets_an_answer_or_a_problem() {
     const NAMES: [&str; 11] =
         ["limit", "cursor", "programId", "partnerId", "status", "state", "payment", "atomic", "preview", "%00", "x"];
     let runtime = runtime();
     let api = runtime.block_on(furnished());
-    let paths: Vec<_> =
-        api.reads().into_iter().chain(api.lists()).chain(api.posts().into_iter().map(|(path, _)| path)).collect();
+    let imports = ["/conversions/import?", "/partners/import?"].map(str::to_owned);
+    let posts = api.posts().into_iter().map(|(path, _)| path);
+    let paths: Vec<_> = api.reads().into_iter().chain(api.lists()).chain(posts).chain(imports).collect();
     let words = ["0", "1", "100", "101", "-1", "18446744073709551616", "open", "resolved", "paid", "due", "true", ""];
     let ids = [api.world.program.clone(), api.world.partner.clone()];
     let value = prop_oneof![2 => uri_text(), 2 => select(words.map(str::to_owned).to_vec()), 1 => select(ids.to_vec())];

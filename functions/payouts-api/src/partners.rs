@@ -8,9 +8,10 @@ use axum::http::StatusCode;
 use domain::balance::{NotPayable, NotPayableCode};
 use domain::conversion::Code;
 use domain::ids::PartnerId;
-use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, is_email};
+use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, Program, is_email};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use workflows::Context;
 
 use crate::caller::{Caller, Role};
 use crate::extract::{Body, Fields, Filter, Id, IfMatch, Paging, Tagged, finish};
@@ -24,34 +25,34 @@ const MAX_METHODS: usize = 10;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Input {
-    program_id: String,
-    name: String,
-    email: String,
-    code: String,
+    pub program_id: String,
+    pub name: String,
+    pub email: String,
+    pub code: String,
     #[serde(rename = "type", default = "affiliate")]
-    kind: String,
+    pub kind: String,
     #[serde(default)]
-    group: Option<String>,
+    pub group: Option<String>,
     #[serde(default)]
-    customer_id: Option<String>,
+    pub customer_id: Option<String>,
     #[serde(default)]
-    minimum_payout: Option<String>,
+    pub minimum_payout: Option<String>,
     #[serde(default)]
-    trusted: bool,
+    pub trusted: bool,
     #[serde(default)]
-    payout_methods: Vec<MethodInput>,
+    pub payout_methods: Vec<MethodInput>,
 }
 
 #[derive(Debug, Deserialize)]
-struct MethodInput {
-    kind: MethodKind,
+pub struct MethodInput {
+    pub kind: MethodKind,
     #[serde(default)]
-    details: BTreeMap<String, String>,
+    pub details: BTreeMap<String, String>,
     #[serde(default)]
-    preferred: bool,
+    pub preferred: bool,
 }
 
-fn affiliate() -> String {
+pub fn affiliate() -> String {
     "affiliate".to_owned()
 }
 
@@ -63,6 +64,13 @@ pub async fn create(
     caller.must_be(&[Role::ProgramManager])?;
     let input = input.get()?;
     let program = programs::required(&shared, &input.program_id, "/programId").await?;
+    let partner = parsed(&shared.context, &program, &caller, input)?;
+    workflows::setup::create_partner(&shared.context, &partner).await?;
+    Ok((StatusCode::CREATED, Json(show::partner(&partner, &program))))
+}
+
+/// A new partner of the program, if nothing is wrong with the fields.
+pub fn parsed(context: &Context, program: &Program, caller: &Caller, input: Input) -> Answer<Partner> {
     let mut fields = Fields::default();
     let name = fields.text("/name", &input.name);
     let kind = fields.text("/type", &input.kind);
@@ -73,7 +81,6 @@ pub async fn create(
     let minimum_payout =
         input.minimum_payout.as_deref().map(|text| fields.amount("/minimumPayout", text, program.currency));
     let payout_methods = methods(&mut fields, input.payout_methods);
-    let context = &shared.context;
     let partner = code.map(|code| Partner {
         id: PartnerId::from_uuid(context.clock.uuid()),
         program: program.id.clone(),
@@ -92,9 +99,7 @@ pub async fn create(
         created_at: context.now(),
         created_by: caller.subject.clone(),
     });
-    let partner = finish(fields, partner)?;
-    workflows::setup::create_partner(context, &partner).await?;
-    Ok((StatusCode::CREATED, Json(show::partner(&partner, &program))))
+    finish(fields, partner)
 }
 
 /// What may change of a partner. What is left out stays; `null` clears it.
@@ -105,21 +110,30 @@ pub struct Change {
     name: Option<String>,
     #[serde(rename = "type", default)]
     kind: Option<String>,
-    #[serde(default, deserialize_with = "given")]
-    group: Option<Option<String>>,
-    #[serde(default, deserialize_with = "given")]
-    customer_id: Option<Option<String>>,
-    #[serde(default, deserialize_with = "given")]
-    minimum_payout: Option<Option<String>>,
+    #[serde(default)]
+    group: Field,
+    #[serde(default)]
+    customer_id: Field,
+    #[serde(default)]
+    minimum_payout: Field,
     #[serde(default)]
     trusted: Option<bool>,
     #[serde(default)]
     status: Option<PartnerStatus>,
 }
 
-/// Tells what is `null` from what is left out.
-fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+/// A field that may be cleared: what is `null` is told from what is left out.
+#[derive(Debug, Default)]
+enum Field {
+    #[default]
+    LeftOut,
+    Given(Option<String>),
+}
+
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::deserialize(deserializer).map(Self::Given)
+    }
 }
 
 pub async fn change(
@@ -142,13 +156,13 @@ pub async fn change(
     if let Some(kind) = &input.kind {
         partner.kind = fields.text("/type", kind);
     }
-    if let Some(group) = &input.group {
+    if let Field::Given(group) = &input.group {
         partner.group = group.as_deref().map(|group| fields.text("/group", group));
     }
-    if let Some(customer) = &input.customer_id {
+    if let Field::Given(customer) = &input.customer_id {
         partner.customer_id = customer.as_deref().map(|id| fields.text("/customerId", id));
     }
-    if let Some(minimum) = &input.minimum_payout {
+    if let Field::Given(minimum) = &input.minimum_payout {
         partner.minimum_payout = minimum.as_deref().map(|text| fields.amount("/minimumPayout", text, program.currency));
     }
     fields.done()?;

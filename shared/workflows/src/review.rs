@@ -196,12 +196,12 @@ async fn commit(
 }
 
 /// A conversion some of whose lines are decided about.
-struct Decided {
+struct Judged {
     id: ConversionId,
     order: Order,
     history: History,
     lines: Vec<Line>,
-    /// The same after the verdicts.
+    /// The same after the decision.
     after: Vec<Line>,
 }
 
@@ -235,12 +235,12 @@ async fn with_tallies(
     Ok(all)
 }
 
-async fn decide(context: &Context, operation: &'static str, id: ConversionId, changes: &[Change]) -> Result<Decided> {
+async fn decide(context: &Context, operation: &'static str, id: ConversionId, changes: &[Change]) -> Result<Judged> {
     let history = History::read(context, operation, &id).await?;
     let order = history.order()?.ok_or_else(|| StoreError::Corrupt(format!("{id} has lines and no sale")))?;
     let lines = context.store.lines(operation, &history.lines()).await?;
-    let mut decided = lines.clone();
-    for line in &mut decided {
+    let mut after = lines.clone();
+    for line in &mut after {
         if let Some(change) = changes.iter().find(|change| change.after.id == line.id) {
             // What was decided about must not have changed since.
             if change.before.as_ref() != Some(line) {
@@ -249,7 +249,7 @@ async fn decide(context: &Context, operation: &'static str, id: ConversionId, ch
             *line = change.after.clone();
         }
     }
-    Ok(Decided { id, order, history, lines, after: decided })
+    Ok(Judged { id, order, history, lines, after })
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one write")]
@@ -259,7 +259,7 @@ async fn book(
     transaction: &mut Transaction,
     entry: &mut Entry,
     program: &Program,
-    decided: &[Decided],
+    decided: &[Judged],
     open: &OpenPayouts,
     now: Timestamp,
 ) -> Result<Vec<Change>> {

@@ -117,6 +117,7 @@ impl<W: Write> Story<'_, W> {
         let program = json!({
             "name": "Demo program", "currency": "USD", "timeZone": "America/New_York", "holdDays": 14,
             "approval": "manual", "minimumPayout": "50.00",
+            "landingPage": "https://shop.example/",
         });
         let program = self.call(Method::POST, "/programs", manager, "manager-1", Some(program)).await?;
         program["id"].as_str().unwrap_or_default().clone_into(&mut self.program);
@@ -298,8 +299,64 @@ impl<W: Write> Story<'_, W> {
         let at = self.day("2026-03-20")?;
         let told = "Stripe checkout 5, 60.00, referred by CODE: its hold period ends after the run";
         self.deliver(stripe, &payloads::stripe_session(5, at, 6_000, 0, "CODE", &stripe.secret), told).await?;
+        self.click().await?;
+        self.decide_by_hand().await?;
         self.review(&[]).await?;
+        self.rehearse().await?;
         self.run("2026-04-01", "bank transfer 2026-04").await
+    }
+
+    /// Somebody follows a link and buys; the shop tells only the click.
+    async fn click(&mut self) -> Result<()> {
+        let uri: Uri = "/r/TRAVEL".parse().map_err(failed)?;
+        let mut headers = HeaderMap::new();
+        let browser = http::HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0");
+        headers.insert("user-agent", browser);
+        let answer = self.system.http(&Method::GET, &uri, &headers, &Bytes::new()).await?;
+        let target = answer.headers.get("location").and_then(|target| target.to_str().ok()).unwrap_or_default();
+        let click = target.split(['?', '&']).find_map(|part| part.strip_prefix("click_id=")).unwrap_or_default();
+        let sale = json!({
+            "programId": self.program, "id": "app-1", "type": "sale", "occurredAt": self.system.clock.now(),
+            "clickId": click, "amount": {"total": "80.00", "currency": "USD"},
+        });
+        self.call(Method::POST, "/conversions", "admin", "app", Some(sale)).await?;
+        self.say(format!(
+            "{}  A visitor follows /r/TRAVEL and buys for 80.00 in the app, which reports the click",
+            self.system.clock.now().strftime("%b %d")
+        ))
+    }
+
+    /// What nobody could know but a person: whom checkout 4 was due to, and what was promised.
+    async fn decide_by_hand(&mut self) -> Result<()> {
+        let unattributed = self.get(&format!("/conversions?programId={}&status=unattributed", self.program)).await?;
+        let partners = self.get(&format!("/partners?programId={}", self.program)).await?;
+        let partner = |n: usize| partners["data"][n]["id"].clone();
+        let path = format!("/conversions/{}/attribute", unattributed["data"][0]["id"].as_str().unwrap_or_default());
+        let due = json!({"partnerId": partner(0), "reason": "The customer named the coffee blog"});
+        self.call(Method::POST, &path, "reviewer", "reviewer", Some(due)).await?;
+        self.say("Checkout 4 of February, until now due to nobody, is attributed by hand to the coffee blog.")?;
+        let bonus = json!({"partnerId": partner(2), "amount": "25.00", "reason": "Best newcomer of the quarter"});
+        self.call(Method::POST, "/commissions", "program-manager", "manager-1", Some(bonus)).await?;
+        self.say("The code school gets a bonus of 25.00: \"Best newcomer of the quarter\".")
+    }
+
+    /// What if the standard rate had been higher from the start?
+    async fn rehearse(&mut self) -> Result<()> {
+        let sets = format!("/programs/{}/rule-sets", self.program);
+        let mut draft = self.get(&format!("{sets}/1")).await?;
+        draft["rationale"] = json!("A higher standard rate");
+        draft["effectiveFrom"] = json!("2026-05-01T00:00:00Z");
+        draft["rules"][0]["reward"]["rate"] = json!("25");
+        draft["examples"] = json!([]);
+        self.call(Method::POST, &sets, "program-manager", "manager-1", Some(draft)).await?;
+        let differs = self.get(&format!("{sets}/2/diff")).await?;
+        for change in differs["changes"].as_array().into_iter().flatten() {
+            self.say(format!("Version 2 is drafted. {}", change.as_str().unwrap_or_default()))?;
+        }
+        let period = json!({"from": "2026-01-01T00:00:00Z", "to": "2026-04-01T00:00:00Z"});
+        let path = format!("{sets}/2/dry-run");
+        let told = self.call(Method::POST, &path, "program-manager", "manager-1", Some(period)).await?;
+        self.say(told["sentence"].as_str().unwrap_or_default())
     }
 
     /// The first of a month: maturation, the run, its approval, its payment.
