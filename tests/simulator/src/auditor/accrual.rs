@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::model::{Conversion, Earning, Kind, Line, State};
 use super::rates::{self, Ratio, Sold};
 use super::{Auditor, Checked, Entry, Invariant, days, violation};
-use crate::told::{Named, Partner, Program, Reward, Sale, Told};
+use crate::told::{Named, Partner, Program, Sale, Told};
 
 /// A conversion, its lines and what becomes of them.
 #[derive(Debug, Clone)]
@@ -60,6 +60,7 @@ impl Work {
             occurred_at: entry.at,
             due_at: entry.at,
             payable_since: entry.now,
+            seen_at: entry.now,
             fell_at: Timestamp::MAX,
             version: 0,
             entry: String::new(),
@@ -178,7 +179,6 @@ impl Auditor {
                 items,
                 base: base.round(),
                 date,
-                occurred_at: occasion.occurred_at,
                 due_at: due(0),
                 given_away: false,
             });

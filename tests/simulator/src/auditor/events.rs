@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::accrual::{Occasion, Work};
+use super::accrual::Occasion;
 use super::model::{Attributed, Conversion, Customer};
 use super::{
     Auditor, Checked, Effect, Entry, Invariant, days, ensure, int, list, skew, text, time, violation,

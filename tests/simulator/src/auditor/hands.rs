@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::accrual::{Occasion, Work};
 use super::model::{Kind, Line, Payout, State};
 use super::rates::round;
-use super::{Auditor, Checked, Effect, Entry, Invariant, caused, ensure, leave_for, list, program_of, text, violation};
+use super::{Auditor, Checked, Effect, Entry, Invariant, caused, ensure, leave_for, list, text, violation};
 use crate::told::{About, Told};
 
 impl Auditor {
@@ -182,6 +182,7 @@ impl Auditor {
                 hands: BTreeSet::from([entry.by.to_owned()]),
                 occurred_at: entry.at,
                 due_at: entry.at,
+                seen_at: entry.now,
                 fell_at: Timestamp::MAX,
                 version: 0,
                 entry: String::new(),
@@ -235,6 +236,7 @@ impl Auditor {
             occurred_at: entry.at,
             due_at: entry.at,
             payable_since: entry.now,
+            seen_at: entry.now,
             fell_at: Timestamp::MAX,
             version: 0,
             entry: String::new(),

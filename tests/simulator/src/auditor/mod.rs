@@ -23,7 +23,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::told::{About, Command, Partner, Program, SKEW_SECONDS, Told};
-use model::{Balance, Conversion, Customer, Line, PageLine, Payout, State, Tally, TallyKey};
+use model::{Balance, Conversion, Customer, Kind, Line, PageLine, Payout, State, Tally, TallyKey};
 
 /// What must never break. The numbers are those of the design's list; its other two, about bills and bytes sent over the wire, are
 /// not for this model to see.
@@ -135,6 +135,10 @@ fn program_of<'a>(told: &'a Told, partner: &str) -> Checked<(&'a Partner, &'a Pr
     }
 }
 
+fn minimum_sales(line: &Line, program: &Program) -> usize {
+    line.minimum_sales.unwrap_or(program.minimum_sales) as usize
+}
+
 /// A journal entry, opened.
 struct Entry<'a> {
     value: &'a Value,
@@ -231,7 +235,7 @@ impl Auditor {
             "approve" | "hold" | "release" | "reject" | "reinstate" => self.review(told, &entry)?,
             "mature" => self.mature(&entry)?,
             "draft" | "claim" => self.claim(told, &entry)?,
-            "close_draft" => self.close(&entry)?,
+            "close_draft" => self.close(told, &entry)?,
             "approve_payout" => self.approve(told, &entry)?,
             "send_back" => self.send_back(told, &entry)?,
             "cancel_payout" => self.cancel(told, &entry)?,
@@ -348,6 +352,10 @@ impl Auditor {
             let state = line.state.as_str();
             ensure!(line.state == State::Payable, OneState, "{name}: {line_id} is {state} in {:?}", line.payout);
             ensure!(line.partner == partner_id, Access, "{name}: {line_id} is of {}", line.partner);
+            let planned = planned_in(id).unwrap_or(entry.at);
+            let (minimum, sold) = (minimum_sales(&line, program), self.sold_at_most(&partner_id, planned, entry.at));
+            let gated = line.amount > 0 && sold < minimum;
+            ensure!(!gated, PayoutIsItsLines, "{name}: claims {line_id} after {sold} of {minimum} sales");
             line.state = State::InPayout;
             line.payout = Some((id.to_owned(), payout.pages.len()));
             page.push(PageLine { id: line_id.to_owned(), net: line.net(), hands: line.hands.clone() });
@@ -367,6 +375,30 @@ impl Auditor {
         Ok(effect)
     }
 
+    /// Sales of a partner that nobody stopped and whose hold is over. Whoever plans a payout reads them some time between planning and
+    /// claiming, by a clock that may be off.
+    fn sold_at_most(&self, partner: &str, planned: Timestamp, at: Timestamp) -> usize {
+        let counts = |line: &&Line| line.due_at <= at + skew() && line.fell_at >= planned - skew();
+        self.sold(partner, counts)
+    }
+
+    fn sold_at_least(&self, partner: &str, planned: Timestamp) -> usize {
+        let counts = |line: &&Line| {
+            line.stands() && line.due_at + skew() + skew() <= planned && line.seen_at + skew() + skew() <= planned
+        };
+        self.sold(partner, counts)
+    }
+
+    fn sold(&self, partner: &str, counts: impl Fn(&&Line) -> bool) -> usize {
+        let is_sale = |line: &&Line| {
+            let conversion = self.conversions.get(&line.conversion);
+            line.kind == Kind::Commission
+                && conversion.and_then(|conversion| conversion.sale.as_ref()).is_some_and(|sale| sale.action == "sale")
+        };
+        let lines = self.lines.values().filter(|line| line.partner == partner).filter(is_sale).filter(counts);
+        lines.map(|line| &line.conversion).collect::<BTreeSet<_>>().len()
+    }
+
     /// The payout an entry is about, in one of these states and with no lines on their way.
     fn payout(&self, entry: &Entry, states: &[&str]) -> Checked<Payout> {
         let payout = self.payouts.get(entry.stream);
@@ -381,7 +413,7 @@ impl Auditor {
         Effect { lines: Vec::new(), payouts: BTreeMap::from([(entry.stream.to_owned(), payout)]) }
     }
 
-    fn close(&self, entry: &Entry) -> Checked<Effect> {
+    fn close(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let mut payout = self.payout(entry, &["drafting"])?;
         let debts = payout.lines().any(|line| line.net < 0);
         if debts && payout.amount() == 0 {
@@ -393,7 +425,13 @@ impl Auditor {
             payout.state = "cancelled";
             payout.settling = Some(0);
         }
-        let left = self.lines.iter().filter(|(_, line)| line.partner == payout.partner && line.state == State::Payable);
+        let (_, program) = program_of(told, &payout.partner)?;
+        let sold = self.sold_at_least(&payout.partner, planned_in(entry.stream).unwrap_or(entry.at));
+        let claimable = |line: &Line| {
+            let of_partner = line.partner == payout.partner && line.state == State::Payable;
+            of_partner && (line.amount < 0 || sold >= minimum_sales(line, program))
+        };
+        let left = self.lines.iter().filter(|(_, line)| claimable(line));
         payout.left = left.map(|(id, line)| (id.clone(), line.amount, line.payable_since, line.due_at)).collect();
         Ok(Self::alone(entry, payout))
     }

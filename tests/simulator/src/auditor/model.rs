@@ -101,7 +101,8 @@ pub struct Line {
     pub due_at: Timestamp,
     /// The world's time when it was last seen to become payable.
     pub payable_since: Timestamp,
-    /// The world's time when it was last seen to be rejected or reversed.
+    /// The world's time when it was first seen, and when it was last seen to be rejected or reversed.
+    pub seen_at: Timestamp,
     pub fell_at: Timestamp,
     pub version: u64,
     pub entry: String,
@@ -272,7 +273,6 @@ pub struct Earning {
     pub base: i128,
     /// The day it counts on, in the program's time zone.
     pub date: Date,
-    pub occurred_at: Timestamp,
     pub due_at: Timestamp,
     /// The conversion was given to somebody else: all of it is taken back.
     pub given_away: bool,
