@@ -8,6 +8,8 @@ use crate::told::ENGINE;
 pub enum Act {
     /// A customer buys; the storefront will tell.
     Sell,
+    /// Somebody follows a partner's link.
+    Click,
     /// Something goes back, perhaps before the storefront has told of the sale.
     Refund,
     /// An order becomes another.
@@ -57,9 +59,10 @@ const fn engine(weight: u32) -> u32 {
     if ENGINE { weight } else { 0 }
 }
 
-const WEIGHTS: [(u32, Act); 27] = [
+const WEIGHTS: [(u32, Act); 28] = [
     (12, Act::Sell),
     (8, Act::Refund),
+    (engine(8), Act::Click),
     (engine(6), Act::Edit),
     (engine(4), Act::Withdraw),
     (20, Act::Tell),

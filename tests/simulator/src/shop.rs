@@ -6,13 +6,13 @@ use sha2::{Digest, Sha256};
 
 use crate::chance::Chance;
 use crate::told::{
-    Attribution, Caps, Customer, ENGINE, Edit, Item, Match, Metric, Model, Named, Partner, Pay, Program, Recurrence, Refund,
-    Reward, Rule, Sale, Shape, Tiers, Window, Withdrawal,
+    Attribution, Caps, Customer, ENGINE, Edit, Item, Match, Metric, Model, Named, Partner, Pay, Program, Recurrence,
+    Refund, Reward, Rule, Sale, Shape, Tiers, Touch, Window, Withdrawal,
 };
 
 /// Products and their categories.
 pub const PRODUCTS: [(&str, &str); 3] = [("starter", "plans"), ("pro", "plans"), ("team", "teams")];
-const CHANNELS: [&str; 3] = ["web", "mail", "video"];
+pub const CHANNELS: [&str; 3] = ["web", "mail", "video"];
 const CAMPAIGNS: [&str; 2] = ["spring", "autumn"];
 const COUNTRIES: [&str; 2] = ["DE", "US"];
 pub const GROUPS: [&str; 2] = ["gold", "silver"];
@@ -57,7 +57,11 @@ pub fn program(chance: &mut Chance) -> Program {
         run_day: 1,
         cut_off_days: chance.pick(&[0, 0, 2]).copied().unwrap_or(0),
         minimum_sales: if ENGINE { chance.pick(&[0, 0, 0, 2]).copied().unwrap_or(0) } else { 0 },
-        attribution: if ENGINE { attribution(chance) } else { Attribution { model: Model::LastTouch, window_days: 30 } },
+        attribution: if ENGINE {
+            attribution(chance)
+        } else {
+            Attribution { model: Model::LastTouch, window_days: 30 }
+        },
         rule_sets: Vec::new(),
     }
 }
@@ -79,7 +83,7 @@ pub fn program_body(program: &Program, name: usize) -> Value {
         "holdDays": program.hold_days, "approval": if program.approves_automatically { "automatic" } else { "manual" },
         "minimumPayout": decimal(program.minimum_payout, program.exponent),
         "largePayoutLimit": decimal(program.large_payout_limit, program.exponent), "ruleSignOff": false,
-        "minimumSales": program.minimum_sales, "attribution": attribution_body(&program.attribution),
+        "landingPage": "https://shop.example/", "minimumSales": program.minimum_sales, "attribution": attribution_body(&program.attribution),
         "schedule": {"frequency": program.frequency, "runDay": program.run_day, "cutOffDays": program.cut_off_days},
     })
 }
@@ -93,9 +97,10 @@ fn attribution_body(attribution: &Attribution) -> Value {
             "position_based",
             json!({"first": first.to_string(), "middle": middle.to_string(), "last": last.to_string()}),
         ),
-        Model::Custom(channels) => {
-            ("custom", channels.iter().map(|(channel, weight)| ((*channel).to_owned(), json!(weight.to_string()))).collect())
-        }
+        Model::Custom(channels) => (
+            "custom",
+            channels.iter().map(|(channel, weight)| ((*channel).to_owned(), json!(weight.to_string()))).collect(),
+        ),
     };
     json!({"model": model, "windowDays": attribution.window_days, "weights": weights})
 }
@@ -225,7 +230,8 @@ fn tiers(chance: &mut Chance) -> Tiers {
     if (shape, metric) == (Shape::MarginalByAmount, Metric::Count) {
         shape = Shape::Retroactive;
     }
-    let windows = [Window::Lifetime, Window::Month, Window::Quarter, Window::Year, Window::Rolling(1), Window::Rolling(30)];
+    let windows =
+        [Window::Lifetime, Window::Month, Window::Quarter, Window::Year, Window::Rolling(1), Window::Rolling(30)];
     let mut window = *chance.pick(&windows).unwrap_or(&Window::Lifetime);
     if shape == Shape::Retroactive && matches!(window, Window::Rolling(_)) {
         window = Window::Lifetime;
@@ -397,11 +403,13 @@ impl Default for Evidence {
 
 impl Evidence {
     fn of(chance: &mut Chance, program: usize, partners: &[&Partner]) -> Self {
-        let action = *chance.pick(&["sale", "sale", "sale", "sale", "sale", "renewal", "renewal", "lead"]).unwrap_or(&"sale");
+        let action =
+            *chance.pick(&["sale", "sale", "sale", "sale", "sale", "renewal", "renewal", "lead"]).unwrap_or(&"sale");
         let mut customer = Customer::default();
         if chance.percent(60) {
             let n = chance.below(CUSTOMERS);
-            let (id, hash) = (format!("customer-{n}"), email_hash(&format!("customer{n}.of{program}@customers.example")));
+            let (id, hash) =
+                (format!("customer-{n}"), email_hash(&format!("customer{n}.of{program}@customers.example")));
             let known = chance.below(4);
             customer.id = (known != 0).then_some(id);
             customer.email_hash = (known != 1).then_some(hash);
@@ -415,6 +423,19 @@ impl Evidence {
         let mut maybe = |of: &[&'static str]| if chance.percent(60) { chance.pick(of).copied() } else { None };
         let (channel, campaign, country) = (maybe(&CHANNELS), maybe(&CAMPAIGNS), maybe(&COUNTRIES));
         Self { action, customer, channel, campaign, country }
+    }
+}
+
+/// The shop learned whose link the customer had followed, and mostly names nobody else.
+pub fn touched(chance: &mut Chance, sale: &mut Sale, touch: &Touch) {
+    if chance.percent(80) {
+        (sale.named, sale.coupon) = (Named::Nobody, None);
+    }
+    if chance.percent(25) {
+        sale.click = Some(touch.click.clone());
+    }
+    if sale.click.is_none() || chance.percent(50) {
+        sale.visitor = Some(touch.visitor.clone());
     }
 }
 
@@ -515,7 +536,12 @@ pub fn edit(chance: &mut Chance, sale: &Sale, earlier: Option<&Edit>, id: String
             items.remove(0);
             let known: Vec<_> = items.iter().map(|item| item.product).collect();
             let new = PRODUCTS.iter().find(|(product, _)| !known.contains(product));
-            items.extend(new.map(|(product, category)| Item { product, category, quantity: 2, amount: chance.from(0, 20_000) }));
+            items.extend(new.map(|(product, category)| Item {
+                product,
+                category,
+                quantity: 2,
+                amount: chance.from(0, 20_000),
+            }));
         }
         let goods = items.iter().map(|item| item.amount).sum();
         if chance.percent(10) {

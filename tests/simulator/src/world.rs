@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use bytes::Bytes;
 use embedded::Embedded;
+use http::header::{COOKIE, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::{SignedDuration, Timestamp};
 use local::events::{http_event, schedule_event, sqs_event, stream_event};
@@ -26,9 +27,7 @@ use crate::items::{Items, plain};
 use crate::script::{Act, Step};
 use crate::shop;
 use crate::tasks::{Ended, Lot, Tasks};
-use crate::told::{
-    About, Answer, Command, Customer, ENGINE, Edit, Partner, RuleSet, SKEW_SECONDS, Sale, Told,
-};
+use crate::told::{About, Answer, Command, Customer, ENGINE, Edit, Partner, RuleSet, SKEW_SECONDS, Sale, Told, Touch};
 
 /// Why a world failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -383,6 +382,7 @@ impl World {
                     self.sell(chance);
                 }
             }
+            Act::Click => self.click(chance).await?,
             Act::Refund => self.refund(chance),
             Act::Edit => self.edit(chance),
             Act::Withdraw => self.withdraw(chance),
@@ -460,13 +460,57 @@ impl World {
         let partners: Vec<_> = partners.iter().collect();
         let known = |sale: &&Sale| sale.program == at && sale.customer != Customer::default();
         let earlier: Vec<_> = self.told.sales.iter().filter(known).collect();
-        let sale = match chance.pick(&earlier) {
-            Some(sale) if ENGINE && chance.percent(8) => shop::duplicate(chance, sale, &source, order, self.clock.now()),
+        let mut sale = match chance.pick(&earlier) {
+            Some(sale) if ENGINE && chance.percent(8) => {
+                shop::duplicate(chance, sale, &source, order, self.clock.now())
+            }
             _ => shop::sale(chance, (at, program), &source, order, &partners, self.clock.now()),
         };
+        let of_program = |touch: &&Touch| self.told.partners[touch.partner].program == at;
+        let touches: Vec<_> = self.told.touches.iter().filter(of_program).collect();
+        if let Some(touch) = chance.pick(&touches)
+            && chance.percent(40)
+        {
+            shop::touched(chance, &mut sale, touch);
+        }
         self.note(|| format!("  {sale:?}"));
         self.told.sales.push(sale);
         self.untold.push(Telling::Sale(self.told.sales.len() - 1));
+    }
+
+    /// In fair weather, since nobody else would know of a touch whose answer was lost.
+    async fn click(&mut self, chance: &mut Chance) -> Outcome {
+        let Some(n) = (!self.told.partners.is_empty()).then(|| chance.below(self.told.partners.len())) else {
+            return Ok(());
+        };
+        let partner = &self.told.partners[n];
+        let of_program = |touch: &&Touch| self.told.partners[touch.partner].program == partner.program;
+        let known: Vec<_> = self.told.touches.iter().filter(of_program).map(|touch| touch.visitor.clone()).collect();
+        let mut headers = HeaderMap::new();
+        headers.insert(USER_AGENT, HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64) Firefox/130.0"));
+        let again = chance.percent(70);
+        if let Some(visitor) = chance.pick(&known).filter(|_| again) {
+            headers.insert(COOKIE, format!("pp_visitor={visitor}").parse().map_err(broken)?);
+        }
+        let channel = if chance.percent(80) { chance.pick(&shop::CHANNELS).copied() } else { None };
+        let query = channel.map(|channel| format!("?channel={channel}")).unwrap_or_default();
+        let uri: Uri = format!("/r/{}{query}", partner.code).parse().map_err(broken)?;
+        let answer =
+            self.api.http(http_event(&Method::GET, &uri, &headers, &Bytes::new(), None)).await.map_err(broken)?;
+        let location = answer.headers.get(LOCATION).and_then(|location| location.to_str().ok()).unwrap_or_default();
+        let named = |name: &str| {
+            let (_, value) = location.split_once(&format!("{name}="))?;
+            value.split('&').next().map(str::to_owned)
+        };
+        let Some((click, visitor)) = named("click_id").zip(named("visitor_id")) else {
+            return Err(failure("a link leads on, and is remembered", format!("{uri}: {} {location}", answer.status)));
+        };
+        let touch = Touch { visitor, click, partner: n, at: self.clock.now(), channel };
+        self.note(|| format!("  {touch:?}"));
+        self.told.touches.push(touch);
+        // Two touches at one moment would have no order.
+        self.clock.pass(1);
+        Ok(())
     }
 
     fn refund(&mut self, chance: &mut Chance) {

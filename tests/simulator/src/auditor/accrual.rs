@@ -165,9 +165,8 @@ impl Auditor {
                 earned = earned.min((i128::from(cap) - used).max(0));
             }
             let hold = rule.hold_days.unwrap_or(program.hold_days);
-            let due = |slice_days: u32| {
-                (occasion.occurred_at + days(hold.max(slice_days).into())).max(occasion.received_at)
-            };
+            let due =
+                |slice_days: u32| (occasion.occurred_at + days(hold.max(slice_days).into())).max(occasion.received_at);
             let earning = work.conversion.earnings.len();
             work.conversion.before.entry((partner.clone(), rule.key.clone())).or_insert(before);
             work.conversion.earnings.push(Earning {
@@ -183,7 +182,8 @@ impl Auditor {
                 given_away: false,
             });
             for (n, (amount, slice_days)) in rates::slices(earned, rule).into_iter().enumerate() {
-                let (reviewed, due_at) = (program.approves_automatically && !work.conversion.suspicious, due(slice_days));
+                let (reviewed, due_at) =
+                    (program.approves_automatically && !work.conversion.suspicious, due(slice_days));
                 let state = State::at_gates(reviewed, due_at, entry.at);
                 let line = work.line_of(entry, earning, Kind::Commission, amount);
                 work.add(Line {

@@ -5,9 +5,7 @@ use serde_json::Value;
 
 use super::accrual::Occasion;
 use super::model::{Attributed, Conversion, Customer};
-use super::{
-    Auditor, Checked, Effect, Entry, Invariant, days, ensure, int, list, skew, text, time, violation,
-};
+use super::{Auditor, Checked, Effect, Entry, Invariant, days, ensure, int, list, skew, text, time, violation};
 use crate::told::{Edit, Item, Named, Program, Refund, Sale, Told, Withdrawal};
 
 /// How far ahead of a function's clock a source's may be, in seconds.
@@ -23,8 +21,11 @@ impl Auditor {
         let stream = self.orders.entry(place).or_insert_with(|| entry.stream.to_owned());
         ensure!(stream == entry.stream, OneEffect, "{name}: order {order} of {} has stream {stream} already", entry.by);
         let received_at = time(entry.value, "receivedAt")?;
-        let mut conversion =
-            self.conversions.get(entry.stream).cloned().unwrap_or_else(|| Conversion::new(entry.by, order, received_at));
+        let mut conversion = self
+            .conversions
+            .get(entry.stream)
+            .cloned()
+            .unwrap_or_else(|| Conversion::new(entry.by, order, received_at));
         let (of, theirs) = ((entry.by, order), (conversion.source.as_str(), conversion.order.as_str()));
         ensure!(of == theirs, OneEffect, "{name}: is about {of:?}, in the stream of {theirs:?}");
         let occurred_at = time(event, "occurredAt")?;
@@ -67,7 +68,8 @@ impl Auditor {
         if let Some(program) = program_of(told, &work.conversion) {
             let after = work.conversion.order().map_or(0, |order| order.parts.len());
             for part in parts..after {
-                let occasion = Occasion { program, part, cause: Some(id.to_owned()), occurred_at, received_at, hand: None };
+                let occasion =
+                    Occasion { program, part, cause: Some(id.to_owned()), occurred_at, received_at, hand: None };
                 self.earn(told, entry, &mut work, &occasion)?;
             }
             self.reverse(entry, &mut work)?;
@@ -84,7 +86,8 @@ impl Auditor {
         };
         conversion.credits = self.attribute(told, &sale);
         let own = |(id, _): &(String, i128)| told.partners.iter().find(|partner| partner.id == *id);
-        let owns = |id: &(String, i128)| own(id).is_some_and(|own| Some(&own.email_hash) == sale.customer.email_hash.as_ref());
+        let owns =
+            |id: &(String, i128)| own(id).is_some_and(|own| Some(&own.email_hash) == sale.customer.email_hash.as_ref());
         ensure!(!conversion.credits.iter().any(owns), ExactCents, "{name}: whoever earns of it is the customer");
         let unattributed = entry.value["note"] == "unattributed";
         let nobody = conversion.credits.is_empty();

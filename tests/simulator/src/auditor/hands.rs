@@ -116,10 +116,13 @@ impl Auditor {
         let known = entry.line_ids().into_iter().filter(|id| self.lines.contains_key(*id)).collect::<Vec<_>>();
         let commanded = told.commands.iter().filter(|command| {
             (command.about, command.verb, command.by.as_str()) == (About::Commissions, "adjust", entry.by)
-                && command.ids.iter().all(|id| self.lines.get(id).is_some_and(|line| {
-                    let own_stream = if line.conversion.is_empty() { id.as_str() } else { line.conversion.as_str() };
-                    own_stream == entry.stream && (known.is_empty() || known == [id.as_str()])
-                }))
+                && command.ids.iter().all(|id| {
+                    self.lines.get(id).is_some_and(|line| {
+                        let own_stream =
+                            if line.conversion.is_empty() { id.as_str() } else { line.conversion.as_str() };
+                        own_stream == entry.stream && (known.is_empty() || known == [id.as_str()])
+                    })
+                })
         });
         let mut last = violation(Invariant::Access, format!("{name}: nobody commanded it"));
         for command in commanded {
@@ -136,10 +139,12 @@ impl Auditor {
 
     fn tells(&self, entry: &Entry, effect: &Effect) -> bool {
         let changes = list(entry.value, "lines");
-        let told = |line: &Line| changes.iter().any(|change| {
-            let to = &change["to"];
-            (text(to, "state"), super::int(to, "amount"), super::int(to, "net")) == line.facts()
-        });
+        let told = |line: &Line| {
+            changes.iter().any(|change| {
+                let to = &change["to"];
+                (text(to, "state"), super::int(to, "amount"), super::int(to, "net")) == line.facts()
+            })
+        };
         changes.len() == effect.lines.len() && effect.lines.iter().all(|(_, line)| told(line))
     }
 
@@ -258,7 +263,9 @@ impl Auditor {
                     && command.ids.iter().any(|id| id == entry.stream)
             })
             .collect();
-        let new = list(entry.value, "lines").iter().filter(|line| line["from"].is_null() && super::int(&line["to"], "amount") >= 0);
+        let new = list(entry.value, "lines")
+            .iter()
+            .filter(|line| line["from"].is_null() && super::int(&line["to"], "amount") >= 0);
         let to: BTreeSet<String> = new.map(|line| super::partner_in(text(line, "id"))).collect();
         let fits = |command: &&&crate::told::Command| {
             to.iter().all(|partner| command.shares.iter().any(|(id, _)| id == partner))
@@ -300,7 +307,8 @@ impl Auditor {
     /// Conversions whose sale has come, or only those that are nobody's, with their program.
     pub fn conversions_of(&self, told: &Told, nobodys: bool) -> Vec<(String, usize)> {
         let known = self.conversions.iter().filter(|(_, conversion)| !nobodys || conversion.credits.is_empty());
-        let with_program = known.filter_map(|(stream, conversion)| Some((stream.clone(), conversion.sale.as_ref()?.program)));
+        let with_program =
+            known.filter_map(|(stream, conversion)| Some((stream.clone(), conversion.sale.as_ref()?.program)));
         with_program.filter(|(_, program)| told.programs.len() > *program).collect()
     }
 }

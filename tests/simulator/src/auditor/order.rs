@@ -93,7 +93,9 @@ impl Order {
             (added.total, gone.total) = (more.max(0), (-more).max(0));
         } else {
             let (mut fallen, mut risen) = (Vec::new(), Vec::new());
-            for item in now.0.iter().chain(then.0.iter().filter(|item| !now.0.iter().any(|was| was.product == item.product))) {
+            for item in
+                now.0.iter().chain(then.0.iter().filter(|item| !now.0.iter().any(|was| was.product == item.product)))
+            {
                 let of = |items: &[Item]| {
                     let same = items.iter().filter(|other| other.product == item.product);
                     same.fold((0, 0), |(quantity, amount), other| (quantity + other.quantity, amount + other.amount))

@@ -8,7 +8,8 @@ use jiff::{Span, Timestamp};
 
 use super::order::Part;
 use crate::told::{
-    Attribution, Item, Metric, Model, Partner, Pay, Recurrence, Reward, Rule, RuleSet, Sale, Shape, Tiers, Touch, Window,
+    Attribution, Item, Metric, Model, Partner, Pay, Recurrence, Reward, Rule, RuleSet, Sale, Shape, Tiers, Touch,
+    Window,
 };
 
 /// Everything, in basis points.
@@ -311,7 +312,11 @@ pub fn divide(whole: i128, parts: &[i128]) -> Vec<i128> {
 }
 
 /// Shares by the touches within the window: who gets how many parts of all, by the earliest touch and then by id.
-pub fn shared(attribution: &Attribution, touches: &[(&Touch, &Partner)], occurred_at: Timestamp) -> Vec<(String, i128)> {
+pub fn shared(
+    attribution: &Attribution,
+    touches: &[(&Touch, &Partner)],
+    occurred_at: Timestamp,
+) -> Vec<(String, i128)> {
     let start = occurred_at - super::days(attribution.window_days.into());
     let mut touches: Vec<_> = touches.iter().filter(|(touch, _)| (start..=occurred_at).contains(&touch.at)).collect();
     touches.sort_by_key(|(touch, partner)| (touch.at, &partner.id, &touch.click));
@@ -341,7 +346,8 @@ pub fn shared(attribution: &Attribution, touches: &[(&Touch, &Partner)], occurre
     };
     // Silent in the rules: where nobody has weight, everybody has the same.
     let all_same = parts.iter().all(|part| *part == 0);
-    let shares = partners.into_iter().zip(parts).map(|(partner, part)| (partner.to_owned(), if all_same { 1 } else { part }));
+    let shares =
+        partners.into_iter().zip(parts).map(|(partner, part)| (partner.to_owned(), if all_same { 1 } else { part }));
     shares.filter(|(_, part)| *part > 0).collect()
 }
 

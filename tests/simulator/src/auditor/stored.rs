@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 
 use super::model::{Balance, Conversion, PageLine, Payout, State, Tally, TallyKey};
 use super::{
-    Auditor, Checked, Entry, Invariant, ensure, hash, int, list, partner_in, program_of, skew, text, time,
-    violation,
+    Auditor, Checked, Entry, Invariant, ensure, hash, int, list, partner_in, program_of, skew, text, time, violation,
 };
 use crate::told::{About, Answer, Program, Told};
 
@@ -68,8 +67,7 @@ impl Auditor {
                 }
                 ("REF#", _) => {
                     let kind = item["kind"].as_str().unwrap_or("refund");
-                    let claim =
-                        (text(item, "source").to_owned(), kind.to_owned(), text(item, "refund").to_owned());
+                    let claim = (text(item, "source").to_owned(), kind.to_owned(), text(item, "refund").to_owned());
                     let stream = self.claims.get(&claim).map(String::as_str);
                     let stored = item["conversion"].as_str();
                     ensure!(
@@ -281,7 +279,12 @@ impl Auditor {
             let applied = of_order(&sale.source, &sale.order).and_then(|conversion| conversion.sale.as_ref());
             let content = |sale: &crate::told::Sale| {
                 let amounts = [sale.total, sale.tax, sale.shipping, sale.discount];
-                (sale.named.clone(), sale.coupon.clone(), amounts, sale.items.iter().map(item_content).collect::<Vec<_>>())
+                (
+                    sale.named.clone(),
+                    sale.coupon.clone(),
+                    amounts,
+                    sale.items.iter().map(item_content).collect::<Vec<_>>(),
+                )
             };
             let same = applied.is_some_and(|applied| content(applied) == content(sale));
             let ended = same || filed(&sale.source, &sale.order, None);

@@ -126,12 +126,10 @@ impl Auditor {
                 let before = self.tallies.get(&key).cloned().unwrap_or_default();
                 let after = self.tally(works, &key);
                 let reached = |tally: &Tally| rates::tier_at(tiers, at(tiers.metric, tally));
-                let crossed = tier_number(tiers, at(tiers.metric, &before)) != tier_number(tiers, at(tiers.metric, &after));
-                let due = if sale {
-                    crossed
-                } else {
-                    before != after && rates::is_open(tiers.window, earning.date, today)
-                };
+                let crossed =
+                    tier_number(tiers, at(tiers.metric, &before)) != tier_number(tiers, at(tiers.metric, &after));
+                let due =
+                    if sale { crossed } else { before != after && rates::is_open(tiers.window, earning.date, today) };
                 if !due {
                     continue;
                 }

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::rates::{self, Ratio, Sold, Standing};
 use super::{Auditor, Checked, Invariant, hash};
 use crate::told::{
-    About, Answer, Attribution, Caps, Command, Customer, Edit, Item, Match, Metric, Model, Named, Partner, Pay, Program, Recurrence,
-    Refund, Reward, Rule, RuleSet, Sale, Shape, Tiers, Told, Touch, Window, Withdrawal,
+    About, Answer, Attribution, Caps, Command, Customer, Edit, Item, Match, Metric, Model, Named, Partner, Pay,
+    Program, Recurrence, Refund, Reward, Rule, RuleSet, Sale, Shape, Tiers, Told, Touch, Window, Withdrawal,
 };
 
 const PARTNER: &str = "par_00000000000000000000000001";
@@ -161,7 +161,17 @@ impl Book {
     fn command(&mut self, by: &str, about: About, verb: &'static str, id: &str) {
         let answer = Some(Answer { status: 200, done: vec![] });
         let (by, ids, reason) = (by.to_owned(), vec![id.to_owned()], None);
-        self.told.commands.push(Command { by, about, verb, ids, reason, amount: None, shares: vec![], at: now(), answer });
+        self.told.commands.push(Command {
+            by,
+            about,
+            verb,
+            ids,
+            reason,
+            amount: None,
+            shares: vec![],
+            at: now(),
+            answer,
+        });
     }
 
     /// Has the auditor read an entry, changed at will before it is sealed.
@@ -316,7 +326,8 @@ fn items_under_one_rule_are_rated_together() {
 fn the_more_specific_rule_rates_an_item() {
     let of = |key: &str, rate| Rule { key: key.to_owned(), ..rule(percent(rate)) };
     let mut product = Rule { matches: Match { products: vec!["a"], ..Match::default() }, ..of("product", 1) };
-    let personal = Rule { matches: Match { partners: vec![PARTNER.to_owned()], ..Match::default() }, ..of("personal", 2) };
+    let personal =
+        Rule { matches: Match { partners: vec![PARTNER.to_owned()], ..Match::default() }, ..of("personal", 2) };
     let book = Book::new(rule(percent(1)));
     let won = |rules: &[Rule]| {
         let order = sale(200, 0, &[("a", 100), ("b", 100)]);
@@ -347,7 +358,11 @@ fn an_order_that_crosses_is_split() {
     let tiers = [(0, Pay::Rate(1_000)), (5_000, Pay::Rate(1_200))];
     let by_revenue = tiered(Metric::Revenue, Shape::MarginalByAmount, &tiers);
     assert_eq!(in_turn(by_revenue, &[4_000, 5_000, 6_000]), [400, 580, 720]);
-    assert_eq!([4_000, 5_000, 6_000].map(|amount| in_turn(tiered(Metric::Revenue, Shape::MarginalByAmount, &tiers), &[amount])[0]), [400, 500, 620]);
+    assert_eq!(
+        [4_000, 5_000, 6_000]
+            .map(|amount| in_turn(tiered(Metric::Revenue, Shape::MarginalByAmount, &tiers), &[amount])[0]),
+        [400, 500, 620]
+    );
     // 10 % until 100.00 are earned, then 5 %: of 2,000.00 after 95.00, 50.00 at 10 % and 1,950.00 at 5 %.
     let by_commission =
         tiered(Metric::Commission, Shape::MarginalByAmount, &[(0, Pay::Rate(1_000)), (10_000, Pay::Rate(500))]);
@@ -394,7 +409,9 @@ fn a_cap_leaves_what_is_left_and_frees_for_later_sales_only() {
 
 #[test]
 fn the_first_sale_only_and_so_many_months() {
-    for (recurrence, second, third) in [(Recurrence::FirstSale, vec![], vec![]), (Recurrence::Months(1), vec![1_000], vec![])] {
+    for (recurrence, second, third) in
+        [(Recurrence::FirstSale, vec![], vec![]), (Recurrence::Months(1), vec![1_000], vec![])]
+    {
         let mut book = Book::new(Rule { recurrence, ..rule(percent(10)) });
         let customer = Customer { id: Some("c".to_owned()), ..Customer::default() };
         let order = |n: u32, at: &str| Sale {
@@ -403,7 +420,9 @@ fn the_first_sale_only_and_so_many_months() {
             customer: customer.clone(),
             ..sale(10_000, 0, &[])
         };
-        let of = |n, amounts: &[i64]| amounts.iter().map(|amount| (n, None, ("payable", *amount, *amount))).collect::<Vec<_>>();
+        let of = |n, amounts: &[i64]| {
+            amounts.iter().map(|amount| (n, None, ("payable", *amount, *amount))).collect::<Vec<_>>()
+        };
         assert_eq!(book.sell(&order(1, "2026-01-31T10:00:00Z"), &of(1, &[1_000])), Ok(()));
         // The end of a month clamps, and is excluded.
         assert_eq!(book.sell(&order(2, "2026-02-28T09:59:59Z"), &of(2, &second)), Ok(()));
@@ -414,7 +433,9 @@ fn the_first_sale_only_and_so_many_months() {
 #[test]
 fn three_partners_share_ten_to_the_cent() {
     assert_eq!(rates::divide(1_000, &[1, 1, 1]), [334, 333, 333]);
-    let partners: Vec<_> = (0..3).map(|n| Partner { id: format!("p{n}"), ..Book::new(rule(percent(1))).told.partners[0].clone() }).collect();
+    let partners: Vec<_> = (0..3)
+        .map(|n| Partner { id: format!("p{n}"), ..Book::new(rule(percent(1))).told.partners[0].clone() })
+        .collect();
     let touch = |partner: usize, hour: i64| Touch {
         visitor: "v".to_owned(),
         click: format!("c{hour}"),
