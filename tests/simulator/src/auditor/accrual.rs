@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::model::{Conversion, Earning, Kind, Line, State};
+use super::order::Part;
 use super::rates::{self, Ratio, Sold};
 use super::{Auditor, Checked, Entry, Invariant, days, violation};
 use crate::told::{Named, Partner, Program, Sale, Told};
@@ -23,6 +24,10 @@ pub struct Work {
 impl Work {
     pub fn lines(&self) -> Vec<&Line> {
         self.all.iter().map(|(_, line)| line).collect()
+    }
+
+    fn part(&self, n: usize) -> Option<Part> {
+        self.conversion.order()?.parts.into_iter().nth(n)
     }
 
     pub fn add(&mut self, line: Line) {
@@ -45,7 +50,8 @@ impl Work {
             rule: of.rule.key.clone(),
             rule_set: Some(of.rule_set),
             earning: Some(earning),
-            cause: of.cause.clone(),
+            edit: self.part(of.part).and_then(|part| part.edit),
+            attribution: of.attribution,
             minimum_sales: of.rule.minimum_sales,
             slice: None,
             of: None,
@@ -72,7 +78,7 @@ impl Work {
 pub struct Occasion<'a> {
     pub program: &'a Program,
     pub part: usize,
-    pub cause: Option<String>,
+    pub attribution: u64,
     pub occurred_at: Timestamp,
     pub received_at: Timestamp,
     pub hand: Option<&'a str>,
@@ -173,7 +179,7 @@ impl Auditor {
                 partner: partner.clone(),
                 rule: rule.clone(),
                 rule_set: set.version,
-                cause: occasion.cause.clone(),
+                attribution: occasion.attribution,
                 part: occasion.part,
                 items,
                 base: base.round(),

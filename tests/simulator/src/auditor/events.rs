@@ -68,8 +68,7 @@ impl Auditor {
         if let Some(program) = program_of(told, &work.conversion) {
             let after = work.conversion.order().map_or(0, |order| order.parts.len());
             for part in parts..after {
-                let occasion =
-                    Occasion { program, part, cause: Some(id.to_owned()), occurred_at, received_at, hand: None };
+                let occasion = Occasion { program, part, attribution: 0, occurred_at, received_at, hand: None };
                 self.earn(told, entry, &mut work, &occasion)?;
             }
             self.reverse(entry, &mut work)?;
@@ -111,7 +110,7 @@ impl Auditor {
             let occasion = Occasion {
                 program,
                 part: n,
-                cause: part.edit.clone(),
+                attribution: 0,
                 occurred_at: edit.map_or(sale.occurred_at, |edit| edit.occurred_at),
                 received_at: work.conversion.received_at,
                 hand: None,

@@ -226,7 +226,8 @@ impl Auditor {
             rule: String::new(),
             rule_set: None,
             earning: None,
-            cause: None,
+            edit: None,
+            attribution: 0,
             minimum_sales: None,
             slice: None,
             of: None,
@@ -291,7 +292,7 @@ impl Auditor {
             let occasion = Occasion {
                 program,
                 part: n,
-                cause: Some(format!("@{}", entry.position)),
+                attribution: entry.position,
                 occurred_at: edit.map_or(sale.occurred_at, |edit| edit.occurred_at),
                 received_at: work.conversion.received_at,
                 hand: Some(entry.by),

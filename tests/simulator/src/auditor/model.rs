@@ -78,8 +78,9 @@ pub struct Line {
     pub rule_set: Option<u32>,
     /// Which of its conversion's earnings it belongs to; true-ups and bonuses to none.
     pub earning: Option<usize>,
-    /// What besides the sale it came of.
-    pub cause: Option<String>,
+    /// The edit it came of, and the entry by which a person gave the conversion away.
+    pub edit: Option<String>,
+    pub attribution: u64,
     /// Overrides the program's.
     pub minimum_sales: Option<u32>,
     /// Counts from 1; only commissions are slices.
@@ -265,7 +266,8 @@ pub struct Earning {
     pub partner: String,
     pub rule: Rule,
     pub rule_set: u32,
-    pub cause: Option<String>,
+    /// The entry by which a person gave the conversion to the partner.
+    pub attribution: u64,
     /// Which part of the order, and which of its items.
     pub part: usize,
     pub items: Vec<usize>,

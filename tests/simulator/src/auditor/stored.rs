@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use serde_json::{Value, json};
 
-use super::model::{Balance, Conversion, PageLine, Payout, State, Tally, TallyKey};
+use super::model::{Balance, Base, Conversion, PageLine, Payout, State, Tally, TallyKey};
 use super::{
     Auditor, Checked, Entry, Invariant, ensure, hash, int, list, partner_in, program_of, skew, text, time, violation,
 };
@@ -67,7 +67,11 @@ impl Auditor {
                 }
                 ("REF#", _) => {
                     let kind = item["kind"].as_str().unwrap_or("refund");
-                    let claim = (text(item, "source").to_owned(), kind.to_owned(), text(item, "refund").to_owned());
+                    let claim = (
+                        text(item, "source").to_owned(),
+                        kind.to_owned(),
+                        item["id"].as_str().unwrap_or_else(|| text(item, "refund")).to_owned(),
+                    );
                     let stream = self.claims.get(&claim).map(String::as_str);
                     let stored = item["conversion"].as_str();
                     ensure!(
@@ -107,7 +111,7 @@ impl Auditor {
         let expected = json!({
             "program": program.id, "partner": line.partner, "currency": program.currency,
             "kind": line.kind.as_str(), "conversion": (!line.conversion.is_empty()).then_some(&line.conversion), "order": order,
-            "cause": line.cause, "of": line.of, "minimumSales": line.minimum_sales, "slice": line.slice, "ruleSet": line.rule_set,
+            "edit": line.edit, "attribution": (line.attribution > 0).then_some(line.attribution), "of": line.of, "minimumSales": line.minimum_sales, "slice": line.slice, "ruleSet": line.rule_set,
             "amount": line.amount, "takenBack": line.taken, "state": line.state.as_str(),
             "occurredAt": line.occurred_at, "dueAt": line.due_at,
             "payout": line.payout.as_ref().map(|(payout, _)| payout), "page": line.payout.as_ref().map(|(_, page)| page),
@@ -200,9 +204,28 @@ impl Auditor {
     fn stored_tally(&self, item: &Value) -> Checked {
         let key = stored_key(item);
         let tally = self.tallies.get(&key).cloned().unwrap_or_default();
-        let found = (int(item, "count"), int(item, "revenue"), int(item, "commission"));
-        let expected = (tally.count, tally.revenue, tally.commission);
-        ensure!(found.0 == expected.0, History, "the tally {key:?}: expected {expected:?}, found {found:?}");
+        if item["tally"].is_null() {
+            let found = int(item, "count");
+            ensure!(found == tally.count, History, "the tally {key:?}: expected {tally:?}, found {found:?}");
+            return Ok(());
+        }
+        let stored = &item["tally"];
+        let mut found = Tally {
+            count: int(stored, "count"),
+            revenue: int(stored, "revenue"),
+            commission: int(stored, "commission"),
+            bases: BTreeMap::new(),
+        };
+        for (version, base) in stored["bases"].as_object().into_iter().flatten() {
+            let base = Base {
+                count: int(base, "count"),
+                revenue: int(base, "revenue"),
+                earned: int(base, "earned"),
+                partial: int(base, "partial"),
+            };
+            found.bases.insert(version.parse().unwrap_or_default(), base);
+        }
+        ensure!(found == tally, History, "the tally {key:?}: expected {tally:?}, found {found:?}");
         Ok(())
     }
 
@@ -385,7 +408,9 @@ impl Auditor {
 }
 
 fn stored_key(item: &Value) -> TallyKey {
-    (text(item, "partner").to_owned(), text(item, "rule").to_owned(), "life".to_owned())
+    let partner = item["partner"].as_str().or(item["owner"]["partner"].as_str());
+    let window = item["window"].as_str().unwrap_or("life");
+    (partner.unwrap_or_else(|| text(item, "program")).to_owned(), text(item, "rule").to_owned(), window.to_owned())
 }
 
 fn item_content(item: &crate::told::Item) -> (String, i64, i64) {
