@@ -1,4 +1,5 @@
-//! Shopify: `orders/paid` is a sale, `refunds/create` a refund. Everything is kept in the shop's currency.
+//! Shopify: `orders/paid` is a sale, `refunds/create` a refund; disputes are in [`dispute`], edits in [`edit`].
+//! Everything is kept in the shop's currency.
 //!
 //! Field meanings: shopify.dev, REST Admin API, "Order" and "Refund", whose shape the webhooks have.
 //!
@@ -6,7 +7,13 @@
 //!   neither payload can be read as the other.
 //! - Goods are summed from the lines: `price` x `quantity` - the line's discount allocations, and without the tax in it
 //!   where prices include tax. `subtotal_price` and a line's `total_discount` are something else.
-//! - An order edited before it was paid still lists its old quantities, and is read as it was placed.
+//! - An order edited before it was paid still lists its old quantities, and what was taken off as refunds without
+//!   money: that was never paid, and is no part of the sale.
+//! - A cancelled order that was paid stays a sale until its money goes back, which its refund reports.
+//! - Subscription apps bill by orders whose `source_name` says so; the first one comes from the checkout.
+
+mod dispute;
+mod edit;
 
 use domain::conversion::{Action, ConversionEvent, Customer, EventBody, Item, Refund, Sale};
 use domain::money::{Currency, Minor, MoneyError};
@@ -26,7 +33,11 @@ pub fn read(headers: &HeaderMap, body: &[u8]) -> Result<Reading, Unreadable> {
     match header(headers, &["x-shopify-topic", "shopify-topic"]) {
         Some("orders/paid") => parse::<Order>(body)?.read(),
         Some("refunds/create") => parse::<RefundOrder>(body)?.read(),
-        Some(_) => Ok(Reading::Ignored("a topic that moves no money: only orders/paid and refunds/create do")),
+        Some("disputes/create" | "disputes/update") => parse::<dispute::Dispute>(body)?.read(),
+        Some("orders/edited") => parse::<edit::Edited>(body)?.read(),
+        Some("orders/cancelled") => Ok(Reading::Ignored("what a cancelled order gives back, its refund reports")),
+        Some("orders/updated") => Ok(Reading::Ignored("restates the order, whose payment and refunds are reported")),
+        Some(_) => Ok(Reading::Ignored("a topic that moves no money, or another one reports it")),
         None => Err(Unreadable::invalid("", "has no X-Shopify-Topic header")),
     }
 }
@@ -106,9 +117,16 @@ struct Order {
     total_price_set: Option<Pair>,
     total_tax: Option<Exact>,
     total_tax_set: Option<Pair>,
+    /// With what was edited and refunded since.
+    current_total_price: Option<Exact>,
+    current_total_price_set: Option<Pair>,
+    current_total_tax: Option<Exact>,
+    current_total_tax_set: Option<Pair>,
     total_shipping_price_set: Option<Pair>,
     shipping_lines: Option<Vec<ShippingLine>>,
     line_items: Vec<Line>,
+    #[serde(default, deserialize_with = "list")]
+    refunds: Vec<Return>,
     #[serde(default, deserialize_with = "list")]
     discount_codes: Vec<DiscountCode>,
     #[serde(default, deserialize_with = "list")]
@@ -135,9 +153,13 @@ struct ShippingLine {
 
 #[derive(Debug, Deserialize)]
 struct Line {
+    id: Option<Id>,
     sku: Option<String>,
     product_id: Option<Id>,
+    /// As placed.
     quantity: Exact,
+    /// Without what was taken off or refunded since.
+    current_quantity: Option<Exact>,
     price: Exact,
     price_set: Option<Pair>,
     gift_card: Option<bool>,
@@ -184,10 +206,44 @@ struct Address {
     country_code: Option<String>,
 }
 
-/// What one line comes to.
+/// A refund as its order repeats it.
+#[derive(Debug, Deserialize)]
+struct Return {
+    #[serde(default, deserialize_with = "list")]
+    transactions: Vec<Transaction>,
+    #[serde(default, deserialize_with = "list")]
+    refund_line_items: Vec<RefundLine>,
+}
+
+impl Return {
+    fn moved_money(&self) -> bool {
+        let moved = |status: &str| matches!(status, "success" | "pending");
+        let mut refunds = self.transactions.iter().filter(|transaction| transaction.is_refund());
+        refunds.any(|refund| refund.status.as_deref().is_some_and(moved))
+    }
+
+    /// Whether it only took items off the order.
+    fn takes_off(&self) -> bool {
+        !self.refund_line_items.is_empty() && !self.moved_money()
+    }
+}
+
+/// What one line comes to, or a part of it.
+#[derive(Debug, Clone, Copy)]
 struct LineSum {
+    quantity: Decimal,
     net: Minor,
     discount: Minor,
+}
+
+impl LineSum {
+    fn less(self, part: Self) -> Result<Self, MoneyError> {
+        Ok(Self {
+            quantity: self.quantity.checked_sub(part.quantity).ok_or(MoneyError::Overflow)?,
+            net: self.net.minus(part.net)?,
+            discount: self.discount.minus(part.discount)?,
+        })
+    }
 }
 
 impl Order {
@@ -218,19 +274,18 @@ impl Order {
         let currency = currency(&self.currency, "/currency")?;
         let side = Side::shop(currency);
         let (items, discount) = self.items(side)?;
-        let total = side.of(self.total_price_set.as_ref(), Some(&self.total_price), "/total_price")?;
-        let tax = side.of(self.total_tax_set.as_ref(), self.total_tax.as_ref(), "/total_tax")?;
+        let (total, tax) = self.charged(side)?;
         let evidence = self.evidence();
         Ok(Sale {
-            action: Action::Sale,
+            action: if self.is_renewal() { Action::Renewal } else { Action::Sale },
             partner: evidence.partner,
             coupons: self.coupons()?,
             click_id: evidence.click_id,
             visitor_id: evidence.visitor_id,
             customer: self.buyer()?,
             currency,
-            total: total.unwrap_or_default(),
-            tax: tax.unwrap_or_default(),
+            total,
+            tax,
             shipping: self.shipping(side)?,
             discount,
             items,
@@ -244,25 +299,91 @@ impl Order {
         })
     }
 
+    /// Total and tax, without what was taken off before it was paid.
+    fn charged(&self, side: Side) -> Result<(Minor, Minor), Unreadable> {
+        if !self.refunds.iter().any(Return::takes_off) {
+            let total = side.of(self.total_price_set.as_ref(), Some(&self.total_price), "/total_price")?;
+            let tax = side.of(self.total_tax_set.as_ref(), self.total_tax.as_ref(), "/total_tax")?;
+            return Ok((total.unwrap_or_default(), tax.unwrap_or_default()));
+        }
+        if self.refunds.iter().any(Return::moved_money) {
+            let detail = "the order was edited and refunded before it was paid, and what was charged is not told";
+            return Err(Unreadable::invalid("/refunds", detail));
+        }
+        let at = "/current_total_price";
+        let total = side.of(self.current_total_price_set.as_ref(), self.current_total_price.as_ref(), at)?;
+        let total = total.ok_or_else(|| Unreadable::invalid(at, "is missing, though the order was edited"))?;
+        let at = "/current_total_tax";
+        let tax = side.of(self.current_total_tax_set.as_ref(), self.current_total_tax.as_ref(), at)?;
+        Ok((total, tax.unwrap_or_default()))
+    }
+
     /// The items, and what was taken off them. Other discounts were on the shipping.
     fn items(&self, side: Side) -> Result<(Vec<Item>, Minor), Unreadable> {
         let mut items = Vec::with_capacity(self.line_items.len());
         let mut discount = Minor::ZERO;
         for (k, line) in self.line_items.iter().enumerate().filter(|(_, line)| line.tip.is_none()) {
             let at = format!("/line_items/{k}");
-            let quantity = line.quantity.decimal(|| format!("{at}/quantity"))?;
-            let sum = line.sum(quantity, side, self.taxes_included == Some(true), &at)?;
+            let placed = line.sum(side, self.taxes_included == Some(true), &at)?;
+            let Some(sum) = self.paid(line, placed, side, &at)? else { continue };
             discount = discount.plus(sum.discount).map_err(|error| money(|| at.clone(), &error))?;
             items.push(Item {
                 sku: name(line.sku.as_deref(), || format!("{at}/sku"))?,
                 product: name(line.product_id.as_ref().map(Id::as_str), || format!("{at}/product_id"))?,
                 category: None,
-                quantity,
+                quantity: sum.quantity,
                 amount: sum.net,
                 gift_card: line.gift_card == Some(true),
             });
         }
         Ok((items, discount))
+    }
+
+    /// A line without what was taken off it before the order was paid; `None` if that was all of it.
+    fn paid(&self, line: &Line, placed: LineSum, side: Side, at: &str) -> Result<Option<LineSum>, Unreadable> {
+        let refuse = |error: MoneyError| money(|| at.to_owned(), &error);
+        let (mut paid, mut left) = (placed, placed.quantity);
+        for back in &self.refunds {
+            for part in back.refund_line_items.iter().filter(|part| part.is_of(line)) {
+                let quantity =
+                    part.quantity.as_ref().map_or(Ok(Decimal::ONE), |part| part.decimal(|| at.to_owned()))?;
+                left = left.checked_sub(quantity).ok_or(MoneyError::Overflow).map_err(refuse)?;
+                if !back.moved_money() {
+                    paid = paid.less(self.taken_off(line, part, quantity, side)?).map_err(refuse)?;
+                }
+            }
+        }
+        let told = line.current_quantity.as_ref().map(|told| told.decimal(|| format!("{at}/current_quantity")));
+        if told.transpose()?.is_some_and(|told| told < left) && self.is_less_now(side)? {
+            let detail = "less is left of the line than its refunds explain: what was paid for it is not told";
+            return Err(Unreadable::invalid(format!("{at}/current_quantity"), detail));
+        }
+        Ok(Some(paid).filter(|paid| !paid.quantity.is_zero() || placed.quantity.is_zero()))
+    }
+
+    /// Whether the order has become cheaper since it was placed.
+    fn is_less_now(&self, side: Side) -> Result<bool, Unreadable> {
+        let pair = self.current_total_price_set.as_ref();
+        let now = side.of(pair, self.current_total_price.as_ref(), "/current_total_price")?;
+        let placed = side.of(self.total_price_set.as_ref(), Some(&self.total_price), "/total_price")?;
+        Ok(now.is_some() && now < placed)
+    }
+
+    /// What one entry of a refund without money took off its line.
+    fn taken_off(&self, line: &Line, part: &RefundLine, quantity: Decimal, side: Side) -> Result<LineSum, Unreadable> {
+        let at = "/refunds";
+        let refuse = |error: MoneyError| money(|| at.to_owned(), &error);
+        let goods = side.of(part.subtotal_set.as_ref(), part.subtotal.as_ref(), at)?;
+        let goods = goods.ok_or_else(|| Unreadable::invalid(at, "has a line without its amount"))?;
+        let tax = side.of(part.total_tax_set.as_ref(), part.total_tax.as_ref(), at)?.unwrap_or_default();
+        let net = if self.taxes_included == Some(true) { goods.minus(tax).map_err(refuse)? } else { goods };
+        let discount = line.price_of(quantity, side, at)?.minus(goods).map_err(refuse)?;
+        Ok(LineSum { quantity, net, discount })
+    }
+
+    /// Orders by which a subscription is billed after its first one. Apps do not all give the same name.
+    fn is_renewal(&self) -> bool {
+        matches!(self.source_name.as_deref(), Some("subscription_contract" | "subscription_contract_checkout_one"))
     }
 
     /// Shipping after its discounts, without the tax in it.
@@ -313,18 +434,24 @@ impl Order {
         Ok(Customer {
             id: name(id, || "/customer/id".into())?,
             email_hash: email_hash([self.email.as_deref(), self.contact_email.as_deref(), in_profile]),
-            // Not told since webhook version 2025-01; `orders_count` before was counted while orders came in.
-            new: None,
+            // Not told since webhook version 2025-01; `orders_count` before was counted while orders came in. But who
+            // renews has bought before.
+            new: self.is_renewal().then_some(false),
         })
     }
 }
 
 impl Line {
-    fn sum(&self, quantity: Decimal, side: Side, tax_included: bool, at: &str) -> Result<LineSum, Unreadable> {
+    fn price_of(&self, quantity: Decimal, side: Side, at: &str) -> Result<Minor, Unreadable> {
         let unit = side.of(self.price_set.as_ref(), Some(&self.price), at)?.unwrap_or_default();
-        let refuse = |error: MoneyError| money(|| at.to_owned(), &error);
         let price = Decimal::from(unit.units()).checked_mul(quantity).ok_or(MoneyError::Overflow);
-        let price = price.and_then(Minor::round).map_err(refuse)?;
+        price.and_then(Minor::round).map_err(|error| money(|| at.to_owned(), &error))
+    }
+
+    fn sum(&self, side: Side, tax_included: bool, at: &str) -> Result<LineSum, Unreadable> {
+        let refuse = |error: MoneyError| money(|| at.to_owned(), &error);
+        let quantity = self.quantity.decimal(|| format!("{at}/quantity"))?;
+        let price = self.price_of(quantity, side, at)?;
         let mut discount = Minor::ZERO;
         for allocation in &self.discount_allocations {
             let amount = side.of(allocation.amount_set.as_ref(), Some(&allocation.amount), at)?.unwrap_or_default();
@@ -332,7 +459,7 @@ impl Line {
         }
         let tax = if tax_included { taxes(&self.tax_lines, side, at)? } else { Minor::ZERO };
         let net = price.minus(discount).and_then(|left| left.minus(tax)).map_err(refuse)?;
-        Ok(LineSum { net, discount })
+        Ok(LineSum { quantity, net, discount })
     }
 }
 
@@ -372,14 +499,27 @@ struct Transaction {
     currency: Option<String>,
 }
 
+impl Transaction {
+    fn is_refund(&self) -> bool {
+        self.kind.as_deref() == Some("refund")
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct RefundLine {
+    line_item_id: Option<Id>,
     quantity: Option<Exact>,
     subtotal: Option<Exact>,
     subtotal_set: Option<Pair>,
     total_tax: Option<Exact>,
     total_tax_set: Option<Pair>,
     line_item: Option<RefundedLine>,
+}
+
+impl RefundLine {
+    fn is_of(&self, line: &Line) -> bool {
+        self.line_item_id.is_some() && self.line_item_id == line.id
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -467,7 +607,7 @@ impl RefundOrder {
     }
 
     fn refunds(&self) -> impl Iterator<Item = &Transaction> {
-        self.transactions.iter().filter(|transaction| transaction.kind.as_deref() == Some("refund"))
+        self.transactions.iter().filter(|transaction| transaction.is_refund())
     }
 
     /// What went back, in the currency it was paid in, which is the customer's. `None` where nothing did: an order that

@@ -1,11 +1,17 @@
 //! Our own event: what the JSON API takes, and what a webhook signed by Standard Webhooks carries.
 //!
 //! Money is a decimal string in major units. A field left out, or `null`, takes its default: no tax, shipping or
-//! discount of a sale; tax, shipping and items of a refund not known. Fields that are not ours are ignored.
+//! discount of a sale or an edit; tax, shipping and items of a refund not known. Fields that are not ours are ignored.
+//!
+//! - A chargeback has the form of a refund.
+//! - An edit states the order as it is after it: whole, not only what changed.
+//! - A withdrawal names the refund or chargeback that does not stand (`refund`), and no amount: it comes back as it went.
 
 use std::collections::BTreeMap;
 
-use domain::conversion::{Action, ConversionEvent, Customer, EventBody, Item, MAX_TEXT, PartnerRef, Refund, Sale};
+use domain::conversion::{
+    Action, ConversionEvent, Customer, Edit, EventBody, Item, MAX_TEXT, PartnerRef, Refund, Sale, Withdrawal,
+};
 use domain::money::{Currency, Minor};
 use jiff::Timestamp;
 use rust_decimal::Decimal;
@@ -18,6 +24,8 @@ use crate::{Problem, Unreadable};
 const MAX_METADATA: usize = 50;
 /// Faults told of one event: with more, what is told would be larger than what it is about.
 const MAX_FAULTS: usize = 100;
+/// Every value of `type`.
+const TYPES: &str = "sale, lead, sign_up, renewal, custom, refund, chargeback, edit, refund_withdrawn or dispute_won";
 
 /// An event as its sender states it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +66,7 @@ struct Form {
     country: Option<String>,
     metadata: Option<BTreeMap<String, String>>,
     conversion: Option<String>,
+    refund: Option<String>,
     reason: Option<String>,
 }
 
@@ -93,6 +102,16 @@ struct FormItem {
     quantity: Option<Exact>,
     amount: Option<String>,
     gift_card: Option<bool>,
+}
+
+/// The amounts and items of an order.
+struct Charge {
+    currency: Currency,
+    total: Minor,
+    tax: Minor,
+    shipping: Minor,
+    discount: Minor,
+    items: Vec<Item>,
 }
 
 #[derive(Debug, Default)]
@@ -167,13 +186,12 @@ impl Form {
             "sign_up" => Action::SignUp,
             "renewal" => Action::Renewal,
             "custom" => Action::Custom,
-            "refund" => return self.refund(faults).map(EventBody::Refund),
-            "edit" => {
-                faults.add("/type", "edits are not supported yet: send a refund, or another sale");
-                return None;
-            }
+            "refund" => return self.refund(false, faults).map(EventBody::Refund),
+            "chargeback" => return self.refund(true, faults).map(EventBody::Refund),
+            "edit" => return self.edit(faults).map(EventBody::Edit),
+            "refund_withdrawn" | "dispute_won" => return self.withdrawal(faults).map(EventBody::Withdrawal),
             _ => {
-                faults.add("/type", "must be sale, refund, lead, sign_up, renewal or custom");
+                faults.add("/type", format!("must be {TYPES}"));
                 return None;
             }
         };
@@ -190,16 +208,9 @@ impl Form {
         let campaign = faults.name(given(self.campaign.as_ref()), "/campaign");
         let country = self.country(faults);
         let metadata = self.metadata(faults);
-        let (amount, currency) = self.amount(faults)?;
         // What was only asked for or signed up to may be worth nothing yet.
-        let total = match (&amount.total, action) {
-            (None, Action::Lead | Action::SignUp | Action::Custom) => Some(Minor::ZERO),
-            (total, _) => faults.total(total.as_ref(), currency),
-        };
-        let tax = faults.money(amount.tax.as_ref(), currency, "/amount/tax").unwrap_or_default();
-        let shipping = faults.money(amount.shipping.as_ref(), currency, "/amount/shipping").unwrap_or_default();
-        let discount = faults.money(amount.discount.as_ref(), currency, "/amount/discount").unwrap_or_default();
-        let items = self.items(currency, faults);
+        let may_be_free = matches!(action, Action::Lead | Action::SignUp | Action::Custom);
+        let Charge { currency, total, tax, shipping, discount, items } = self.charge(may_be_free, faults)?;
         Some(Sale {
             action,
             partner,
@@ -208,7 +219,7 @@ impl Form {
             visitor_id,
             customer,
             currency,
-            total: total?,
+            total,
             tax,
             shipping,
             discount,
@@ -220,9 +231,45 @@ impl Form {
         })
     }
 
-    fn refund(&self, faults: &mut Faults) -> Option<Refund> {
-        let conversion = faults.required(self.conversion.as_ref(), "/conversion");
-        let conversion = conversion.and_then(|order| faults.name(Some(order), "/conversion"));
+    /// What was charged, as a sale or an edit states it.
+    fn charge(&self, may_be_free: bool, faults: &mut Faults) -> Option<Charge> {
+        let (amount, currency) = self.amount(faults)?;
+        let total = match &amount.total {
+            None if may_be_free => Some(Minor::ZERO),
+            total => faults.total(total.as_ref(), currency),
+        };
+        let tax = faults.money(amount.tax.as_ref(), currency, "/amount/tax").unwrap_or_default();
+        let shipping = faults.money(amount.shipping.as_ref(), currency, "/amount/shipping").unwrap_or_default();
+        let discount = faults.money(amount.discount.as_ref(), currency, "/amount/discount").unwrap_or_default();
+        let items = self.items(currency, faults);
+        Some(Charge { currency, total: total?, tax, shipping, discount, items })
+    }
+
+    fn edit(&self, faults: &mut Faults) -> Option<Edit> {
+        let conversion = self.conversion(faults);
+        let Charge { currency, total, tax, shipping, discount, items } = self.charge(false, faults)?;
+        Some(Edit { conversion: conversion?, currency, total, tax, shipping, discount, items })
+    }
+
+    fn withdrawal(&self, faults: &mut Faults) -> Option<Withdrawal> {
+        let conversion = self.conversion(faults);
+        let refund = faults.required(self.refund.as_ref(), "/refund");
+        let refund = refund.and_then(|refund| faults.name(Some(refund), "/refund"));
+        Some(Withdrawal { conversion: conversion?, refund: refund?, reason: self.reason() })
+    }
+
+    /// The sale that the event is about.
+    fn conversion(&self, faults: &mut Faults) -> Option<String> {
+        let order = faults.required(self.conversion.as_ref(), "/conversion")?;
+        faults.name(Some(order), "/conversion")
+    }
+
+    fn reason(&self) -> Option<String> {
+        self.reason.as_deref().filter(|reason| !reason.trim().is_empty()).map(cut)
+    }
+
+    fn refund(&self, chargeback: bool, faults: &mut Faults) -> Option<Refund> {
+        let conversion = self.conversion(faults);
         let (amount, currency) = self.amount(faults)?;
         let total = faults.total(amount.total.as_ref(), currency);
         let tax = faults.money(amount.tax.as_ref(), currency, "/amount/tax");
@@ -236,8 +283,8 @@ impl Form {
             shipping,
             // An empty list names no item, which is not the same as giving no goods back.
             items: Some(items).filter(|items| !items.is_empty()),
-            reason: self.reason.as_deref().filter(|reason| !reason.trim().is_empty()).map(cut),
-            chargeback: false,
+            reason: self.reason(),
+            chargeback,
         })
     }
 

@@ -7,9 +7,11 @@
 //!
 //! - Events of the sandbox (`livemode: false`) are read like any other: merchants try their connection out with them,
 //!   and each mode has its own endpoint and secret.
-//! - Refunds and lost disputes name a payment, which cannot be traced to its session or invoice here. They are refused
-//!   with that reason, so that a person records them, never passed over. A session's payment is kept in its metadata.
+//! - What goes back is in [`returns`]. A sale keeps its payment in its metadata where that is told, to
+//!   find it by.
 //! - A promotion code is only named by its id, and is evidence as such: a partner may be given `promo_...` as a coupon.
+
+mod returns;
 
 use std::collections::BTreeMap;
 
@@ -18,7 +20,7 @@ use domain::money::{Currency, Minor, MoneyError};
 use jiff::Timestamp;
 use rust_decimal::Decimal;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use crate::evidence::{Evidence, country, email_hash};
@@ -26,26 +28,25 @@ use crate::payload::{currency, cut, list, money, name, parse, required};
 use crate::{Reading, Unreadable};
 
 pub fn read(body: &[u8]) -> Result<Reading, Unreadable> {
-    let head: Event<Outcome> = parse(body)?;
+    let head: Event<IgnoredAny> = parse(body)?;
     match head.kind.as_str() {
         "checkout.session.completed" | "checkout.session.async_payment_succeeded" => event::<Session>(body)?.read(),
         "invoice.paid" => event::<Invoice>(body)?.read(),
-        "charge.refunded" | "refund.created" | "charge.dispute.funds_withdrawn" => Err(by_hand()),
-        "charge.dispute.closed" if head.data.object.status.as_ref().and_then(Value::as_str) == Some("lost") => {
-            Err(by_hand())
+        "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => {
+            event::<returns::RefundObject>(body)?.read()
         }
+        "charge.refunded" => event::<returns::ChargeObject>(body)?.read(),
+        "charge.dispute.created"
+        | "charge.dispute.updated"
+        | "charge.dispute.closed"
+        | "charge.dispute.funds_withdrawn"
+        | "charge.dispute.funds_reinstated" => event::<returns::DisputeObject>(body)?.read(),
         _ => Ok(Reading::Ignored("a type that moves no money here, or another event reports it")),
     }
 }
 
 fn event<T: DeserializeOwned>(body: &[u8]) -> Result<Event<T>, Unreadable> {
     parse(body)
-}
-
-fn by_hand() -> Unreadable {
-    let detail =
-        "money went back, but Stripe names only the payment, not the session or invoice: record the refund by hand";
-    Unreadable::invalid("/data/object/payment_intent", detail)
 }
 
 #[derive(Debug, Deserialize)]
@@ -59,12 +60,14 @@ struct Event<T> {
 #[derive(Debug, Deserialize)]
 struct Data<T> {
     object: T,
+    /// What an update changed, as it was before.
+    previous_attributes: Option<Value>,
 }
 
-/// What any object may have.
-#[derive(Debug, Deserialize)]
-struct Outcome {
-    status: Option<Value>,
+impl<T> Data<T> {
+    fn changed(&self, field: &str) -> bool {
+        self.previous_attributes.as_ref().is_some_and(|before| before.get(field).is_some())
+    }
 }
 
 type Metadata = Option<BTreeMap<String, Value>>;
@@ -218,6 +221,8 @@ struct Invoice {
     customer_address: Option<Address>,
     metadata: Metadata,
     /// Before basil.
+    payment_intent: Option<Value>,
+    /// Before basil.
     subscription_details: Option<SubscriptionDetails>,
     /// Since basil.
     parent: Option<Parent>,
@@ -344,8 +349,16 @@ impl Invoice {
             channel: None,
             campaign: evidence.campaign,
             country: country([self.customer_address.as_ref().and_then(|address| address.country.as_deref())]),
-            metadata: kept(self.metadata.as_ref())?,
+            metadata: self.metadata()?,
         })
+    }
+
+    fn metadata(&self) -> Result<BTreeMap<String, String>, Unreadable> {
+        let mut metadata = kept(self.metadata.as_ref())?;
+        if let Some(payment) = id_of(self.payment_intent.as_ref()) {
+            metadata.insert("payment_intent".into(), cut(payment));
+        }
+        Ok(metadata)
     }
 
     fn tax(&self) -> i64 {

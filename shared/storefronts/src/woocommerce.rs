@@ -7,6 +7,11 @@
 //! - Line totals are after coupons and without tax, also where the shop's prices include tax. Fees are not goods. An
 //!   order's total is what was left to pay after gift cards, which are tender.
 //! - A refund in the order tells only its total, tax and shipping included.
+//! - A refund that is deleted merely disappears from the order. One payload cannot tell that from an older one, so
+//!   nothing is read from it: a person takes the refund back.
+//! - A paid order that is cancelled, has failed or lies in the trash may be taken up again, and says nothing about its
+//!   money. Nothing is taken back until a refund is recorded; a person is asked to.
+//! - Gift cards are lines that gift card plugins mark with the card's value.
 
 use std::collections::BTreeMap;
 
@@ -78,6 +83,19 @@ struct Line {
     /// A whole number in core; plugins sell by weight.
     quantity: Exact,
     total: Exact,
+    /// Plugins' own; whatever shape they leave it in must not keep the order from being counted.
+    meta_data: Option<Value>,
+}
+
+impl Line {
+    /// The plugins "WooCommerce Gift Cards" and "PW Gift Cards" keep the value of the card on its line.
+    fn is_gift_card(&self) -> bool {
+        let marks = |meta: &Value| {
+            let key = meta.get("key").and_then(Value::as_str);
+            matches!(key, Some("wc_gc_giftcard_amount" | "pw_gift_card_amount")) && is_set(meta.get("value"))
+        };
+        self.meta_data.as_ref().and_then(Value::as_array).into_iter().flatten().any(marks)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -90,6 +108,15 @@ struct Meta {
     key: Option<String>,
     /// Anything a plugin stored. No money is read from it.
     value: Option<Value>,
+}
+
+/// Plugins leave empty values behind.
+fn is_set(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(_) => true,
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,7 +138,8 @@ impl Order {
         let accrues = match self.status.strip_prefix("wc-").unwrap_or(&self.status) {
             "processing" | "completed" => true,
             "cancelled" | "failed" | "trash" if self.paid_without_refund()? => {
-                let detail = "a paid order was given up and no refund of it is recorded";
+                let detail = "a paid order was given up, and not all of it is refunded: record the refund in WooCommerce \
+                              if the money went back";
                 return Err(Unreadable::invalid("/status", detail));
             }
             _ => false,
@@ -197,7 +225,7 @@ impl Order {
                     category: None,
                     quantity: line.quantity.decimal(|| at("quantity"))?,
                     amount: line.total.minor(currency, || at("total"))?,
-                    gift_card: false,
+                    gift_card: line.is_gift_card(),
                 })
             })
             .collect()
@@ -209,7 +237,8 @@ impl Order {
         Ok(Customer {
             id: name(id, || "/customer_id".into())?,
             email_hash: email_hash([self.billing.as_ref().and_then(|billing| billing.email.as_deref())]),
-            new: None,
+            // A renewal is certainly not the first; of other orders it is not told.
+            new: self.is_renewal().then_some(false),
         })
     }
 
@@ -235,11 +264,9 @@ impl Order {
 
     /// WooCommerce Subscriptions marks an order it created with the subscription's id, as text or number.
     fn is_renewal(&self) -> bool {
-        self.meta_data.iter().any(|meta| {
-            meta.key.as_deref() == Some("_subscription_renewal")
-                && !matches!(&meta.value, None | Some(Value::Null | Value::Bool(false)))
-                && meta.value != Some(Value::String(String::new()))
-        })
+        self.meta_data
+            .iter()
+            .any(|meta| meta.key.as_deref() == Some("_subscription_renewal") && is_set(meta.value.as_ref()))
     }
 
     /// `None` for a refund of nothing, which only restocks.

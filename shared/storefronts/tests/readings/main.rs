@@ -7,7 +7,7 @@ mod stripe;
 mod total;
 mod woocommerce;
 
-use domain::conversion::{ConversionEvent, EventBody, Item, PartnerRef, Refund, Sale};
+use domain::conversion::{ConversionEvent, Edit, EventBody, Item, PartnerRef, Refund, Sale, Withdrawal};
 use domain::money::{Currency, Minor};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
@@ -58,6 +58,16 @@ fn sale(event: &ConversionEvent) -> &Sale {
 fn refund(event: &ConversionEvent) -> &Refund {
     let EventBody::Refund(refund) = &event.body else { panic!("not a refund") };
     refund
+}
+
+fn edit(event: &ConversionEvent) -> &Edit {
+    let EventBody::Edit(edit) = &event.body else { panic!("not an edit") };
+    edit
+}
+
+fn withdrawal(event: &ConversionEvent) -> &Withdrawal {
+    let EventBody::Withdrawal(withdrawal) = &event.body else { panic!("not a withdrawal") };
+    withdrawal
 }
 
 fn ignored(reading: Result<Reading, Unreadable>) -> &'static str {

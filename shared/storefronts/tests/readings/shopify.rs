@@ -2,10 +2,14 @@ use domain::conversion::{Action, Refund};
 use serde_json::json;
 use storefronts::{Kind, Reading, Unreadable, read};
 
-use crate::{ZOE, amounts, code, currency, headers, ignored, minor, only, refund, refused, sale, told, with};
+use crate::{
+    ZOE, amounts, code, currency, headers, ignored, minor, only, refund, refused, sale, told, with, withdrawal,
+};
 
 const ORDER: &str = include_str!("../fixtures/shopify/order.json");
 const REFUND: &str = include_str!("../fixtures/shopify/refund.json");
+const DISPUTE: &str = include_str!("../fixtures/shopify/dispute.json");
+const EDITED_UNPAID: &str = include_str!("../fixtures/shopify/order_edited_unpaid.json");
 
 fn paid(body: &str) -> Result<Reading, Unreadable> {
     read(Kind::Shopify, &headers(&[("X-Shopify-Topic", "orders/paid")]), body.as_bytes())
@@ -13,6 +17,10 @@ fn paid(body: &str) -> Result<Reading, Unreadable> {
 
 fn given_back(body: &str) -> Result<Reading, Unreadable> {
     read(Kind::Shopify, &headers(&[("X-Shopify-Topic", "refunds/create")]), body.as_bytes())
+}
+
+fn told_by(topic: &str, body: &str) -> Result<Reading, Unreadable> {
+    read(Kind::Shopify, &headers(&[("X-Shopify-Topic", topic)]), body.as_bytes())
 }
 
 fn only_refund(body: &str) -> Refund {
@@ -93,6 +101,12 @@ fn a_swapped_topic_is_not_believed() {
     assert_eq!(refused(paid(REFUND)), [""]);
     assert_eq!(refused(given_back(ORDER)), [""]);
     assert_eq!(refused(read(Kind::Shopify, &headers(&[]), ORDER.as_bytes())), [""]);
+    for body in [ORDER, REFUND] {
+        assert_eq!(refused(told_by("disputes/create", body)), [""]);
+        assert_eq!(refused(told_by("orders/edited", body)), [""]);
+    }
+    assert_eq!(refused(given_back(DISPUTE)), [""]);
+    assert_eq!(refused(paid(DISPUTE)), [""]);
 }
 
 #[test]
@@ -178,4 +192,136 @@ fn no_money_is_no_refund() {
     ignored(given_back(include_str!("../fixtures/shopify/refund_no_money.json")));
     ignored(given_back(&with(REFUND, &[("/transactions/0/status", json!("failure"))])));
     assert_eq!(refused(given_back(&with(REFUND, &[("/transactions/0/status", json!("pending"))]))), ["/transactions"]);
+}
+
+#[test]
+fn dinars_have_three_decimals() {
+    let body = with(DISPUTE, &[("/currency", json!("KWD")), ("/amount", json!("12.345"))]);
+    let event = only(told_by("disputes/create", &body));
+    assert_eq!((refund(&event).total, refund(&event).currency), (minor(12_345), currency("KWD")));
+    let more = with(&body, &[("/amount", json!("12.3456"))]);
+    assert_eq!(refused(told_by("disputes/create", &more)), ["/amount"]);
+}
+
+#[test]
+fn an_order_edited_before_it_was_paid_counts_as_it_was_paid() {
+    let event = only(paid(EDITED_UNPAID));
+    assert_eq!(amounts(sale(&event)), [6_913, 580, 1_000, 667]);
+    assert_eq!(told(&sale(&event).items), [(Some("POT-1"), Some("632910392"), "2".into(), 5_333)]);
+    // One of two: its share of the discount goes with it.
+    let part = [
+        ("/refunds/0/refund_line_items/0/line_item_id", json!(1)),
+        ("/line_items/0/current_quantity", json!(1)),
+        ("/line_items/1/current_quantity", json!(1)),
+    ];
+    let event = only(paid(&with(EDITED_UNPAID, &part)));
+    assert_eq!(amounts(sale(&event)), [6_913, 580, 1_000, 667]);
+    assert_eq!(
+        told(&sale(&event).items),
+        [(Some("POT-1"), Some("632910392"), "1".into(), 2_666), (None, None, "1".into(), 2_667)]
+    );
+    let included = with(&with(EDITED_UNPAID, &part), &[("/taxes_included", json!(true))]);
+    assert_eq!(told(&sale(&only(paid(&included))).items)[0].3, 5_333 - 500 - (2_667 - 250));
+}
+
+#[test]
+fn what_went_back_after_payment_is_no_part_of_the_sale() {
+    let money = json!([{"kind": "refund", "status": "success", "amount": "29.17", "currency": "USD"}]);
+    let event = only(paid(&with(EDITED_UNPAID, &[("/refunds/0/transactions", money)])));
+    assert_eq!(event.content(), only(paid(ORDER)).content());
+}
+
+#[test]
+fn an_edit_that_cannot_be_taken_apart_needs_a_person() {
+    let unexplained = [("/line_items/0/current_quantity", json!(1)), ("/current_total_price", json!("69.13"))];
+    assert_eq!(refused(paid(&with(ORDER, &unexplained))), ["/line_items/0/current_quantity"]);
+    // As much was charged as before, so nothing was taken off.
+    only(paid(&with(ORDER, &unexplained[..1])));
+    let untold = [("/current_total_price", json!(null))];
+    assert_eq!(refused(paid(&with(EDITED_UNPAID, &untold))), ["/current_total_price"]);
+    let amountless = [("/refunds/0/refund_line_items/0/subtotal", json!(null))];
+    assert_eq!(refused(paid(&with(EDITED_UNPAID, &amountless))), ["/refunds"]);
+    let mut both: serde_json::Value = serde_json::from_str(EDITED_UNPAID).unwrap();
+    let cash = json!({"transactions": [{"kind": "refund", "status": "success", "amount": "5.00", "currency": "USD"}]});
+    both["refunds"].as_array_mut().unwrap().push(cash);
+    assert_eq!(refused(paid(&both.to_string())), ["/refunds"]);
+}
+
+#[test]
+fn an_edit_takes_nothing_that_its_refund_takes_too() {
+    let edit = include_str!("../fixtures/shopify/order_edit.json");
+    let cheaper = ignored(told_by("orders/edited", edit));
+    assert_eq!(cheaper, "what an edit takes off an order, its refund reports");
+    let delta = json!([{"id": 1, "delta": 1}]);
+    for change in ["/order_edit/line_items/additions", "/order_edit/discounts/line_item/removals"] {
+        assert_eq!(refused(told_by("orders/edited", &with(edit, &[(change, delta.clone())]))), [change]);
+    }
+    // The order as it is now mixes edits with refunds, each of which is told apart.
+    ignored(told_by("orders/updated", EDITED_UNPAID));
+}
+
+#[test]
+fn a_cancelled_order_gives_back_what_its_refund_says() {
+    let cancelled = [("/cancelled_at", json!("2026-03-02T10:00:00-05:00"))];
+    ignored(told_by("orders/cancelled", &with(ORDER, &cancelled)));
+    assert_eq!(only_refund(REFUND).total, minor(2_917));
+}
+
+#[test]
+fn a_chargeback_takes_the_disputed_amount() {
+    let event = only(told_by("disputes/create", DISPUTE));
+    assert_eq!((event.id.as_str(), event.order()), ("dispute_285332461850802057", "9007199254740993"));
+    assert_eq!(event.occurred_at, "2026-04-01T14:00:00Z".parse().unwrap());
+    let taken = refund(&event);
+    assert_eq!((taken.total, taken.currency, taken.chargeback), (minor(4_000), currency("USD"), true));
+    assert_eq!((taken.tax, taken.shipping, taken.items.as_ref()), (None, None, None));
+    for status in ["under_review", "accepted", "lost"] {
+        let again = only(told_by("disputes/update", &with(DISPUTE, &[("/status", json!(status))])));
+        assert_eq!((again.id.as_str(), again.content()), (event.id.as_str(), event.content()), "{status}");
+    }
+}
+
+#[test]
+fn a_chargeback_that_was_won_is_taken_back() {
+    let won = [("/status", json!("won")), ("/finalized_on", json!("2026-05-02"))];
+    let event = only(told_by("disputes/update", &with(DISPUTE, &won)));
+    assert_eq!(withdrawal(&event).refund, only(told_by("disputes/create", DISPUTE)).id);
+    assert_eq!((event.order(), event.occurred_at), ("9007199254740993", "2026-05-02T00:00:00Z".parse().unwrap()));
+    let timed = with(DISPUTE, &[("/status", json!("won")), ("/finalized_on", json!("2026-05-02T10:00:00-05:00"))]);
+    let timed = only(told_by("disputes/update", &timed));
+    assert_eq!(timed.occurred_at, "2026-05-02T15:00:00Z".parse().unwrap());
+    // The day it began, where the day it ended is not told.
+    let undated = only(told_by("disputes/update", &with(DISPUTE, &[("/status", json!("won"))])));
+    assert_eq!(undated.occurred_at, "2026-04-01T14:00:00Z".parse().unwrap());
+}
+
+#[test]
+fn a_dispute_that_does_not_say_what_it_took_is_not_guessed() {
+    ignored(told_by("disputes/create", &with(DISPUTE, &[("/type", json!("inquiry"))])));
+    for (pointer, value) in [
+        ("/status", json!("charge_refunded")),
+        ("/status", json!("prevented")),
+        ("/status", json!("unheard")),
+        ("/type", json!("question")),
+        ("/order_id", json!(null)),
+        ("/amount", json!("1e3")),
+        ("/currency", json!("XXX")),
+        ("/initiated_at", json!("then")),
+    ] {
+        assert_eq!(refused(told_by("disputes/update", &with(DISPUTE, &[(pointer, value)]))), [pointer]);
+    }
+    let won = [("/status", json!("won")), ("/finalized_on", json!("soon"))];
+    assert_eq!(refused(told_by("disputes/update", &with(DISPUTE, &won))), ["/finalized_on"]);
+}
+
+#[test]
+fn a_subscriptions_order_is_a_renewal() {
+    for source in ["subscription_contract", "subscription_contract_checkout_one"] {
+        let event = only(paid(&with(ORDER, &[("/source_name", json!(source))])));
+        assert_eq!(sale(&event).action, Action::Renewal);
+        assert_eq!(
+            (sale(&event).customer.id.as_deref(), sale(&event).customer.new),
+            (Some("9007199254740995"), Some(false))
+        );
+    }
 }

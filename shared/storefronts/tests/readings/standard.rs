@@ -3,10 +3,12 @@ use serde_json::{Value, json};
 use storefronts::standard::parse;
 use storefronts::{Kind, Unreadable, read};
 
-use crate::{amounts, code, headers, minor, only, refund, sale, told, with};
+use crate::{amounts, code, edit, headers, minor, only, refund, sale, told, with, withdrawal};
 
 const SALE: &str = include_str!("../fixtures/standard/sale.json");
 const REFUND: &str = include_str!("../fixtures/standard/refund.json");
+const EDIT: &str = include_str!("../fixtures/standard/edit.json");
+const WITHDRAWAL: &str = include_str!("../fixtures/standard/refund_withdrawn.json");
 
 /// Where a well-formed event is refused.
 fn invalid(body: &str) -> Vec<String> {
@@ -65,6 +67,46 @@ fn a_refund_leaves_unknown_what_is_not_told() {
 }
 
 #[test]
+fn a_chargeback_is_a_refund_the_bank_took() {
+    let own = parse(with(REFUND, &[("/type", json!("chargeback")), ("/id", json!("dp_1"))]).as_bytes()).unwrap();
+    let taken = refund(&own.event);
+    assert_eq!((own.event.id.as_str(), own.event.order(), taken.chargeback), ("dp_1", "ord_1001", true));
+    assert_eq!((taken.total, taken.reason.as_deref()), (minor(4_000), Some("returned")));
+    assert!(!refund(&parse(REFUND.as_bytes()).unwrap().event).chargeback);
+}
+
+#[test]
+fn an_edit_states_the_whole_order() {
+    let event = only(read(Kind::Standard, &headers(&[]), EDIT.as_bytes()));
+    assert_eq!((event.id.as_str(), event.order()), ("edit_3", "ord_1001"));
+    let edit = edit(&event);
+    assert_eq!(
+        [edit.total, edit.tax, edit.shipping, edit.discount].map(domain::money::Minor::units),
+        [17_700, 2_700, 0, 500]
+    );
+    assert_eq!(
+        told(&edit.items),
+        [(Some("A-1"), Some("Starter"), "2".into(), 10_000), (Some("B-2"), None, "1".into(), 5_000)]
+    );
+    assert_eq!((edit.net().unwrap(), edit.items[1].gift_card), (minor(15_000), false));
+    // Without items the amounts alone tell it.
+    let plain = with(EDIT, &[("/items", json!(null)), ("/amount/tax", json!(null))]);
+    let plain = parse(plain.as_bytes()).unwrap().event;
+    assert_eq!((super::edit(&plain).items.len(), super::edit(&plain).net().unwrap()), (0, minor(17_700)));
+}
+
+#[test]
+fn a_withdrawal_names_what_does_not_stand() {
+    for kind in ["refund_withdrawn", "dispute_won"] {
+        let body = with(WITHDRAWAL, &[("/type", json!(kind))]);
+        let event = only(read(Kind::Standard, &headers(&[]), body.as_bytes()));
+        assert_eq!((event.id.as_str(), event.order(), event.currency()), ("w_1", "ord_1001", None));
+        let back = withdrawal(&event);
+        assert_eq!((back.refund.as_str(), back.reason.as_deref()), ("ref_77", Some("the bank refused it")));
+    }
+}
+
+#[test]
 fn other_actions_are_sales_that_may_be_worth_nothing() {
     for (name, action) in
         [("lead", Action::Lead), ("sign_up", Action::SignUp), ("custom", Action::Custom), ("renewal", Action::Renewal)]
@@ -112,7 +154,7 @@ fn all_faults_are_told_together() {
 #[test]
 fn well_formed_but_refused() {
     for (pointer, value, expect) in [
-        ("/type", json!("edit"), "/type"),
+        ("/type", json!("edited"), "/type"),
         ("/type", json!("gift"), "/type"),
         ("/type", json!(null), "/type"),
         ("/id", json!("x".repeat(201)), "/id"),
@@ -128,6 +170,22 @@ fn well_formed_but_refused() {
     }
     assert_eq!(invalid(&with(REFUND, &[("/conversion", json!(null))])), ["/conversion"]);
     assert_eq!(invalid("{}"), ["/id", "/occurredAt", "/type"]);
+    for (body, pointer, expect) in [
+        (EDIT, "/conversion", "/conversion"),
+        (EDIT, "/amount", "/amount"),
+        (EDIT, "/amount/total", "/amount/total"),
+        (EDIT, "/amount/currency", "/amount/currency"),
+        (EDIT, "/items/0/amount", "/items/0/amount"),
+        (WITHDRAWAL, "/conversion", "/conversion"),
+        (WITHDRAWAL, "/refund", "/refund"),
+    ] {
+        assert_eq!(invalid(&with(body, &[(pointer, json!(null))])), [expect]);
+    }
+    for (pointer, value) in [("/conversion", json!(" ")), ("/refund", json!("x".repeat(201)))] {
+        assert_eq!(invalid(&with(WITHDRAWAL, &[(pointer, value)])), [pointer]);
+    }
+    // What an order without goods, or a negative part of one, would be is the same for an edit as for a sale.
+    assert_eq!(invalid(&with(EDIT, &[("/amount/shipping", json!("-1"))])), ["/amount/shipping"]);
 }
 
 #[test]

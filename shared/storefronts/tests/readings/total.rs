@@ -7,7 +7,7 @@ use storefronts::{Kind, Reading, is_woocommerce_ping, read, verify};
 
 use crate::headers;
 
-const FIXTURES: [&str; 25] = [
+const FIXTURES: [&str; 34] = [
     include_str!("../fixtures/shopify/order.json"),
     include_str!("../fixtures/shopify/order_tax_included.json"),
     include_str!("../fixtures/shopify/order_gift_card.json"),
@@ -33,6 +33,15 @@ const FIXTURES: [&str; 25] = [
     include_str!("../fixtures/stripe/charge_refunded.json"),
     include_str!("../fixtures/standard/sale.json"),
     include_str!("../fixtures/standard/refund.json"),
+    include_str!("../fixtures/standard/edit.json"),
+    include_str!("../fixtures/standard/refund_withdrawn.json"),
+    include_str!("../fixtures/shopify/dispute.json"),
+    include_str!("../fixtures/shopify/order_edit.json"),
+    include_str!("../fixtures/shopify/order_edited_unpaid.json"),
+    include_str!("../fixtures/stripe/charge_refunded_with_list.json"),
+    include_str!("../fixtures/stripe/refund_created.json"),
+    include_str!("../fixtures/stripe/dispute_created.json"),
+    include_str!("../fixtures/stripe/dispute_reinstated.json"),
 ];
 
 /// Tokens that stand where another value was.
@@ -54,7 +63,7 @@ const STRANGE: [&str; 14] = [
 ];
 
 fn ask(body: &[u8]) {
-    for topic in ["orders/paid", "refunds/create", "order.updated"] {
+    for topic in ["orders/paid", "refunds/create", "disputes/update", "orders/edited", "order.updated"] {
         let headers = headers(&[("x-shopify-topic", topic), ("x-wc-webhook-topic", topic)]);
         for kind in Kind::ALL {
             match read(kind, &headers, body) {

@@ -1,5 +1,5 @@
 use domain::conversion::Action;
-use serde_json::json;
+use serde_json::{Value, json};
 use storefronts::{Kind, Reading, Unreadable, is_woocommerce_ping, read};
 
 use crate::{ZOE, amounts, code, events, headers, ignored, minor, only, refund, refused, sale, told, with};
@@ -68,9 +68,21 @@ fn giving_up_a_paid_order_needs_a_person() {
 
 #[test]
 fn a_subscriptions_order_is_a_renewal() {
-    let meta = json!([{"id": 1, "key": "_subscription_renewal", "value": 55}]);
-    let event = only(updated(&with(ORDER, &[("/meta_data", meta)])));
-    assert_eq!(sale(&event).action, Action::Renewal);
+    let order = with(ORDER, &[("/customer_id", json!(11))]);
+    let action = |value: Value| {
+        let meta = json!([{"id": 1, "key": "_subscription_renewal", "value": value}]);
+        sale(&only(updated(&with(&order, &[("/meta_data", meta)])))).clone()
+    };
+    for value in [json!(55), json!("55")] {
+        let renewal = action(value);
+        assert_eq!(renewal.action, Action::Renewal);
+        assert_eq!((renewal.customer.id.as_deref(), renewal.customer.new), (Some("11"), Some(false)));
+        assert_eq!(renewal.customer.email_hash.as_deref(), Some(ZOE));
+    }
+    for value in [json!(""), json!(false), json!(null)] {
+        let first = action(value);
+        assert_eq!((first.action, first.customer.new), (Action::Sale, None));
+    }
 }
 
 #[test]
@@ -101,4 +113,66 @@ fn only_the_form_encoded_ping_is_a_ping() {
     }
     assert!(!is_woocommerce_ping(&signed, b"webhook_id=4"));
     assert!(!is_woocommerce_ping(&headers(&[("Content-Type", "application/json")]), b"webhook_id=4"));
+}
+
+#[test]
+fn bought_gift_cards_are_not_goods() {
+    for (key, value, card) in [
+        ("wc_gc_giftcard_amount", json!("12"), true),
+        ("pw_gift_card_amount", json!(12), true),
+        ("pw_gift_card_amount", json!(""), false),
+        ("gift_wrap", json!("12"), false),
+    ] {
+        let meta = json!([{"id": 7, "key": key, "value": value}]);
+        let event = only(updated(&with(ORDER, &[("/line_items/1/meta_data", meta)])));
+        assert_eq!(sale(&event).items[1].gift_card, card, "{key}");
+        assert_eq!(sale(&event).net().unwrap(), minor(if card { 600 } else { 1_800 }));
+    }
+}
+
+#[test]
+fn yen_have_no_decimals_and_dinars_three() {
+    let order = |code: &str, total: &str, refund: &str| {
+        let body = with(
+            ORDER,
+            &[
+                ("/currency", json!(code)),
+                ("/total", json!(total)),
+                ("/total_tax", json!("0")),
+                ("/shipping_total", json!("0.00")),
+                ("/discount_total", json!("0")),
+                ("/line_items", json!([{"product_id": 93, "quantity": 1, "total": total}])),
+                ("/refunds", json!([{"id": 730, "total": refund}])),
+            ],
+        );
+        updated(&body)
+    };
+    for (code, total, back, expect) in [
+        ("JPY", "5200", "-1300", (5_200, 1_300)),
+        ("JPY", "5200.00", "-1300.00", (5_200, 1_300)),
+        ("KWD", "5.200", "-1.305", (5_200, 1_305)),
+    ] {
+        let events = events(order(code, total, back));
+        assert_eq!(sale(&events[0]).net().unwrap(), minor(expect.0), "{code} {total}");
+        assert_eq!((sale(&events[0]).total, refund(&events[1]).total), (minor(expect.0), minor(expect.1)));
+    }
+    assert_eq!(refused(order("JPY", "5200.50", "0")), ["/total"]);
+}
+
+#[test]
+fn a_deleted_refund_is_not_guessed_from_its_absence() {
+    let whole = events(updated(REFUNDED));
+    let fewer = with(REFUNDED, &[("/refunds", json!([{"id": 731, "reason": "did not like it", "total": "-5.35"}]))]);
+    let fewer = events(updated(&fewer));
+    assert_eq!(fewer.iter().map(|event| event.id.as_str()).collect::<Vec<_>>(), ["727", "731"]);
+    assert_eq!(fewer[1].content(), whole[2].content());
+}
+
+#[test]
+fn a_failed_or_trashed_paid_order_needs_a_person_until_it_is_refunded() {
+    for status in ["failed", "trash", "wc-cancelled"] {
+        assert_eq!(refused(updated(&with(ORDER, &[("/status", json!(status))]))), ["/status"]);
+        let part = [("/status", json!(status)), ("/refunds", json!([{"id": 730, "total": "-9.35"}]))];
+        assert_eq!(refused(updated(&with(ORDER, &part))), ["/status"]);
+    }
 }
