@@ -2,8 +2,10 @@
 
 use axum::Json;
 use axum::extract::State;
-use domain::ids::{LineId, ProgramId};
+use axum::http::StatusCode;
+use domain::ids::{LineId, PartnerId, ProgramId};
 use domain::line::{Line, StateName};
+use domain::money::Minor;
 use domain::program::Partner;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -12,7 +14,7 @@ use workflows::review::{MAX_ATOMIC, MAX_BULK, Verdict, review, review_atomically
 
 use crate::bulk::{self, check_count};
 use crate::caller::{Caller, Role};
-use crate::extract::{Filter, Id, Paging, RawJson};
+use crate::extract::{Body, Fields, Filter, Id, Paging, RawJson, finish};
 use crate::listing::{Query, Wanted};
 use crate::problem::{Answer, Problem};
 use crate::{Shared, partners, show};
@@ -224,4 +226,62 @@ async fn decide(
         (id, result)
     });
     Ok(bulk::results(results.collect()))
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Adjust {
+    id: String,
+    amount: String,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// Sets another gross amount. Shows the line that changed; past its payout's approval, the line that was written.
+pub async fn adjust(State(shared): State<Shared>, caller: Caller, input: Body<Adjust>) -> Answer<Json<Value>> {
+    caller.must_be(&[Role::Reviewer])?;
+    let input = input.get()?;
+    let id: LineId = bulk::parse(&input.id, "commission")?;
+    let reason = reason(input.reason)?;
+    let line = shared.context.store.line(OPERATION, &id).await?.ok_or_else(|| Problem::not_found("commission"))?;
+    let mut fields = Fields::default();
+    let amount = fields.take("/amount", Minor::parse(&input.amount, line.currency));
+    let amount = finish(fields, amount)?;
+    let line = workflows::adjust::adjust(&shared.context, &id, amount, &reason, &caller.subject).await?;
+    Ok(Json(show::line(&line)))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bonus {
+    partner_id: String,
+    #[serde(default)]
+    program_id: Option<String>,
+    amount: String,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// A line for no conversion: a bonus, or with a negative amount what is taken back.
+pub async fn bonus(
+    State(shared): State<Shared>,
+    caller: Caller,
+    input: Body<Bonus>,
+) -> Answer<(StatusCode, Json<Value>)> {
+    caller.must_be(&[Role::Reviewer, Role::ProgramManager])?;
+    let input = input.get()?;
+    let reason = reason(input.reason)?;
+    let unknown = || Problem::invalid_field("/partnerId", "there is no such partner");
+    let partner: PartnerId = input.partner_id.parse().map_err(|_| unknown())?;
+    let partner = shared.context.store.partner(OPERATION, &partner).await?.ok_or_else(unknown)?;
+    if input.program_id.is_some_and(|program| program != partner.program.as_str()) {
+        return Err(Problem::invalid_field("/programId", "is not the partner's program"));
+    }
+    let program = crate::programs::load(&shared, &partner.program).await?;
+    let mut fields = Fields::default();
+    let amount = fields.take("/amount", Minor::parse(&input.amount, program.currency));
+    fields.check(amount.is_none_or(|amount| !amount.is_zero()), "/amount", "must not be zero");
+    let amount = finish(fields, amount)?;
+    let by = &caller.subject;
+    let line = workflows::adjust::bonus(&shared.context, &program, &partner, amount, &reason, by).await?;
+    Ok((StatusCode::CREATED, Json(show::line(&line))))
 }

@@ -1,18 +1,25 @@
-//! Conversions reported by the API, in our own event form.
+//! Conversions: reported by the API in our own event form, read, and attributed by hand.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use domain::ids::{ConversionId, SourceId};
+use domain::attribution::MAX_PARTNERS;
+use domain::ids::{ConversionId, PartnerId, SourceId};
+use domain::money::parse_decimal;
 use domain::rules::FieldError;
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use store::ExceptionCode;
+use store::{Because, ExceptionCode};
 use storefronts::{Unreadable, standard};
+use workflows::attribution::{Part, by_hand};
 use workflows::exceptions::{Trouble, file};
 use workflows::ingest::{Incoming, Ingested, UnknownPartner, conversion_id, ingest};
 
-use crate::caller::Caller;
-use crate::extract::{Id, RawJson};
+use crate::caller::{Caller, Role};
+use crate::extract::{Body, Fields, Filter, Id, Paging, RawJson};
+use crate::listing::Query;
 use crate::problem::{Answer, Problem};
 use crate::{Shared, programs, show};
 
@@ -80,5 +87,116 @@ pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<Conve
     if chain.is_empty() {
         return Err(Problem::not_found("conversion"));
     }
+    Ok(Json(show::conversion(&id, &chain)))
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[serde(deny_unknown_fields)]
+pub struct ListFilter {
+    program_id: String,
+    status: Status,
+}
+
+/// Only conversions that made no commission are kept as a list; the others are found by theirs.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Status {
+    Unattributed,
+    NoRule,
+}
+
+pub async fn list(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Filter(filter): Filter<ListFilter>,
+    paging: Paging,
+) -> Answer<Json<Value>> {
+    caller.must_be_staff()?;
+    let because = match filter.status {
+        Status::Unattributed => Because::Unattributed,
+        Status::NoRule => Because::NoRule,
+    };
+    let id = filter.program_id.parse().map_err(|_| Problem::not_found("program"))?;
+    programs::load(&shared, &id).await?;
+    let query = Query::new(&shared, &caller, "conversions", &filter, paging);
+    let store = &shared.context.store;
+    let page = query
+        .fetch(async |after, limit| store.unrewarded("conversions", &id, because, after.as_deref(), limit).await)
+        .await?;
+    query.page(page.items.iter().map(show::unrewarded).collect(), page.after).await
+}
+
+/// Whom a conversion is due to: one partner, or several with shares in percent.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attribute {
+    #[serde(default)]
+    partner_id: Option<String>,
+    #[serde(default)]
+    shares: Vec<ShareInput>,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ShareInput {
+    partner_id: String,
+    percent: String,
+}
+
+impl Attribute {
+    fn parts(&self, fields: &mut Fields) -> Vec<Part> {
+        match (&self.partner_id, self.shares.as_slice()) {
+            (Some(id), []) => {
+                let partner = fields.take("/partnerId", id.parse::<PartnerId>());
+                partner.into_iter().map(|partner| Part { partner, part: 1 }).collect()
+            }
+            (None, shares @ [_, ..]) => {
+                let mut parts = Vec::with_capacity(shares.len());
+                let mut sum = Decimal::ZERO;
+                for (n, share) in shares.iter().enumerate() {
+                    let partner = fields.take(&format!("/shares/{n}/partnerId"), share.partner_id.parse::<PartnerId>());
+                    let percent = parse_decimal(&share.percent).ok().filter(|percent| percent.is_sign_positive());
+                    // Six decimals of a percent are kept as whole parts.
+                    let part =
+                        percent.map(|percent| percent * Decimal::from(1_000_000)).filter(|part| part.fract().is_zero());
+                    let part = part.and_then(|part| part.to_u64()).filter(|part| *part > 0);
+                    fields.check(
+                        part.is_some(),
+                        &format!("/shares/{n}/percent"),
+                        "must be a percentage above 0 with at most six decimals",
+                    );
+                    sum += percent.unwrap_or_default();
+                    parts.extend(partner.zip(part).map(|(partner, part)| Part { partner, part }));
+                }
+                fields.check(sum == Decimal::ONE_HUNDRED, "/shares", "percentages must sum to 100");
+                fields.check(shares.len() <= MAX_PARTNERS, "/shares", "at most 6 partners");
+                parts
+            }
+            _ => {
+                fields.refuse("/partnerId", "name either partnerId or shares");
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// A person says whom it is due to. What it earned others so far is taken back.
+pub async fn attribute(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Id(id): Id<ConversionId>,
+    input: Body<Attribute>,
+) -> Answer<Json<Value>> {
+    caller.must_be(&[Role::ProgramManager, Role::Reviewer])?;
+    let input = input.get()?;
+    let mut fields = Fields::default();
+    let parts = input.parts(&mut fields);
+    let reason = fields.text("/reason", input.reason.as_deref().unwrap_or_default());
+    fields.done()?;
+    by_hand(&shared.context, &id, &parts, &reason, &caller.subject).await?;
+    let chain = shared.context.store.chain("conversion", id.as_str()).await?;
     Ok(Json(show::conversion(&id, &chain)))
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::caller::{Caller, Role};
-use crate::extract::{Body, Fields, Filter, Id, Paging, finish};
+use crate::extract::{Body, Fields, Filter, Id, IfMatch, Paging, Tagged, finish};
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
 use crate::{Api, Shared, programs, show};
@@ -32,6 +32,8 @@ pub struct Input {
     kind: String,
     #[serde(default)]
     group: Option<String>,
+    #[serde(default)]
+    customer_id: Option<String>,
     #[serde(default)]
     minimum_payout: Option<String>,
     #[serde(default)]
@@ -64,6 +66,7 @@ pub async fn create(
     let mut fields = Fields::default();
     let name = fields.text("/name", &input.name);
     let kind = fields.text("/type", &input.kind);
+    let customer_id = input.customer_id.as_deref().map(|id| fields.text("/customerId", id));
     let group = input.group.as_deref().map(|group| fields.text("/group", group));
     fields.check(is_email(&input.email), "/email", "is not an e-mail address");
     let code = fields.take("/code", input.code.parse::<Code>());
@@ -79,18 +82,84 @@ pub async fn create(
         code,
         kind,
         group,
-        customer_id: None,
+        customer_id,
         minimum_payout,
         trusted: input.trusted,
         status: PartnerStatus::Active,
         payout_methods,
         shards: 1,
+        version: 1,
         created_at: context.now(),
         created_by: caller.subject.clone(),
     });
     let partner = finish(fields, partner)?;
     workflows::setup::create_partner(context, &partner).await?;
     Ok((StatusCode::CREATED, Json(show::partner(&partner, &program))))
+}
+
+/// What may change of a partner. What is left out stays; `null` clears it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(rename = "type", default)]
+    kind: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    group: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    customer_id: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    minimum_payout: Option<Option<String>>,
+    #[serde(default)]
+    trusted: Option<bool>,
+    #[serde(default)]
+    status: Option<PartnerStatus>,
+}
+
+/// Tells what is `null` from what is left out.
+fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+pub async fn change(
+    State(shared): State<Shared>,
+    caller: Caller,
+    if_match: IfMatch,
+    Id(id): Id<PartnerId>,
+    input: Body<Change>,
+) -> Answer<Tagged> {
+    caller.must_be(&[Role::ProgramManager])?;
+    let input = input.get()?;
+    let read = visible(&shared, &caller, &id).await?;
+    if_match.check(&tag(&read))?;
+    let program = programs::load(&shared, &read.program).await?;
+    let mut fields = Fields::default();
+    let mut partner = Partner { version: read.version + 1, ..read.clone() };
+    if let Some(name) = &input.name {
+        partner.name = fields.text("/name", name);
+    }
+    if let Some(kind) = &input.kind {
+        partner.kind = fields.text("/type", kind);
+    }
+    if let Some(group) = &input.group {
+        partner.group = group.as_deref().map(|group| fields.text("/group", group));
+    }
+    if let Some(customer) = &input.customer_id {
+        partner.customer_id = customer.as_deref().map(|id| fields.text("/customerId", id));
+    }
+    if let Some(minimum) = &input.minimum_payout {
+        partner.minimum_payout = minimum.as_deref().map(|text| fields.amount("/minimumPayout", text, program.currency));
+    }
+    fields.done()?;
+    partner.trusted = input.trusted.unwrap_or(partner.trusted);
+    partner.status = input.status.unwrap_or(partner.status);
+    workflows::setup::change_partner(&shared.context, &partner, &read).await?;
+    Ok(Tagged { tag: tag(&partner), shown: show::partner(&partner, &program) })
+}
+
+fn tag(partner: &Partner) -> String {
+    format!("\"{}\"", partner.version)
 }
 
 fn methods(fields: &mut Fields, inputs: Vec<MethodInput>) -> Vec<PayoutMethod> {
@@ -116,10 +185,10 @@ pub async fn visible(api: &Api, caller: &Caller, id: &PartnerId) -> Answer<Partn
     partner.ok_or_else(|| Problem::not_found("partner"))
 }
 
-pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<PartnerId>) -> Answer<Json<Value>> {
+pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<PartnerId>) -> Answer<Tagged> {
     let partner = visible(&shared, &caller, &id).await?;
     let program = programs::load(&shared, &partner.program).await?;
-    Ok(Json(show::partner(&partner, &program)))
+    Ok(Tagged { tag: tag(&partner), shown: show::partner(&partner, &program) })
 }
 
 #[derive(Debug, Deserialize, Serialize)]

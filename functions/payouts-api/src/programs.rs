@@ -1,11 +1,16 @@
 //! Programs.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use domain::anomaly::AnomalyRules;
+use domain::attribution::{Attribution, Model};
 use domain::ids::ProgramId;
 use domain::money::Currency;
 use domain::program::{ApprovalMode, Frequency, MAX_HOLD_DAYS, Program, Schedule, Zone};
+use domain::rules::MAX_MINIMUM_SALES;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -47,6 +52,8 @@ pub struct Input {
     schedule: ScheduleInput,
     #[serde(default)]
     attribution: AttributionInput,
+    #[serde(default)]
+    anomaly_rules: AnomalyRules,
 }
 
 fn usd() -> String {
@@ -99,12 +106,37 @@ impl Default for ScheduleInput {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct AttributionInput {
-    model: String,
+    model: Model,
+    window_days: u16,
+    weights: Option<BTreeMap<String, Weight>>,
+}
+
+/// A decimal, as text or as a number.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Weight {
+    Text(String),
+    Number(serde_json::Number),
 }
 
 impl Default for AttributionInput {
     fn default() -> Self {
-        Self { model: "last_touch".to_owned() }
+        let Attribution { model, window_days, .. } = Attribution::default();
+        Self { model, window_days, weights: None }
+    }
+}
+
+impl AttributionInput {
+    /// Weights that the model does not use are left out.
+    fn attribution(self) -> Attribution {
+        let text = |weight| match weight {
+            Weight::Text(text) => text,
+            Weight::Number(number) => number.to_string(),
+        };
+        let used = matches!(self.model, Model::PositionBased | Model::Custom);
+        let weights = self.weights.filter(|_| used);
+        let weights = weights.map(|weights| weights.into_iter().map(|(name, weight)| (name, text(weight))).collect());
+        Attribution { model: self.model, window_days: self.window_days, weights }
     }
 }
 
@@ -120,8 +152,11 @@ impl Input {
         ] {
             fields.check(days <= MAX_HOLD_DAYS, pointer, "at most 3650 days");
         }
-        fields.check(self.minimum_sales == 0, "/minimumSales", "minimum sales are not supported yet");
-        fields.check(self.attribution.model == "last_touch", "/attribution/model", "only last_touch is supported yet");
+        fields.check(self.minimum_sales <= MAX_MINIMUM_SALES, "/minimumSales", "at most 1000");
+        let attribution = self.attribution.attribution();
+        for error in attribution.check().into_iter().chain(self.anomaly_rules.check()) {
+            fields.refuse(&error.pointer, error.detail);
+        }
         let name = fields.text("/name", &self.name);
         let schedule = self.schedule.check(&mut fields);
         // Amounts can only be read where the currency is known.
@@ -138,9 +173,9 @@ impl Input {
             rule_sign_off: self.rule_sign_off,
             cooling_off_days: self.cooling_off_days,
             schedule,
-            minimum_sales: 0,
-            attribution: domain::attribution::Attribution::default(),
-            anomaly_rules: domain::anomaly::AnomalyRules::default(),
+            minimum_sales: self.minimum_sales,
+            attribution,
+            anomaly_rules: self.anomaly_rules,
             landing_page: None,
             allowed_hosts: Vec::new(),
             created_at: now,

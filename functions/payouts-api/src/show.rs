@@ -2,14 +2,14 @@
 
 use domain::balance::Bucket;
 use domain::ids::ConversionId;
-use domain::journal::Sealed;
+use domain::journal::{Sealed, What};
 use domain::line::Line;
 use domain::money::{Minor, Money};
 use domain::payout::Payout;
 use domain::program::{Partner, Program};
 use domain::rules::RuleSet;
 use serde_json::{Value, json};
-use store::{Exception, Source};
+use store::{Exception, Source, Unrewarded};
 use workflows::balances::PartnerBalance;
 use workflows::runs::Report;
 
@@ -19,7 +19,7 @@ pub fn program(program: &Program) -> Value {
         "id": program.id, "name": program.name, "currency": program.currency, "timeZone": program.time_zone,
         "holdDays": program.hold_days, "minHoldDays": program.min_hold_days, "approval": program.approval,
         "minimumPayout": money(program.minimum_payout), "largePayoutLimit": money(program.large_payout_limit),
-        "minimumSales": 0, "ruleSignOff": program.rule_sign_off, "coolingOffDays": program.cooling_off_days,
+        "minimumSales": program.minimum_sales, "attribution": program.attribution, "anomalyRules": program.anomaly_rules, "ruleSignOff": program.rule_sign_off, "coolingOffDays": program.cooling_off_days,
         "schedule": program.schedule, "createdAt": program.created_at,
     })
 }
@@ -41,7 +41,7 @@ pub fn partner(partner: &Partner, program: &Program) -> Value {
         .collect();
     json!({
         "id": partner.id, "programId": partner.program, "name": partner.name, "email": partner.email,
-        "code": partner.code, "type": partner.kind, "group": partner.group,
+        "code": partner.code, "type": partner.kind, "group": partner.group, "customerId": partner.customer_id,
         "minimumPayout": partner.minimum_payout.map(|amount| Money::new(amount, program.currency)),
         "trusted": partner.trusted, "status": partner.status, "payoutMethods": methods, "createdAt": partner.created_at,
     })
@@ -93,6 +93,14 @@ pub fn balance(partner: &Partner, program: &Program, of: &PartnerBalance) -> Val
     })
 }
 
+pub fn unrewarded(conversion: &Unrewarded) -> Value {
+    json!({
+        "id": conversion.conversion, "state": conversion.because, "programId": conversion.program,
+        "sourceId": conversion.source, "orderId": conversion.order,
+        "total": Money::new(conversion.total, conversion.currency), "occurredAt": conversion.occurred_at,
+    })
+}
+
 pub fn run(report: &Report) -> Value {
     let run = &report.run;
     let payouts: Vec<_> =
@@ -125,12 +133,16 @@ pub fn conversion(id: &ConversionId, chain: &[Sealed]) -> Value {
             let entry = &sealed.entry;
             json!({
                 "position": entry.position, "what": entry.what, "at": entry.at, "by": entry.by, "note": entry.note,
-                "event": entry.event, "commissions": entry.lines.iter().map(|line| &line.id).collect::<Vec<_>>(),
+                "why": entry.why, "event": entry.event, "commissions": entry.lines.iter().map(|line| &line.id).collect::<Vec<_>>(),
             })
         })
         .collect();
-    let awaiting = !chain.iter().any(|sealed| sealed.entry.what == domain::journal::What::Accrue);
+    let has = |what| chain.iter().any(|sealed| sealed.entry.what == what);
     let note = chain.iter().find_map(|sealed| sealed.entry.note.clone());
-    let state = if awaiting { "awaiting_sale".to_owned() } else { note.unwrap_or_else(|| "accrued".to_owned()) };
+    let state = match (has(What::Accrue), has(What::Attribute)) {
+        (false, _) => "awaiting_sale".to_owned(),
+        (true, true) => "accrued".to_owned(),
+        (true, false) => note.unwrap_or_else(|| "accrued".to_owned()),
+    };
     json!({"id": id, "state": state, "events": events})
 }

@@ -1,80 +1,427 @@
-//! Accrual: from a sale to the lines it earns, and the tier positions it takes.
+//! Accrual: from a sale to the lines it earns each partner, and what that adds to their tallies.
+//!
+//! Everything that goes in besides the sale and the rules is in [`Circumstances`], which the journal keeps: the same lines come out
+//! whenever this is computed again.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 
+use crate::attribution::Touch;
 use crate::conversion::Sale;
-use crate::ids::{ConversionId, LineId};
+use crate::ids::{ConversionId, LineId, PartnerId};
 use crate::journal::EntryRef;
 use crate::line::{Evidence, Line, LineKind, LineState};
 use crate::money::{Minor, MoneyError};
 use crate::program::{ApprovalMode, Partner, Program};
-use crate::rating::rate;
-use crate::rules::Rule;
+use crate::rating::{
+    Applied, Basis, Cap, Capped, Case, Counted, Exact, Rateable, Share, Standing, TierPart, Won, base, reward, winners,
+};
+use crate::rules::{Reward, Rule, Shape, Tiers};
 use crate::schedule::{due_at, is_matured};
+use crate::tally::{self, Base, Owner, Tallies, Tally, TallyKey, WindowKey};
 
 /// Products that a line names; the conversion has them all.
 const MAX_PRODUCTS: usize = 5;
 
-/// A sale about to be booked for one partner.
-#[derive(Debug)]
+/// What a sale was rated by besides itself and its rules, as it was at that time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Circumstances {
+    /// The rule set version in force.
+    pub rule_set: u32,
+    pub terms: Terms,
+    /// How the partners were found.
+    pub evidence: Evidence,
+    /// The touches that counted, where it was by touches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub touches: Vec<Touch>,
+    /// Ties are broken in this order.
+    pub partners: Vec<Credited>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub customer: Standing,
+    /// Why its lines are held from the start, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objection: Option<String>,
+}
+
+fn is_default(standing: &Standing) -> bool {
+    *standing == Standing::default()
+}
+
+/// What the program says about new lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Terms {
+    pub hold_days: u16,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub min_hold_days: u16,
+    pub approval: ApprovalMode,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_zero(days: &u16) -> bool {
+    *days == 0
+}
+
+impl Terms {
+    pub const fn of(program: &Program) -> Self {
+        Self { hold_days: program.hold_days, min_hold_days: program.min_hold_days, approval: program.approval }
+    }
+
+    /// Where a line stands that nothing stops: the program may approve it by itself.
+    pub fn gates(&self, due_at: Timestamp, now: Timestamp) -> (LineState, Option<Timestamp>) {
+        match self.approval {
+            ApprovalMode::Manual => (LineState::Pending, None),
+            ApprovalMode::Automatic if is_matured(due_at, now) => (LineState::Payable, Some(now)),
+            ApprovalMode::Automatic => (LineState::Approved, Some(now)),
+        }
+    }
+}
+
+/// A partner with a part of the conversion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Credited {
+    pub partner: PartnerId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Of the sum of all parts.
+    pub part: u64,
+    pub shards: u8,
+}
+
+impl Credited {
+    pub fn new(partner: &Partner, part: u64) -> Self {
+        Self { partner: partner.id.clone(), group: partner.group.clone(), part, shards: partner.shards }
+    }
+}
+
+/// A sale about to be booked.
+#[derive(Debug, Clone, Copy)]
 pub struct Accrual<'a> {
     pub program: &'a Program,
-    pub partner: &'a Partner,
-    pub evidence: &'a Evidence,
-    pub rule_set: u32,
+    pub circumstances: &'a Circumstances,
     pub rules: &'a [Rule],
     pub conversion: &'a ConversionId,
     pub order: &'a str,
+    /// The sale, or what an edit added to it.
     pub sale: &'a Sale,
+    /// The edit that added it.
+    pub edit: Option<&'a str>,
+    /// The journal entry by which a person attributed it; zero: nobody had to.
+    pub attribution: u32,
+    /// Whose hand is in it.
+    pub by_hand: Option<&'a str>,
+    /// When the sale occurred: by it, windows and months are told.
+    pub sold_at: Timestamp,
+    /// When this part of it did: the hold period starts.
     pub occurred_at: Timestamp,
     pub received_at: Timestamp,
     pub now: Timestamp,
+    /// How far tiered rules had come when the sale itself was rated, by partner and rule. An edit's addition is rated there.
+    pub origins: &'a BTreeMap<(PartnerId, String), i64>,
 }
 
-/// What a sale earns a partner.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Accrued {
-    pub lines: Vec<Line>,
-    /// Keys of the tiered rules in which the sale takes one more position.
-    pub counted: Vec<String>,
+/// One partner's earning under one rule, on the way to lines.
+struct Rated<'a> {
+    credited: &'a Credited,
+    won: Won<'a>,
+    base: Minor,
+    units: Decimal,
+    /// What it would be if the partner had the whole conversion.
+    full: Minor,
+    full_cap: Option<Capped>,
 }
 
-impl Accrual<'_> {
-    /// `position` tells how many conversions of a rule's key the partner had before.
-    pub fn lines(&self, position: impl Fn(&str) -> u64) -> Result<Accrued, MoneyError> {
-        let mut accrued = Accrued { lines: Vec::new(), counted: Vec::new() };
-        for earning in rate(self.sale, self.rules, self.partner, position)? {
-            if earning.rule.is_tiered() {
-                accrued.counted.push(earning.rule.key.clone());
-            }
-            let shares: Vec<_> = earning.rule.slices.iter().map(|slice| slice.share).collect();
-            let amounts = earning.basis.earned.split(&shares)?;
-            for (n, (slice, amount)) in earning.rule.slices.iter().zip(amounts).enumerate() {
-                let number = u8::try_from(n + 1).unwrap_or(u8::MAX);
-                accrued.lines.push(self.line(&earning, number, slice.days, amount)?);
-            }
-        }
-        Ok(accrued)
+impl<'a> Accrual<'a> {
+    fn zone(&self) -> TimeZone {
+        self.program.time_zone.time_zone()
     }
 
-    fn line(&self, earning: &crate::rating::Earning, slice: u8, days: u16, amount: Minor) -> Result<Line, MoneyError> {
-        let hold_days = earning.rule.hold_days.unwrap_or(self.program.hold_days);
-        let due_at = due_at(self.occurred_at, self.received_at, hold_days, days, self.program.min_hold_days)?;
-        let (state, approved_at) = match self.program.approval {
-            ApprovalMode::Manual => (LineState::Pending, None),
-            ApprovalMode::Automatic if is_matured(due_at, self.now) => (LineState::Payable, Some(self.now)),
-            ApprovalMode::Automatic => (LineState::Approved, Some(self.now)),
+    fn date(&self, zone: &TimeZone) -> Date {
+        self.sold_at.to_zoned(zone.clone()).date()
+    }
+
+    fn parts(&self) -> u64 {
+        self.circumstances.partners.iter().map(|credited| credited.part).sum()
+    }
+
+    fn winners(&self, credited: &'a Credited, zone: &TimeZone) -> Result<Vec<Won<'a>>, MoneyError> {
+        let case = Case {
+            sale: self.sale,
+            occurred_at: self.sold_at,
+            zone,
+            customer: &self.circumstances.customer,
+            partner: &credited.partner,
+            group: credited.group.as_deref(),
         };
-        let key = [self.conversion.as_str(), &earning.rule.key, &slice.to_string()];
-        Ok(Line {
-            id: LineId::derive(&self.partner.id, self.partner.shards, self.occurred_at, &key),
+        winners(&case, self.rules)
+    }
+
+    /// The tallies that must be known to rate it: single ones, and for rolling windows ranges, both ends inclusive.
+    pub fn reads(&self) -> Result<Vec<(TallyKey, TallyKey)>, MoneyError> {
+        let zone = self.zone();
+        let date = self.date(&zone);
+        let mut reads = std::collections::BTreeSet::new();
+        for credited in &self.circumstances.partners {
+            for won in self.winners(credited, &zone)? {
+                for key in tally::keys(won.rule, &credited.partner, date) {
+                    let from = match &won.rule.reward {
+                        Reward::Tiered(tiers)
+                            if key.owner != Owner::Program && key.window == tiers.window.key(date) =>
+                        {
+                            tiers.window.reach(date)
+                        }
+                        _ => None,
+                    };
+                    let from = from.map_or_else(|| key.clone(), |window| TallyKey { window, ..key.clone() });
+                    reads.insert((from, key));
+                }
+            }
+        }
+        Ok(reads.into_iter().collect())
+    }
+
+    /// What the sale earns. What it adds to its tallies goes into `tallies`.
+    pub fn lines(&self, tallies: &mut Tallies) -> Result<Vec<Line>, MoneyError> {
+        let zone = self.zone();
+        let date = self.date(&zone);
+        let mut rated = Vec::new();
+        for credited in &self.circumstances.partners {
+            for won in self.winners(credited, &zone)? {
+                rated.push(self.full(credited, won, date, tallies)?);
+            }
+        }
+        let mut lines = Vec::new();
+        for (n, one) in rated.iter().enumerate() {
+            let divided = self.divided(&rated, n)?;
+            let earned = self.earned(one, divided, date, tallies)?;
+            lines.extend(self.slices(one, &earned)?);
+            if let Some(tiers) = one.won.rule.retroactive() {
+                lines.extend(self.true_up(one, tiers, &earned, date, &zone, tallies)?);
+            }
+        }
+        Ok(lines)
+    }
+
+    fn position(
+        &self,
+        one: &Credited,
+        rule: &Rule,
+        date: Date,
+        tallies: &Tallies,
+    ) -> Result<(i64, WindowKey), MoneyError> {
+        let Reward::Tiered(tiers) = &rule.reward else { return Ok((0, WindowKey::month(date))) };
+        let window = tiers.window.key(date);
+        let at = |window| TallyKey { owner: Owner::Partner(one.partner.clone()), rule: rule.key.clone(), window };
+        let key = at(window.clone());
+        if self.edit.is_some()
+            && tiers.shape == Shape::MarginalByOrder
+            && let Some(origin) = self.origins.get(&(one.partner.clone(), rule.key.clone()))
+        {
+            return Ok((*origin, window));
+        }
+        let tally = match tiers.window.reach(date) {
+            Some(from) => tallies.sum(&at(from), &key)?,
+            None => tallies.get(&key)?,
+        };
+        Ok((tally.position(tiers.metric), window))
+    }
+
+    fn full(
+        &self,
+        credited: &'a Credited,
+        won: Won<'a>,
+        date: Date,
+        tallies: &Tallies,
+    ) -> Result<Rated<'a>, MoneyError> {
+        let base = base(self.sale, won.rule.base, &won.items)?;
+        let units = if won.items.is_empty() {
+            Decimal::ONE
+        } else {
+            won.items.iter().filter_map(|at| self.sale.items.get(*at)).map(|item| item.quantity).sum()
+        };
+        let of = Rateable { base, units, part: 1, whole: 1, extra: self.edit.is_some() };
+        let (position, window) = self.position(credited, won.rule, date, tallies)?;
+        let exact = Minor::round(reward(won.rule, &of, position, &window)?.amount)?;
+        let (full, full_cap) = clamp(exact, Cap::PerOrder, won.rule.caps.per_order, Minor::ZERO)?;
+        Ok(Rated { credited, won, base, units, full, full_cap })
+    }
+
+    /// The partner's part of a reward that is the same for every partner.
+    fn divided(&self, rated: &[Rated<'_>], n: usize) -> Result<Option<Minor>, MoneyError> {
+        let Some(one) = rated.get(n) else { return Ok(None) };
+        let alike = |other: &&Rated<'_>| {
+            other.won.rule.key == one.won.rule.key && other.won.items == one.won.items && other.full == one.full
+        };
+        let all: Vec<_> = rated.iter().filter(alike).collect();
+        let partners = self.circumstances.partners.len();
+        if partners < 2 || all.len() != partners {
+            return Ok(None);
+        }
+        let weights: Vec<_> = all.iter().map(|other| other.credited.part).collect();
+        let parts = one.full.divide(&weights)?;
+        let mine = all.iter().position(|other| std::ptr::eq(*other, one));
+        Ok(mine.and_then(|mine| parts.get(mine).copied()))
+    }
+
+    fn earned(
+        &self,
+        one: &Rated<'a>,
+        divided: Option<Minor>,
+        date: Date,
+        tallies: &mut Tallies,
+    ) -> Result<Basis, MoneyError> {
+        let rule = one.won.rule;
+        let (part, whole) = (one.credited.part, self.parts());
+        let of = Rateable { base: one.base, units: one.units, part, whole, extra: self.edit.is_some() };
+        let (position, window) = self.position(one.credited, rule, date, tallies)?;
+        let Exact { reward, amount } = reward(rule, &of, position, &window)?;
+        let mut caps = Vec::new();
+        let mut earned = match (divided, one.full_cap) {
+            (Some(part), cap) => {
+                caps.extend(cap);
+                part
+            }
+            (None, Some(cap)) => {
+                caps.push(cap);
+                cap.to.proportion(part.into(), whole.into())?
+            }
+            (None, None) => Minor::round(amount)?,
+        };
+        let keys = tally::keys(rule, &one.credited.partner, date);
+        for (cap, limit, owner) in [
+            (Cap::PerPartnerMonth, rule.caps.per_partner_month, Owner::Partner(one.credited.partner.clone())),
+            (Cap::PerProgramMonth, rule.caps.per_program_month, Owner::Program),
+        ] {
+            let used =
+                tallies.get(&TallyKey { owner, rule: rule.key.clone(), window: WindowKey::month(date) })?.commission;
+            let (clamped, capped) = clamp(earned, cap, limit, used)?;
+            earned = clamped;
+            caps.extend(capped);
+        }
+        if !earned.is_credible() {
+            return Err(MoneyError::Overflow);
+        }
+        let counted =
+            keys.iter().map(|key| Counted { program: key.owner == Owner::Program, window: key.window.clone() });
+        let basis = Basis {
+            rule: rule.key.clone(),
+            won_by: one.won.by,
+            base_kind: rule.base,
+            base: one.base,
+            items: one.won.items.clone(),
+            reward,
+            share: (whole > part).then_some(Share { part, whole, divided: divided.is_some() }),
+            caps,
+            earned,
+            counted: counted.collect(),
+        };
+        let count = i64::from(self.edit.is_none());
+        let revenue = basis.own_base()?;
+        let mut step = Tally { count, revenue, commission: earned, bases: BTreeMap::new() };
+        if rule.retroactive().is_some() {
+            step.bases.insert(self.circumstances.rule_set, Base { count, revenue, earned, partial: Minor::ZERO });
+        }
+        for key in &keys {
+            tallies.add(key, &step)?;
+        }
+        Ok(basis)
+    }
+
+    fn slices(&self, one: &Rated<'_>, basis: &Basis) -> Result<Vec<Line>, MoneyError> {
+        let slices = &one.won.rule.slices;
+        let shares: Vec<_> = slices.iter().map(|slice| slice.share).collect();
+        let amounts = basis.earned.split(&shares)?;
+        let mut lines = Vec::with_capacity(slices.len());
+        for (n, (slice, amount)) in slices.iter().zip(amounts).enumerate() {
+            let number = u8::try_from(n + 1).unwrap_or(u8::MAX);
+            let due_at = self.due_at(one.won.rule, slice.days)?;
+            let line = self.line(one, basis.clone(), amount, due_at, &number.to_string());
+            lines.push(Line { slice: Some(number), ..line });
+        }
+        Ok(lines)
+    }
+
+    fn due_at(&self, rule: &Rule, slice_days: u16) -> Result<Timestamp, MoneyError> {
+        let Terms { hold_days, min_hold_days, .. } = self.circumstances.terms;
+        due_at(self.occurred_at, self.received_at, rule.hold_days.unwrap_or(hold_days), slice_days, min_hold_days)
+    }
+
+    /// Reaching a tier that pays everything in the window again: one line with the difference. An edit may reach it, too.
+    fn true_up(
+        &self,
+        one: &Rated<'_>,
+        tiers: &Tiers,
+        earned: &Basis,
+        date: Date,
+        zone: &TimeZone,
+        tallies: &mut Tallies,
+    ) -> Result<Option<Line>, MoneyError> {
+        let Applied::Tiered { before, window, .. } = &earned.reward else { return Ok(None) };
+        let rule = one.won.rule;
+        let key = TallyKey {
+            owner: Owner::Partner(one.credited.partner.clone()),
+            rule: rule.key.clone(),
+            window: window.clone(),
+        };
+        let tally = tallies.get(&key)?;
+        let crossed = tiers.at(*before).0 != tiers.at(tally.position(tiers.metric)).0;
+        if !(crossed || self.edit.is_some()) || !tiers.window.is_open(date, self.now, zone) {
+            return Ok(None);
+        }
+        let version = self.circumstances.rule_set;
+        let mut amount = tally.outstanding(tiers, version)?;
+        let mut caps = Vec::new();
+        for (cap, limit, owner) in [
+            (Cap::PerPartnerMonth, rule.caps.per_partner_month, key.owner.clone()),
+            (Cap::PerProgramMonth, rule.caps.per_program_month, Owner::Program),
+        ] {
+            let used =
+                tallies.get(&TallyKey { owner, rule: rule.key.clone(), window: WindowKey::month(date) })?.commission;
+            let (clamped, capped) = clamp(amount, cap, limit, used)?;
+            amount = clamped;
+            caps.extend(capped);
+        }
+        if amount.is_zero() {
+            return Ok(None);
+        }
+        let basis = Basis { caps, ..true_up_basis(earned, tiers, window, &tally, version, amount)? };
+        for key in tally::keys(rule, &one.credited.partner, date) {
+            tallies.add(&key, &true_up_step(version, amount))?;
+        }
+        let due_at = self.due_at(rule, 0)?;
+        let mut line = Line { kind: LineKind::TrueUp, ..self.line(one, basis, amount, due_at, "true_up") };
+        if amount.is_negative() {
+            line = Line { state: LineState::Payable, approved_at: Some(self.now), due_at: self.now, ..line };
+        }
+        Ok(Some(line))
+    }
+
+    fn line(&self, one: &Rated<'_>, basis: Basis, amount: Minor, due_at: Timestamp, part: &str) -> Line {
+        let (state, approved_at) = match &self.circumstances.objection {
+            Some(why) => (LineState::Held { reviewed: false, why: why.clone() }, None),
+            None => self.circumstances.terms.gates(due_at, self.now),
+        };
+        let attribution = self.attribution.to_string();
+        let mut key = vec![self.conversion.as_str(), &one.won.rule.key, part];
+        if self.edit.is_some() || self.attribution > 0 {
+            key.extend([self.edit.unwrap_or_default(), &attribution]);
+        }
+        Line {
+            id: LineId::derive(&one.credited.partner, one.credited.shards, self.occurred_at, &key),
             program: self.program.id.clone(),
-            partner: self.partner.id.clone(),
+            partner: one.credited.partner.clone(),
             currency: self.program.currency,
             kind: LineKind::Commission,
             conversion: Some(self.conversion.clone()),
             order: Some(self.order.to_owned()),
-            products: self.products(&earning.basis.items),
+            products: self.products(&basis.items),
             amount,
             taken_back: Minor::ZERO,
             state,
@@ -83,18 +430,128 @@ impl Accrual<'_> {
             due_at,
             approved_at,
             paid_at: None,
-            rule_set: Some(self.rule_set),
-            basis: Some(earning.basis.clone()),
-            evidence: Some(self.evidence.clone()),
-            slice: Some(slice),
-            hands: Vec::new(),
+            rule_set: Some(self.circumstances.rule_set),
+            basis: Some(basis),
+            evidence: Some(self.circumstances.evidence.clone()),
+            slice: None,
+            action: self.sale.action,
+            edit: self.edit.map(str::to_owned),
+            attribution: self.attribution,
+            minimum_sales: one.won.rule.minimum_sales,
+            of: None,
+            hands: self.by_hand.map(str::to_owned).into_iter().collect(),
             version: 1,
             entry: EntryRef::none(),
-        })
+        }
     }
 
     fn products(&self, items: &[usize]) -> Vec<String> {
         let named = items.iter().filter_map(|at| self.sale.items.get(*at));
         named.filter_map(|item| item.product.clone().or_else(|| item.sku.clone())).take(MAX_PRODUCTS).collect()
     }
+}
+
+/// Clamps a positive amount to what is left under a limit of which `used` is gone.
+fn clamp(amount: Minor, cap: Cap, limit: Option<Minor>, used: Minor) -> Result<(Minor, Option<Capped>), MoneyError> {
+    let Some(limit) = limit else { return Ok((amount, None)) };
+    let left = limit.minus(used)?.max(Minor::ZERO);
+    if amount <= left { Ok((amount, None)) } else { Ok((left, Some(Capped { cap, limit, from: amount, to: left }))) }
+}
+
+/// What a true-up adds to the tallies of its rule.
+pub fn true_up_step(version: u32, amount: Minor) -> Tally {
+    let base = Base { earned: amount, ..Base::default() };
+    Tally { commission: amount, bases: BTreeMap::from([(version, base)]), ..Tally::default() }
+}
+
+fn true_up_basis(
+    of: &Basis,
+    tiers: &Tiers,
+    window: &WindowKey,
+    tally: &Tally,
+    version: u32,
+    amount: Minor,
+) -> Result<Basis, MoneyError> {
+    let base = tally.base(version);
+    let (_, tier) = tiers.at(tally.position(tiers.metric));
+    let had = base.earned.plus(base.partial)?;
+    let target = had.plus(tally.outstanding(tiers, version)?)?;
+    Ok(Basis {
+        base: base.revenue,
+        items: Vec::new(),
+        reward: Applied::Retroactive {
+            window: window.clone(),
+            tier: TierPart { after: tier.after, base: None, pay: tier.pay },
+            conversions: base.count,
+            target,
+            had,
+        },
+        share: None,
+        caps: Vec::new(),
+        earned: amount,
+        ..of.clone()
+    })
+}
+
+/// An earning whose contribution to its tallies moved.
+#[derive(Debug)]
+pub struct Moved<'a> {
+    /// Any of the earning's commission lines.
+    pub of: &'a Line,
+    pub rule: &'a Rule,
+    pub sold_at: Timestamp,
+}
+
+/// The true-ups that moved tallies make necessary while their windows are open; what they add goes into `tallies`. `cause` tells apart
+/// what causes several for one conversion.
+pub fn true_ups(
+    moved: &[Moved<'_>],
+    program: &Program,
+    terms: &Terms,
+    tallies: &mut Tallies,
+    cause: &str,
+    now: Timestamp,
+) -> Result<Vec<Line>, MoneyError> {
+    let zone = program.time_zone.time_zone();
+    let mut lines: Vec<Line> = Vec::new();
+    for one in moved {
+        let (Some(tiers), Some(basis), Some(version)) = (one.rule.retroactive(), &one.of.basis, one.of.rule_set) else {
+            continue;
+        };
+        let date = one.sold_at.to_zoned(zone.clone()).date();
+        if !tiers.window.is_open(date, now, &zone) {
+            continue;
+        }
+        let window = tiers.window.key(date);
+        let key = TallyKey {
+            owner: Owner::Partner(one.of.partner.clone()),
+            rule: one.rule.key.clone(),
+            window: window.clone(),
+        };
+        let tally = tallies.get(&key)?;
+        let amount = tally.outstanding(tiers, version)?;
+        if amount.is_zero() {
+            continue;
+        }
+        let basis = true_up_basis(basis, tiers, &window, &tally, version, amount)?;
+        for key in tally::keys(one.rule, &one.of.partner, date) {
+            tallies.add(&key, &true_up_step(version, amount))?;
+        }
+        let origin = one.of.conversion.as_ref().map(ConversionId::as_str).unwrap_or_default();
+        let (state, approved_at) =
+            if amount.is_negative() { (LineState::Payable, Some(now)) } else { terms.gates(now, now) };
+        lines.push(Line {
+            id: LineId::derive_beside(&one.of.id, now, &[origin, &one.rule.key, "true_up", cause]),
+            kind: LineKind::TrueUp,
+            products: Vec::new(),
+            amount,
+            state,
+            occurred_at: now,
+            due_at: now,
+            approved_at,
+            basis: Some(basis),
+            ..one.of.fresh(now)
+        });
+    }
+    Ok(lines)
 }

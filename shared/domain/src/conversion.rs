@@ -263,14 +263,28 @@ fn check_charge(amounts: [Minor; 4], items: &[Item], net: Result<Minor, MoneyErr
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
+    #[default]
     Sale,
     Lead,
     SignUp,
     Renewal,
     Custom,
+}
+
+impl Action {
+    /// For serde, which passes references.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+    pub const fn is_sale(&self) -> bool {
+        matches!(self, Self::Sale)
+    }
+
+    /// Whether the customer bought something, first or again.
+    pub const fn is_purchase(self) -> bool {
+        matches!(self, Self::Sale | Self::Renewal)
+    }
 }
 
 /// How a conversion names its partner outright.
@@ -447,137 +461,6 @@ impl From<Code> for String {
     }
 }
 
-/// What has gone back to the customer so far, kept exact: named items apart from what must be prorated.
-///
-/// A refund counts by what is known of it: its items; else its goods, where tax and shipping are told; else a share of the total,
-/// in proportion to what goods were of the sale's total (less tax, or less shipping, where only that one is told).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Refunded {
-    /// Refunded amount per item position of the sale, gift cards included.
-    per_item: BTreeMap<usize, i128>,
-    /// Goods refunded without naming items, in base.
-    goods: i128,
-    /// Totals of which nothing else is known.
-    mixed: i128,
-    /// Totals less tax.
-    mixed_without_tax: i128,
-    /// Totals less shipping.
-    mixed_without_shipping: i128,
-    /// Everything that went back, goods or not.
-    cash: i128,
-    /// Some refund went beyond what was charged.
-    pub beyond_charge: bool,
-}
-
-impl Refunded {
-    /// Folds all refunds accepted for a sale, in any order.
-    pub fn of<'a>(sale: &Sale, refunds: impl IntoIterator<Item = &'a Refund>) -> Self {
-        let mut refunded = Self::default();
-        for refund in refunds {
-            refunded.add(sale, refund);
-        }
-        refunded.clamp(sale);
-        refunded
-    }
-
-    fn add(&mut self, sale: &Sale, refund: &Refund) {
-        let total = i128::from(refund.total.units());
-        let less = |aside: Minor| (total - i128::from(aside.units())).max(0);
-        self.cash += total;
-        match (&refund.items, refund.tax, refund.shipping) {
-            (Some(items), ..) => {
-                for item in items {
-                    self.add_item(sale, item);
-                }
-            }
-            (None, Some(tax), Some(shipping)) => self.goods += (less(tax) - i128::from(shipping.units())).max(0),
-            (None, Some(tax), None) => self.mixed_without_tax += less(tax),
-            (None, None, Some(shipping)) => self.mixed_without_shipping += less(shipping),
-            (None, None, None) => self.mixed += total,
-        }
-    }
-
-    fn add_item(&mut self, sale: &Sale, refunded: &Item) {
-        // One product may stand on several lines: fill them in turn, so that returning both ends at both.
-        let mut left = i128::from(refunded.amount.units());
-        let mut last = None;
-        for (position, item) in sale.items.iter().enumerate().filter(|(_, item)| item.is(refunded)) {
-            let taken = self.per_item.entry(position).or_default();
-            let step = left.min(i128::from(item.amount.units()) - *taken).max(0);
-            *taken += step;
-            left -= step;
-            last = Some(position);
-        }
-        match last {
-            Some(position) => *self.per_item.entry(position).or_default() += left,
-            // Of a gift card nothing was earned, so nothing is taken back.
-            None if refunded.gift_card => {}
-            None => self.goods += left,
-        }
-    }
-
-    fn clamp(&mut self, sale: &Sale) {
-        for (position, taken) in &mut self.per_item {
-            let Some(item) = sale.items.get(*position) else { continue };
-            let whole = i128::from(item.amount.units());
-            if *taken > whole {
-                // More than the item cost: the rest comes off the whole order, unless it was no goods at all.
-                if !item.gift_card {
-                    self.goods += *taken - whole;
-                }
-                *taken = whole;
-            }
-        }
-        self.beyond_charge = self.cash > i128::from(sale.total.units());
-    }
-
-    fn named(&self, sale: &Sale, counts: impl Fn(usize) -> bool) -> i128 {
-        let goods = self.per_item.iter().filter(|(position, _)| {
-            counts(**position) && sale.items.get(**position).is_some_and(|item| !item.gift_card)
-        });
-        goods.map(|(_, taken)| *taken).sum()
-    }
-
-    /// Goods refunded without naming items. What is prorated is rounded to whole minor units, once per kind, on its sum.
-    fn general(&self, sale: &Sale) -> Result<i128, MoneyError> {
-        let (net, charged) = (sale.net()?, sale.total);
-        let mut general = self.goods;
-        for (part, whole) in [
-            (self.mixed, charged),
-            (self.mixed_without_tax, charged.minus(sale.tax)?),
-            (self.mixed_without_shipping, charged.minus(sale.shipping)?),
-        ] {
-            // Gift cards may leave less to charge than tax and shipping alone.
-            let whole = i128::from(whole.units()).max(0);
-            general += i128::from(net.proportion(part.min(whole), whole)?.units());
-        }
-        Ok(general)
-    }
-
-    /// The refunded share of some of the sale's items (all of it where `items` is empty), as an exact fraction between
-    /// zero and one: (numerator, denominator).
-    ///
-    /// Items that cost nothing share the order's fate. An order that cost nothing is refunded when all that was charged
-    /// for it, which may be nothing either, has gone back.
-    pub fn share(&self, sale: &Sale, items: &[usize]) -> Result<(i128, i128), MoneyError> {
-        let net = i128::from(sale.net()?.units());
-        if net == 0 {
-            let refunded = *self != Self::default() && self.cash >= i128::from(sale.total.units());
-            return Ok((i128::from(refunded), 1));
-        }
-        let general = self.general(sale)?;
-        let amounts = items.iter().filter_map(|position| sale.items.get(*position)).map(|item| item.amount);
-        let part = i128::from(Minor::total(amounts)?.units());
-        let (numerator, denominator) = if part == 0 {
-            (self.named(sale, |_| true) + general, net)
-        } else {
-            // (named + general x part / net) / part
-            (self.named(sale, |position| items.contains(&position)) * net + general * part, part * net)
-        };
-        Ok((numerator.min(denominator), denominator))
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -628,113 +511,6 @@ pub(crate) mod tests {
             reason: None,
             chargeback: false,
         }
-    }
-
-    fn reduction(earned: i64, sale: &Sale, refunds: &[Refund]) -> i64 {
-        let (numerator, denominator) = Refunded::of(sale, refunds).share(sale, &[]).unwrap();
-        minor(earned).proportion(numerator, denominator).unwrap().units()
-    }
-
-    #[test]
-    fn a_total_only_refund_is_prorated_into_base() {
-        // 118.00 with 18.00 tax, 30 % earned; 40.00 back is 33.90 of base, so 10.17.
-        assert_eq!(reduction(3_000, &sale(11_800, 1_800, &[]), &[refund(4_000)]), 1_017);
-        // 25 % of 100.00, then 40.00 refunded.
-        assert_eq!(reduction(2_500, &sale(10_000, 0, &[]), &[refund(4_000)]), 1_000);
-        // Earning 2, charge 3, refund 1.
-        assert_eq!(reduction(2, &sale(3, 0, &[]), &[refund(1)]), 1);
-    }
-
-    #[test]
-    fn tax_or_shipping_alone_takes_nothing_back() {
-        let mut tax_only = refund(1_800);
-        tax_only.tax = Some(minor(1_800));
-        assert_eq!(reduction(3_000, &sale(11_800, 1_800, &[]), &[tax_only]), 0);
-    }
-
-    #[test]
-    fn any_sequence_of_partials_ends_at_the_whole() {
-        let order = sale(11_800, 1_800, &[]);
-        for step in [1, 7, 590, 3_933] {
-            let mut refunds = vec![refund(step); 11_800 / usize::try_from(step).unwrap()];
-            refunds.push(refund(11_800 % step));
-            assert_eq!(reduction(2_999, &order, &refunds), 2_999, "in steps of {step}");
-        }
-    }
-
-    #[test]
-    fn beyond_the_charge_is_clamped_and_told() {
-        let order = sale(10_000, 0, &[]);
-        let refunded = Refunded::of(&order, &[refund(9_000), refund(2_000)]);
-        assert!(refunded.beyond_charge);
-        assert_eq!(reduction(2_500, &order, &[refund(9_000), refund(2_000)]), 2_500);
-    }
-
-    #[test]
-    fn a_named_item_takes_back_only_what_was_earned_on_it() {
-        let order = sale(10_000, 0, &[("A", 4_000), ("B", 6_000)]);
-        let mut back = refund(4_000);
-        back.items = Some(order.items[..1].to_vec());
-        let refunded = Refunded::of(&order, &[back]);
-        let of = |items: &[usize]| {
-            let (n, d) = refunded.share(&order, items).unwrap();
-            minor(1_000).proportion(n, d).unwrap().units()
-        };
-        assert_eq!((of(&[0]), of(&[1]), of(&[])), (1_000, 0, 400));
-    }
-
-    #[test]
-    fn a_refunded_gift_card_takes_nothing_back() {
-        let mut order = sale(10_000, 0, &[("CARD", 5_000), ("A", 5_000)]);
-        order.items[0].gift_card = true;
-        let mut back = refund(5_000);
-        // Our own form names the item and not what kind it is.
-        back.items = Some(vec![Item { gift_card: false, ..order.items[0].clone() }]);
-        let (part, whole) = Refunded::of(&order, &[back]).share(&order, &[1]).unwrap();
-        assert_eq!(minor(500).proportion(part, whole).unwrap(), minor(0));
-    }
-
-    #[test]
-    fn what_is_not_told_of_a_refund_is_prorated() {
-        let order = sale(11_800, 1_800, &[]);
-        let with = |total, tax: Option<i64>, shipping: Option<i64>| {
-            let mut back = refund(total);
-            (back.tax, back.shipping) = (tax.map(minor), shipping.map(minor));
-            back
-        };
-        assert_eq!(reduction(3_000, &order, &[with(4_000, None, Some(0))]), 1_017);
-        assert_eq!(reduction(3_000, &order, &[with(4_000, Some(610), None)]), 1_017);
-        assert_eq!(reduction(3_000, &order, &[with(4_000, Some(610), Some(0))]), 1_017);
-        let whole = with(11_800, None, Some(0));
-        assert!(!Refunded::of(&order, [&whole]).beyond_charge);
-        assert_eq!(reduction(3_000, &order, &[whole]), 3_000);
-        assert!(Refunded::of(&order, [&with(500_000, Some(500_000), None)]).beyond_charge);
-    }
-
-    #[test]
-    fn an_order_paid_by_gift_card_is_not_refunded_by_itself() {
-        let mut order = sale(1_000, 1_800, &[("A", 10_000)]);
-        order.shipping = minor(1_500);
-        assert_eq!(reduction(1_000, &order, &[]), 0);
-        let mut shipping_only = refund(500);
-        shipping_only.shipping = Some(minor(500));
-        assert_eq!(reduction(1_000, &order, &[shipping_only]), 0);
-        let mut goods = refund(5_000);
-        goods.items = Some(vec![Item { amount: minor(5_000), ..order.items[0].clone() }]);
-        assert_eq!(reduction(1_000, &order, &[goods]), 500);
-    }
-
-    #[test]
-    fn what_cost_nothing_shares_the_fate_of_its_order() {
-        let order = sale(10_000, 0, &[("FREE", 0), ("A", 10_000)]);
-        let of = |refunds: &[Refund], items: &[usize]| Refunded::of(&order, refunds).share(&order, items).unwrap();
-        let (part, whole) = of(&[refund(10_000)], &[0]);
-        assert_eq!(part, whole);
-        let (part, whole) = of(&[refund(5_000)], &[0]);
-        assert_eq!(part * 2, whole);
-        let free = sale(0, 0, &[]);
-        assert_eq!(Refunded::of(&free, []).share(&free, &[]).unwrap(), (0, 1));
-        assert_eq!(Refunded::of(&free, &[refund(0)]).share(&free, &[]).unwrap(), (0, 1), "nothing happened");
     }
 
     #[test]

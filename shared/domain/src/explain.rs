@@ -1,14 +1,14 @@
-//! Why a line is what it is: in data, in one sentence, and by computing it again.
+//! Why a line is what it is: in data, and in one sentence.
 
+use rust_decimal::Decimal;
 use serde::Serialize;
 
-use crate::conversion::Sale;
+use crate::attribution::Touch;
 use crate::ids::LineId;
 use crate::line::{Evidence, Line, LineKind};
 use crate::money::{Minor, Money, MoneyError};
-use crate::program::Partner;
-use crate::rating::{Applied, AppliedPay, Basis, rate};
-use crate::rules::{BaseKind, Rule};
+use crate::rating::{Applied, Basis, Cap, Capped, TierPart};
+use crate::rules::{BaseKind, Metric, Pay, Rule, Shape};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -18,13 +18,16 @@ pub struct Explanation {
     pub rule_set_version: Option<u32>,
     pub rule_name: Option<String>,
     pub attribution: Option<Evidence>,
+    /// The touches that counted, where it was by touches.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub touches: Vec<Touch>,
     pub calculation: Option<Basis>,
     pub rounding: &'static str,
     pub slice: Option<SliceOf>,
     pub amount: Money,
     pub taken_back: Money,
     pub net: Money,
-    /// The amount computed again from the sale, the rules and the tier position.
+    /// The amount computed again from what went in.
     pub recomputed: Option<Money>,
     /// Whether that is the stored amount, to the last unit.
     pub agrees: bool,
@@ -38,104 +41,199 @@ pub struct SliceOf {
     pub days: u16,
 }
 
-/// Explains a line from what it was made of. `sale`, `rules` and `partner` are those of its making; without them (a line
-/// that no rule made) only the stored facts are told.
-pub fn explain(line: &Line, sale: Option<&Sale>, rules: &[Rule], partner: &Partner) -> Result<Explanation, MoneyError> {
+/// What is known of a line besides itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known<'a> {
+    /// The rule that made it.
+    pub rule: Option<&'a Rule>,
+    pub touches: &'a [Touch],
+    /// Its amount when it was written, computed again.
+    pub recomputed: Option<Minor>,
+    /// Its amount when it was written.
+    pub written: Option<Minor>,
+    /// What the person said who wrote or adjusted it.
+    pub why: Option<&'a str>,
+}
+
+pub fn explain(line: &Line, known: &Known<'_>) -> Result<Explanation, MoneyError> {
     let money = |amount| Money::new(amount, line.currency);
-    let rule = line.basis.as_ref().and_then(|basis| rules.iter().find(|rule| rule.key == basis.rule));
-    let slice = slice_of(line, rule);
-    let recomputed = match (line.kind, sale) {
-        (LineKind::Commission, Some(sale)) => recompute(line, sale, rules, partner)?,
-        _ => None,
-    };
+    let slice = slice_of(line, known.rule);
     Ok(Explanation {
         line: line.id.clone(),
-        sentence: sentence(line, rule, slice.as_ref())?,
+        sentence: sentence(line, known, slice.as_ref())?,
         rule_set_version: line.rule_set,
-        rule_name: rule.map(|rule| rule.name.clone()),
+        rule_name: known.rule.map(|rule| rule.name.clone()),
         attribution: line.evidence.clone(),
+        touches: known.touches.to_vec(),
         calculation: line.basis.clone(),
         rounding: "half away from zero, once per earning",
         slice,
         amount: line.amount_money(),
         taken_back: money(line.taken_back),
         net: money(line.net()?),
-        recomputed: recomputed.map(money),
-        agrees: recomputed.is_none_or(|amount| amount == line.amount),
+        recomputed: known.recomputed.map(money),
+        agrees: known.recomputed.is_none_or(|amount| Some(amount) == known.written),
     })
-}
-
-/// The amount of a commission, from the sale, its rules and the stored tier position alone.
-fn recompute(line: &Line, sale: &Sale, rules: &[Rule], partner: &Partner) -> Result<Option<Minor>, MoneyError> {
-    let Some(basis) = &line.basis else { return Ok(None) };
-    let before = match &basis.reward {
-        Applied::Tier { before, .. } => *before,
-        _ => 0,
-    };
-    let earnings = rate(sale, rules, partner, |_| before)?;
-    let Some(earning) = earnings.iter().find(|earning| earning.rule.key == basis.rule) else { return Ok(None) };
-    let shares: Vec<_> = earning.rule.slices.iter().map(|slice| slice.share).collect();
-    let parts = earning.basis.earned.split(&shares)?;
-    Ok(line.slice.and_then(|number| parts.get(usize::from(number).checked_sub(1)?).copied()))
 }
 
 fn slice_of(line: &Line, rule: Option<&Rule>) -> Option<SliceOf> {
     let (number, rule) = (line.slice?, rule?);
     let slice = rule.slices.get(usize::from(number).checked_sub(1)?)?;
-    let percent = (slice.share * rust_decimal::Decimal::ONE_HUNDRED).normalize().to_string();
+    let percent = (slice.share * Decimal::ONE_HUNDRED).normalize().to_string();
     Some(SliceOf { number, of: rule.slices.len(), percent, days: slice.days })
 }
 
-fn sentence(line: &Line, rule: Option<&Rule>, slice: Option<&SliceOf>) -> Result<String, MoneyError> {
+fn sentence(line: &Line, known: &Known<'_>, slice: Option<&SliceOf>) -> Result<String, MoneyError> {
     let money = |amount| Money::new(amount, line.currency);
     let order = line.order.as_deref().map_or_else(String::new, |order| format!(" for order {order}"));
+    let because = known.why.map_or_else(String::new, |why| format!(": {why}"));
+    let head = format!("{}{order}", line.amount_money());
     let Some(basis) = &line.basis else {
-        return Ok(format!("{}{order}.", line.amount_money()));
+        return Ok(format!("{head}: a bonus, written by hand{because}."));
     };
-    if line.kind == LineKind::Clawback {
-        return Ok(format!(
-            "{}{order}: taken back because the order was refunded after the commission was paid or on its way.",
-            line.amount_money()
-        ));
+    match line.kind {
+        LineKind::Clawback => {
+            return Ok(format!(
+                "{head}: taken back because the order was refunded after the commission was paid or on its way."
+            ));
+        }
+        LineKind::Reinstatement => {
+            return Ok(format!("{head}: given back because the refund it had been taken back for does not stand."));
+        }
+        LineKind::Adjustment => {
+            return Ok(format!("{head}: an adjustment of a commission that is paid or on its way{because}."));
+        }
+        LineKind::Commission | LineKind::TrueUp | LineKind::Bonus => {}
     }
-    let base = match basis.base_kind {
-        BaseKind::Net => format!("{} of goods after discounts, without tax and shipping", money(basis.base)),
-        BaseKind::Gross => format!("{} of goods before discounts, without tax and shipping", money(basis.base)),
+    let how = how(line, basis);
+    let mut more = String::new();
+    if let Some(share) = basis.share {
+        let divided = if share.divided { ", by largest remainder" } else { "" };
+        let percent = Decimal::from(share.part * 100) / Decimal::from(share.whole.max(1));
+        more += &format!(" The partner has {} % of the conversion{divided}.", percent.round_dp(2).normalize());
+    }
+    for cap in &basis.caps {
+        more += &capped(cap, |amount| money(amount).to_string());
+    }
+    if let Some(edit) = &line.edit {
+        more += &format!(" It is for what edit {edit} added to the order.");
+    }
+    if let Some(slice) = slice.filter(|slice| slice.of > 1) {
+        more += &format!(
+            " This is part {} of {} ({} %, after {} days).",
+            slice.number, slice.of, slice.percent, slice.days
+        );
+    }
+    if !line.taken_back.is_zero() {
+        more += &format!(" Refunds took back {}; {} remain.", money(line.taken_back), money(line.net()?));
+    }
+    Ok(format!(
+        "{head}: {how}. Rule \"{}\" of version {} applied because {}; the partner was {}.{more}",
+        known.rule.map_or(basis.rule.as_str(), |rule| rule.name.as_str()),
+        line.rule_set.unwrap_or_default(),
+        basis.won_by.words(),
+        found(line.evidence.as_ref()),
+    ))
+}
+
+fn found(evidence: Option<&Evidence>) -> String {
+    match evidence {
+        Some(Evidence::PartnerId) => "named by the sale".to_owned(),
+        Some(Evidence::Code(_)) => "named by referral code".to_owned(),
+        Some(Evidence::Coupon(_)) => "named by coupon".to_owned(),
+        Some(Evidence::Click(_)) => "named by a click on its link".to_owned(),
+        Some(Evidence::Touches { model, window_days }) => {
+            format!("found by {} within {window_days} days", model.words())
+        }
+        Some(Evidence::Customer) => "the one the customer's first sale was due to".to_owned(),
+        Some(Evidence::ByHand) => "named by hand".to_owned(),
+        None => "attributed".to_owned(),
+    }
+}
+
+fn how(line: &Line, basis: &Basis) -> String {
+    let money = |amount| Money::new(amount, line.currency);
+    let goods = match basis.base_kind {
+        BaseKind::Net => "goods after discounts, without tax and shipping",
+        BaseKind::Gross => "goods before discounts, without tax and shipping",
     };
-    let how = match &basis.reward {
+    let base = format!("{} of {goods}", money(basis.base));
+    let paid = |pay: Pay| match pay {
+        Pay::Rate(rate) => format!("{rate} of {base}"),
+        Pay::Amount(amount) => format!("{} per sale", money(amount)),
+    };
+    match &basis.reward {
         Applied::Flat { amount } => format!("{} per sale", money(*amount)),
         Applied::FlatPerUnit { amount, units } => format!("{} for each of {} units", money(*amount), units.normalize()),
         Applied::Percent { rate } => format!("{rate} of {base}"),
-        Applied::Tier { after, position, pay, .. } => {
-            let pay = match pay {
-                AppliedPay::Rate(rate) => format!("{rate} of {base}"),
-                AppliedPay::Amount(amount) => format!("{} per sale", money(*amount)),
+        Applied::Nothing => "nothing, because the reward does not depend on the size of the order".to_owned(),
+        Applied::Tiered { metric, shape, before, after, parts, window } => {
+            let tier = |part: &TierPart| format!("the tier after {}", amount(*metric, part.after, line));
+            let text = match (shape, parts.as_slice()) {
+                (Shape::MarginalByAmount, parts) => {
+                    let portion = |part: &TierPart| {
+                        let share = Minor::round(part.base.unwrap_or_default()).unwrap_or_default();
+                        let rate = match part.pay {
+                            Pay::Rate(rate) => rate.to_string(),
+                            Pay::Amount(amount) => money(amount).to_string(),
+                        };
+                        format!("{rate} of {} in {}", money(share), tier(part))
+                    };
+                    format!("{} ({goods})", parts.iter().map(portion).collect::<Vec<_>>().join(" and "))
+                }
+                (_, [part]) if *metric == Metric::Count => {
+                    let number = (*after).max(before + 1);
+                    format!("{}, as sale number {number} in {}", paid(part.pay), tier(part))
+                }
+                (_, [part]) => format!("{}, in {}", paid(part.pay), tier(part)),
+                _ => String::new(),
             };
-            format!("{pay}, as sale number {position} in the tier after {after}")
+            let moved = format!(
+                "{} came from {} to {}",
+                period(window.as_str()),
+                amount(*metric, *before, line),
+                amount(*metric, *after, line)
+            );
+            if *metric == Metric::Count { text } else { format!("{text}; {moved}") }
         }
-    };
-    let share = match slice {
-        Some(slice) if slice.of > 1 => {
-            format!(" This is part {} of {} ({} %, after {} days).", slice.number, slice.of, slice.percent, slice.days)
+        Applied::Retroactive { window, tier, conversions, target, had } => {
+            let pay = match tier.pay {
+                Pay::Rate(rate) => format!("{rate} of {}", money(basis.base)),
+                Pay::Amount(amount) => format!("{} for each of {conversions} sales", money(amount)),
+            };
+            format!(
+                "a true-up: {} is rated at the tier it reached, {pay}, which is {}; {} were earned before",
+                period(window.as_str()),
+                money(*target),
+                money(*had)
+            )
         }
-        _ => String::new(),
+    }
+}
+
+fn period(window: &str) -> String {
+    if window == "life" { "everything so far".to_owned() } else { window.to_owned() }
+}
+
+fn amount(metric: Metric, position: i64, line: &Line) -> String {
+    match metric {
+        Metric::Count => position.to_string(),
+        Metric::Revenue | Metric::Commission => {
+            Money::new(Minor::new(position).unwrap_or_default(), line.currency).to_string()
+        }
+    }
+}
+
+fn capped(capped: &Capped, money: impl Fn(Minor) -> String) -> String {
+    let per = match capped.cap {
+        Cap::PerOrder => "an order",
+        Cap::PerPartnerMonth => "a partner and month",
+        Cap::PerProgramMonth => "the program and month",
     };
-    let back = if line.taken_back.is_zero() {
-        String::new()
-    } else {
-        format!(" Refunds took back {}; {} remain.", money(line.taken_back), money(line.net()?))
-    };
-    let found = match &line.evidence {
-        Some(Evidence::PartnerId) => "named by the sale",
-        Some(Evidence::Code(_)) => "named by referral code",
-        Some(Evidence::Coupon(_)) => "named by coupon",
-        None => "attributed",
-    };
-    Ok(format!(
-        "{}{order}: {how}. Rule \"{}\" of version {} applied because {}; the partner was {found}.{share}{back}",
-        line.amount_money(),
-        rule.map_or(basis.rule.as_str(), |rule| rule.name.as_str()),
-        line.rule_set.unwrap_or_default(),
-        basis.won_by.words(),
-    ))
+    format!(
+        " It was capped at {} ({} for {per}) instead of {}.",
+        money(capped.to),
+        money(capped.limit),
+        money(capped.from)
+    )
 }

@@ -185,6 +185,11 @@ impl ClickId {
     pub fn position(&self) -> &str {
         &self.body()[UUID_CHARS..]
     }
+
+    /// Before every position of this second, and after those of earlier ones.
+    pub fn position_of_second(at: Timestamp) -> String {
+        encode_time(at)
+    }
 }
 
 impl RunId {

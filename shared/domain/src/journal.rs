@@ -89,6 +89,12 @@ pub struct Entry {
     /// When that event was received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub received_at: Option<Timestamp>,
+    /// What lines were rated by besides event and rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circumstances: Option<crate::accrual::Circumstances>,
+    /// The tallies that were read for it and were not zero.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tallies: Vec<(crate::tally::TallyKey, crate::tally::Tally)>,
     /// Why an accepted event earned nothing, where it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -107,6 +113,14 @@ pub enum What {
     Accrue,
     AwaitSale,
     Refund,
+    Edit,
+    /// A refund was withdrawn, or a dispute won.
+    Withdraw,
+    /// A person attributed it.
+    Attribute,
+    /// A person wrote a line for no conversion.
+    Bonus,
+    Adjust,
     Approve,
     Mature,
     Hold,
@@ -156,6 +170,8 @@ pub struct PayoutChange {
     pub to: PayoutState,
     pub amount: Minor,
     pub paid: Minor,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paid_at: Option<Timestamp>,
     pub currency: Currency,
     pub version: u32,
     /// The entry before this one in the payout's history.
@@ -224,6 +240,8 @@ impl Entry {
             why: None,
             event: None,
             received_at: None,
+            circumstances: None,
+            tallies: Vec::new(),
             note: None,
             lines: Vec::new(),
             payouts: Vec::new(),
@@ -240,6 +258,7 @@ impl Entry {
             to: after.state,
             amount: after.amount,
             paid: after.paid,
+            paid_at: after.paid_at,
             currency: after.currency,
             version: after.content_version,
             after: before.map(|payout| payout.entry.clone()),
@@ -359,7 +378,7 @@ mod tests {
                     3 => before.clone().reject("why", None),
                     4 => before.clone().reinstate("ann"),
                     5 => before.clone().take_back(minor(part), None),
-                    6 => before.clone().give_back(minor(part), now()),
+                    6 => before.clone().give_back(minor(part), None, now()),
                     7 => before.clone().claim(&payout, 0),
                     _ => before.clone().pay(&payout, now()),
                 };

@@ -10,6 +10,7 @@ pub mod accrual;
 pub mod anomaly;
 pub mod attribution;
 pub mod balance;
+pub mod booking;
 pub mod conversion;
 pub mod explain;
 pub mod ids;

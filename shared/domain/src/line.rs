@@ -6,10 +6,13 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ConversionId, LineId, PartnerId, PayoutId, ProgramId};
+use crate::attribution::Model;
+use crate::conversion::Action;
+use crate::ids::{ClickId, ConversionId, LineId, PartnerId, PayoutId, ProgramId};
 use crate::journal::EntryRef;
 use crate::money::{Currency, Minor, Money, MoneyError};
 use crate::payout::OpenPayout;
+use crate::program::Partner;
 use crate::rating::Basis;
 use crate::schedule::is_matured;
 
@@ -52,6 +55,21 @@ pub struct Line {
     /// Counts from 1; which slice of its earning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slice: Option<u8>,
+    /// What the customer did.
+    #[serde(default, skip_serializing_if = "Action::is_sale")]
+    pub action: Action,
+    /// The edit that added to the order what it was earned on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edit: Option<String>,
+    /// The entry of the conversion's stream by which a person attributed it; zero: nobody had to.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attribution: u32,
+    /// Overrides the program's, where its rule does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_sales: Option<u32>,
+    /// The line it adjusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<LineId>,
     /// People whose hand is in the line, who must not approve its payout.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hands: Vec<String>,
@@ -68,6 +86,26 @@ pub enum LineKind {
     Commission,
     /// Takes back what was paid, or is being paid.
     Clawback,
+    /// What a retroactive tier pays besides, or takes back, when it is reached or left.
+    TrueUp,
+    /// Written by a person, for no conversion.
+    Bonus,
+    /// A person's change to a line that is paid or being paid.
+    Adjustment,
+    /// Gives back what a clawback took.
+    Reinstatement,
+}
+
+impl LineKind {
+    /// Whether its amount is part of what was earned, before anything was taken back.
+    pub const fn is_part_of_gross(self) -> bool {
+        matches!(self, Self::Commission | Self::Adjustment)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// How the partner was found, most explicit first.
@@ -77,6 +115,17 @@ pub enum Evidence {
     PartnerId,
     Code(String),
     Coupon(String),
+    Click(ClickId),
+    /// The customer's touches within the window, shared out by the program's model.
+    #[serde(rename_all = "camelCase")]
+    Touches {
+        model: Model,
+        window_days: u16,
+    },
+    /// A renewal: whoever the customer's first attributed sale was due to.
+    Customer,
+    /// A person said so.
+    ByHand,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,11 +234,83 @@ pub enum LineError {
     NotMatured(Timestamp),
     #[error("more would be taken back than is left")]
     TooMuch,
+    #[error("a {} cannot be adjusted: adjust the commission it belongs to", kind_words(*.0))]
+    NotAdjustable(LineKind),
+    #[error("an adjusted amount keeps its sign and differs from the present one, {0}")]
+    BadAdjustment(Money),
     #[error(transparent)]
     Money(#[from] MoneyError),
 }
 
+const fn kind_words(kind: LineKind) -> &'static str {
+    match kind {
+        LineKind::Commission => "commission",
+        LineKind::Clawback => "clawback",
+        LineKind::TrueUp => "true-up",
+        LineKind::Bonus => "bonus",
+        LineKind::Adjustment => "adjustment",
+        LineKind::Reinstatement => "reinstatement",
+    }
+}
+
 impl Line {
+    /// The journal stream in which its origin stands: its conversion's, or its own.
+    pub fn stream(&self) -> &str {
+        self.conversion.as_ref().map_or(self.id.as_str(), ConversionId::as_str)
+    }
+
+    /// What a person gives or takes for no conversion. Due at once; what is given is looked at by another person first. `origin` is the
+    /// id of the act.
+    pub fn bonus(partner: &Partner, currency: Currency, amount: Minor, origin: &str, by: &str, now: Timestamp) -> Self {
+        let (state, approved_at) =
+            if amount.is_negative() { (LineState::Payable, Some(now)) } else { (LineState::Pending, None) };
+        Self {
+            id: LineId::derive(&partner.id, partner.shards, now, &[origin, "bonus"]),
+            program: partner.program.clone(),
+            partner: partner.id.clone(),
+            currency,
+            kind: LineKind::Bonus,
+            conversion: None,
+            order: None,
+            products: Vec::new(),
+            amount,
+            taken_back: Minor::ZERO,
+            state,
+            occurred_at: now,
+            created_at: now,
+            due_at: now,
+            approved_at,
+            paid_at: None,
+            rule_set: None,
+            basis: None,
+            evidence: None,
+            slice: None,
+            action: Action::Custom,
+            edit: None,
+            attribution: 0,
+            minimum_sales: None,
+            of: None,
+            hands: vec![by.to_owned()],
+            version: 1,
+            entry: EntryRef::none(),
+        }
+    }
+
+    /// Another line of the same origin, as yet without a history.
+    pub(crate) fn fresh(&self, now: Timestamp) -> Self {
+        Self {
+            taken_back: Minor::ZERO,
+            created_at: now,
+            paid_at: None,
+            slice: None,
+            of: None,
+            hands: Vec::new(),
+            version: 1,
+            entry: EntryRef::none(),
+            ..self.clone()
+        }
+    }
+
     /// What is left of the amount.
     pub fn net(&self) -> Result<Minor, MoneyError> {
         self.amount.minus(self.taken_back)
@@ -379,19 +500,124 @@ impl Line {
         }
     }
 
-    /// A refund was withdrawn or a dispute won: the state it left, maturity evaluated anew.
-    pub fn give_back(mut self, part: Minor, now: Timestamp) -> Result<Self, LineError> {
-        if part.is_zero() || part.is_negative() || part > self.taken_back {
+    /// A refund was withdrawn or a dispute won: the state it left, maturity evaluated anew. A rejected line only forgets what was
+    /// recorded.
+    pub fn give_back(mut self, part: Minor, open: Option<&OpenPayout>, now: Timestamp) -> Result<Self, LineError> {
+        self.unless_closed(open)?;
+        if part.is_zero() || part.is_negative() || part > self.returnable() {
             return Err(LineError::TooMuch);
         }
+        if let LineState::Rejected { refunded, .. } = &mut self.state
+            && refunded.is_positive()
+        {
+            *refunded = refunded.minus(part)?;
+            return Ok(self);
+        }
         self.taken_back = self.taken_back.minus(part)?;
+        self.back_from_reversed(now)
+    }
+
+    /// How much of what was taken back could return to this line itself.
+    pub const fn returnable(&self) -> Minor {
+        match &self.state {
+            LineState::Rejected { refunded, .. } if refunded.is_positive() => *refunded,
+            LineState::Paid { .. } => Minor::ZERO,
+            _ => self.taken_back,
+        }
+    }
+
+    /// Its sale is no longer refunded whole: a line of zero comes back.
+    pub fn restore_zero(mut self, now: Timestamp) -> Result<Self, LineError> {
+        if !self.amount.is_zero() {
+            return Err(LineError::TooMuch);
+        }
+        match &mut self.state {
+            LineState::Rejected { whole, .. } if *whole => {
+                *whole = false;
+                Ok(self)
+            }
+            LineState::Reversed { .. } => self.back_from_reversed(now),
+            _ => self.illegal("restored"),
+        }
+    }
+
+    fn back_from_reversed(self, now: Timestamp) -> Result<Self, LineError> {
         let state = match self.state.clone() {
             LineState::Reversed { reviewed, held: Some(why) } => LineState::Held { reviewed, why },
             LineState::Reversed { reviewed, held: None } => self.at_gates(reviewed, now),
-            other @ (LineState::Pending | LineState::Approved | LineState::Payable | LineState::Held { .. }) => other,
-            _ => return self.illegal("restored"),
+            LineState::Paid { .. } => return self.illegal("restored"),
+            other => other,
         };
         Ok(self.into_state(state))
+    }
+
+    /// A person sets another amount. Up, it is looked at again; down, it stays where it is. What refunds took is not recomputed here:
+    /// [`crate::reversal`] brings it to the share of the new amount.
+    pub fn adjust(mut self, gross: Minor, by: &str, open: Option<&OpenPayout>) -> Result<Self, LineError> {
+        self.check_adjustment(gross, self.amount)?;
+        self.unless_closed(open)?;
+        if matches!(self.state, LineState::Paid { .. } | LineState::Rejected { .. } | LineState::Reversed { .. }) {
+            return self.illegal("adjusted");
+        }
+        let up = gross.units().abs() > self.amount.units().abs();
+        self.amount = gross;
+        if self.taken_back.units().abs() > gross.units().abs() {
+            self.taken_back = gross;
+        }
+        self.add_hand(by);
+        if !up {
+            return Ok(self);
+        }
+        self.approved_at = None;
+        let state = match &self.state {
+            LineState::Held { why, .. } => LineState::Held { reviewed: false, why: why.clone() },
+            _ => LineState::Pending,
+        };
+        Ok(self.into_state(state))
+    }
+
+    /// What a person changes about a line that is paid or being paid: another line with the difference to what stands at present,
+    /// which is the line and its earlier adjustments.
+    pub fn adjustment(
+        &self,
+        gross: Minor,
+        present: Minor,
+        by: &str,
+        number: usize,
+        now: Timestamp,
+    ) -> Result<Self, LineError> {
+        self.check_adjustment(gross, present)?;
+        if !matches!(self.state, LineState::Paid { .. } | LineState::InPayout { .. }) {
+            return self.illegal("adjusted by another line");
+        }
+        let amount = gross.minus(present)?;
+        let (state, approved_at) =
+            if amount.is_negative() { (LineState::Payable, Some(now)) } else { (LineState::Pending, None) };
+        let key = [self.stream(), self.id.as_str(), "adjustment", &number.to_string()];
+        Ok(Self {
+            id: LineId::derive_beside(&self.id, now, &key),
+            kind: LineKind::Adjustment,
+            amount,
+            state,
+            occurred_at: now,
+            due_at: now,
+            approved_at,
+            of: Some(self.id.clone()),
+            hands: vec![by.to_owned()],
+            ..self.fresh(now)
+        })
+    }
+
+    fn check_adjustment(&self, gross: Minor, present: Minor) -> Result<(), LineError> {
+        if !matches!(self.kind, LineKind::Commission | LineKind::Bonus) {
+            return Err(LineError::NotAdjustable(self.kind));
+        }
+        let flips = gross.units().signum() * self.amount.units().signum() < 0
+            || (self.kind == LineKind::Commission && gross.is_negative());
+        if flips || gross == present {
+            return Err(LineError::BadAdjustment(Money::new(present, self.currency)));
+        }
+        Ok(())
     }
 
     pub fn claim(self, payout: &PayoutId, page: u32) -> Result<Self, LineError> {
@@ -465,6 +691,11 @@ pub(crate) mod tests {
             basis: None,
             evidence: None,
             slice: None,
+            action: Action::Sale,
+            edit: None,
+            attribution: 0,
+            minimum_sales: None,
+            of: None,
             hands: vec![],
             version: 1,
             entry: EntryRef::none(),
@@ -582,11 +813,11 @@ pub(crate) mod tests {
             assert_eq!(held.clone().release("ann", now()).unwrap().state.name(), expect);
             assert_eq!(held.clone().release("ann", now()).unwrap().hands, ["ann"]);
             let all = held.amount;
-            let restored = held.take_back(all, None).unwrap().give_back(minor(400), now()).unwrap();
+            let restored = held.take_back(all, None).unwrap().give_back(minor(400), None, now()).unwrap();
             assert_eq!((restored.state.name(), restored.net().unwrap()), (StateName::Held, minor(400)));
             let mut reversed = line(1_000, LineState::Reversed { reviewed, held: None }, due);
             reversed.taken_back = reversed.amount;
-            assert_eq!(reversed.give_back(all, now()).unwrap().state.name(), expect);
+            assert_eq!(reversed.give_back(all, None, now()).unwrap().state.name(), expect);
         }
     }
 

@@ -222,14 +222,27 @@ impl Minor {
         Ok(parts)
     }
 
-    /// Divides equally among `count` by largest remainder: the first ones get the odd units (10.00 by 3: 3.34, 3.33, 3.33).
-    pub fn divide_equally(self, count: u32) -> Vec<Self> {
-        let count_wide = i64::from(count);
-        if count == 0 {
-            return Vec::new();
+    /// Divides by weights, by largest remainder; of equal remainders the first gets the odd unit (10.00 by three equal weights:
+    /// 3.34, 3.33, 3.33). No weight at all: nothing.
+    pub fn divide(self, weights: &[u64]) -> Result<Vec<Self>, MoneyError> {
+        let whole: i128 = weights.iter().map(|weight| i128::from(*weight)).sum();
+        if whole == 0 {
+            return Ok(vec![Self::ZERO; weights.len()]);
         }
-        let (each, odd) = (self.0 / count_wide, self.0 % count_wide);
-        (0..count_wide).map(|k| Self(each + if k < odd.abs() { odd.signum() } else { 0 })).collect()
+        let magnitude = i128::from(self.0.unsigned_abs());
+        let exact: Vec<_> = weights.iter().map(|weight| magnitude * i128::from(*weight)).collect();
+        let mut parts: Vec<_> = exact.iter().map(|exact| exact / whole).collect();
+        let mut by_remainder: Vec<_> = (0..weights.len()).collect();
+        by_remainder.sort_by_key(|n| std::cmp::Reverse(exact.get(*n).map_or(0, |exact| exact % whole)));
+        let odd = usize::try_from(magnitude - parts.iter().sum::<i128>()).map_err(|_| MoneyError::Overflow)?;
+        for n in by_remainder.into_iter().take(odd) {
+            if let Some(part) = parts.get_mut(n) {
+                *part += 1;
+            }
+        }
+        let signed =
+            |part: i128| i64::try_from(part).map(|part| part * self.0.signum()).map_err(|_| MoneyError::Overflow);
+        parts.into_iter().map(|part| Self::new(signed(part)?)).collect()
     }
 }
 
@@ -369,9 +382,12 @@ mod tests {
 
     #[test]
     fn equal_division_gives_the_odd_units_to_the_first() {
-        assert_eq!(minor(1_000).divide_equally(3), [334, 333, 333].map(minor));
-        assert_eq!(minor(-5).divide_equally(3), [-2, -2, -1].map(minor));
-        assert!(minor(5).divide_equally(0).is_empty());
+        assert_eq!(minor(1_000).divide(&[1, 1, 1]).unwrap(), [334, 333, 333].map(minor));
+        assert_eq!(minor(-5).divide(&[1, 1, 1]).unwrap(), [-2, -2, -1].map(minor));
+        assert_eq!(minor(10).divide(&[40, 20, 40]).unwrap(), [4, 2, 4].map(minor));
+        assert_eq!(minor(5).divide(&[40, 20, 40]).unwrap(), [2, 1, 2].map(minor));
+        assert_eq!(minor(1).divide(&[1, 2]).unwrap(), [0, 1].map(minor), "the larger remainder first");
+        assert!(minor(5).divide(&[]).unwrap().is_empty());
     }
 
     #[test]
@@ -420,7 +436,7 @@ mod tests {
 
         #[test]
         fn equal_parts_sum_to_the_whole_and_differ_by_one(whole in -1_000_000_i64..1_000_000, count in 1_u32..50) {
-            let parts = minor(whole).divide_equally(count);
+            let parts = minor(whole).divide(&vec![1; usize::try_from(count).unwrap()]).unwrap();
             prop_assert_eq!(Minor::total(parts.iter().copied()).unwrap(), minor(whole));
             let spread = parts.iter().max().unwrap().minus(*parts.iter().min().unwrap()).unwrap();
             prop_assert!(spread.units() <= 1);

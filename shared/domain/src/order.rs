@@ -1,1 +1,531 @@
-//! An order as its events tell it: what was charged, by the sale and by edits, and what went back.
+//! An order as its events tell it: what was charged, by the sale and by edits that added to it, and what went back.
+//!
+//! Everything here is a fold of the accepted events, in the order of their acceptance. An edit is compared with the order as
+//! it then is: what fell counts as a refund, what rose as an *extra sale* of its own. Of several edits the latest by their own time
+//! stands; an older one that arrives later says nothing new. A withdrawn refund never was one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use rust_decimal::Decimal;
+
+use crate::conversion::{ConversionEvent, Edit, EventBody, Item, Refund, Sale};
+use crate::money::{Minor, MoneyError};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The sale, and then what edits added.
+    parts: Vec<Part>,
+    back: Back,
+    /// Some refund went beyond what was charged.
+    pub beyond_charge: bool,
+}
+
+/// The sale itself, or what one edit added to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The edit's id.
+    pub edit: Option<String>,
+    pub occurred_at: Timestamp,
+    pub sale: Sale,
+}
+
+impl Order {
+    /// `None` where the sale has not arrived.
+    pub fn of<'a>(events: impl IntoIterator<Item = &'a ConversionEvent>) -> Result<Option<Self>, MoneyError> {
+        let events: Vec<_> = events.into_iter().collect();
+        let Some((event, sale)) = events.iter().find_map(|event| event.body.sale().map(|sale| (*event, sale))) else {
+            return Ok(None);
+        };
+        let mut parts = vec![Part { edit: None, occurred_at: event.occurred_at, sale: sale.clone() }];
+        let withdrawn: BTreeSet<_> = events.iter().filter_map(|event| withdrawn(event)).collect();
+        let mut refunds = Vec::new();
+        let mut now = (event.occurred_at, Charge::of(sale));
+        for event in &events {
+            match &event.body {
+                EventBody::Refund(refund) if !withdrawn.contains(event.id.as_str()) => refunds.push(refund.clone()),
+                EventBody::Edit(edit) if event.occurred_at >= now.0 => {
+                    let after = Charge::edited(edit);
+                    let (fell, rose) = now.1.compare(&after)?;
+                    refunds.extend(fell.map(|fell| fell.refund(edit)));
+                    if let Some(rose) = rose {
+                        let sale = rose.sale(sale);
+                        parts.push(Part { edit: Some(event.id.clone()), occurred_at: event.occurred_at, sale });
+                    }
+                    now = (event.occurred_at, after);
+                }
+                _ => {}
+            }
+        }
+        let mut back = Back::default();
+        for refund in &refunds {
+            back.add(&parts, refund);
+        }
+        back.clamp(&parts);
+        let charged = Minor::total(parts.iter().map(|part| part.sale.total))?;
+        let beyond_charge = back.cash > i128::from(charged.units());
+        Ok(Some(Self { parts, back, beyond_charge }))
+    }
+
+    /// Never empty: the sale comes first.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    pub fn part(&self, edit: Option<&str>) -> Option<&Part> {
+        self.parts.iter().find(|part| part.edit.as_deref() == edit)
+    }
+
+    /// The refunded share of some of a part's items (all of it where `items` is empty), as an exact fraction between zero and
+    /// one: (numerator, denominator).
+    ///
+    /// What was refunded without naming items fills the parts in turn, and within a part what was not refunded by name. Items that
+    /// cost nothing share their part's fate. An order that cost nothing is refunded when all that was charged for it,
+    /// which may be nothing either, has gone back.
+    pub fn share(&self, edit: Option<&str>, items: &[usize]) -> Result<(i128, i128), MoneyError> {
+        let mut general = self.back.general(&self.parts)?;
+        for (at, part) in self.parts.iter().enumerate() {
+            let net = i128::from(part.sale.net()?.units());
+            let named = self.back.named(at, &part.sale, |_| true);
+            let rest = net - named;
+            let own = general.clamp(0, rest);
+            if part.edit.as_deref() != edit {
+                general -= own;
+                continue;
+            }
+            if net == 0 {
+                return Ok((i128::from(self.is_wholly_back()?), 1));
+            }
+            let amounts = items.iter().filter_map(|position| part.sale.items.get(*position)).map(|item| item.amount);
+            let amount = i128::from(Minor::total(amounts)?.units());
+            return Ok(if amount == 0 {
+                (named + own, net)
+            } else {
+                let of_items = self.back.named(at, &part.sale, |position| items.contains(&position));
+                if rest == 0 {
+                    (of_items, amount)
+                } else {
+                    // (named + own x (amount - named) / rest) / amount
+                    (of_items * rest + own * (amount - of_items), amount * rest)
+                }
+            });
+        }
+        Ok((0, 1))
+    }
+
+    fn is_wholly_back(&self) -> Result<bool, MoneyError> {
+        let charged = Minor::total(self.parts.iter().map(|part| part.sale.total))?;
+        Ok(self.back != Back::default() && self.back.cash >= i128::from(charged.units()))
+    }
+}
+
+/// The id of the refund an event takes back.
+fn withdrawn(event: &ConversionEvent) -> Option<&str> {
+    match &event.body {
+        EventBody::Withdrawal(withdrawal) => Some(withdrawal.refund.as_str()),
+        _ => None,
+    }
+}
+
+/// What an order costs at some moment.
+#[derive(Debug, Clone)]
+struct Charge {
+    items: Vec<Item>,
+    total: Minor,
+    tax: Minor,
+    shipping: Minor,
+    discount: Minor,
+}
+
+impl Charge {
+    fn of(sale: &Sale) -> Self {
+        let Sale { items, total, tax, shipping, discount, .. } = sale.clone();
+        Self { items, total, tax, shipping, discount }
+    }
+
+    fn edited(edit: &Edit) -> Self {
+        let Edit { items, total, tax, shipping, discount, .. } = edit.clone();
+        Self { items, total, tax, shipping, discount }
+    }
+
+    fn net(&self) -> Result<Minor, MoneyError> {
+        if self.items.is_empty() {
+            self.total.minus(self.tax)?.minus(self.shipping)
+        } else {
+            Minor::total(self.items.iter().filter(|item| !item.gift_card).map(|item| item.amount))
+        }
+    }
+
+    /// What fell and what rose. Item by item where both tell items, else by what the goods cost together.
+    fn compare(&self, after: &Self) -> Result<(Option<Self>, Option<Self>), MoneyError> {
+        let rise = |before: Minor, after: Minor| Ok::<_, MoneyError>(after.minus(before)?.max(Minor::ZERO));
+        let moved = |items: Vec<Item>, from: &Self, to: &Self| {
+            Ok::<_, MoneyError>(Self {
+                items,
+                total: rise(from.total, to.total)?,
+                tax: rise(from.tax, to.tax)?,
+                shipping: rise(from.shipping, to.shipping)?,
+                discount: rise(from.discount, to.discount)?,
+            })
+        };
+        if !self.items.is_empty() && !after.items.is_empty() {
+            let (fell, rose) = (differences(&after.items, &self.items)?, differences(&self.items, &after.items)?);
+            let fell = if fell.is_empty() { None } else { Some(moved(fell, after, self)?) };
+            let rose = if rose.is_empty() { None } else { Some(moved(rose, self, after)?) };
+            return Ok((fell, rose));
+        }
+        let goods = |amount: Minor| {
+            // A part of an order with items is an item, too, if only one without a name.
+            let item =
+                Item { sku: None, product: None, category: None, quantity: Decimal::ONE, amount, gift_card: false };
+            let items = if self.items.is_empty() && after.items.is_empty() { Vec::new() } else { vec![item] };
+            Self { items, total: amount, tax: Minor::ZERO, shipping: Minor::ZERO, discount: Minor::ZERO }
+        };
+        let difference = after.net()?.minus(self.net()?)?;
+        Ok((
+            difference.is_negative().then(|| Self { items: Vec::new(), ..goods(difference.negated()) }),
+            difference.is_positive().then(|| goods(difference)),
+        ))
+    }
+
+    /// What fell, as the refund it acts as.
+    fn refund(self, edit: &Edit) -> Refund {
+        let goods_only = self.items.is_empty();
+        Refund {
+            conversion: edit.conversion.clone(),
+            currency: edit.currency,
+            total: self.total,
+            tax: goods_only.then_some(Minor::ZERO),
+            shipping: goods_only.then_some(Minor::ZERO),
+            items: Some(self.items).filter(|items| !items.is_empty()),
+            reason: None,
+            chargeback: false,
+        }
+    }
+
+    /// What rose, as an extra sale.
+    fn sale(self, of: &Sale) -> Sale {
+        let Self { items, total, tax, shipping, discount } = self;
+        Sale { items, total, tax, shipping, discount, ..of.clone() }
+    }
+}
+
+/// By how much each item costs more in `after` than in `before`. One product may stand on several lines.
+fn differences(before: &[Item], after: &[Item]) -> Result<Vec<Item>, MoneyError> {
+    let mut more = Vec::new();
+    let mut seen: Vec<&Item> = Vec::new();
+    for item in after {
+        if seen.iter().any(|other| other.is(item)) {
+            continue;
+        }
+        seen.push(item);
+        let of = |items: &[Item]| -> Result<(Minor, Decimal), MoneyError> {
+            let same = || items.iter().filter(|other| other.is(item) || *other == item);
+            Ok((Minor::total(same().map(|item| item.amount))?, same().map(|item| item.quantity).sum()))
+        };
+        let ((was, had), (is, has)) = (of(before)?, of(after)?);
+        let amount = is.minus(was)?;
+        if amount.is_positive() {
+            more.push(Item { amount, quantity: (has - had).max(Decimal::ZERO), ..item.clone() });
+        }
+    }
+    Ok(more)
+}
+
+/// What has gone back to the customer so far, kept exact: named items apart from what must be prorated.
+///
+/// A refund counts by what is known of it: its items; else its goods, where tax and shipping are told; else a share of the total,
+/// in proportion to what goods were of the order's total (less tax, or less shipping, where only that one is told).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Back {
+    /// Refunded amount per part and item position, gift cards included.
+    per_item: BTreeMap<(usize, usize), i128>,
+    /// Goods refunded without naming items, in base.
+    goods: i128,
+    /// Totals of which nothing else is known.
+    mixed: i128,
+    /// Totals less tax.
+    mixed_without_tax: i128,
+    /// Totals less shipping.
+    mixed_without_shipping: i128,
+    /// Everything that went back, goods or not.
+    cash: i128,
+}
+
+impl Back {
+    fn add(&mut self, parts: &[Part], refund: &Refund) {
+        let total = i128::from(refund.total.units());
+        let less = |aside: Minor| (total - i128::from(aside.units())).max(0);
+        self.cash += total;
+        match (&refund.items, refund.tax, refund.shipping) {
+            (Some(items), ..) => {
+                for item in items {
+                    self.add_item(parts, item);
+                }
+            }
+            (None, Some(tax), Some(shipping)) => self.goods += (less(tax) - i128::from(shipping.units())).max(0),
+            (None, Some(tax), None) => self.mixed_without_tax += less(tax),
+            (None, None, Some(shipping)) => self.mixed_without_shipping += less(shipping),
+            (None, None, None) => self.mixed += total,
+        }
+    }
+
+    fn add_item(&mut self, parts: &[Part], refunded: &Item) {
+        // One product may stand on several lines: fill them in turn, so that returning both ends at both.
+        let mut left = i128::from(refunded.amount.units());
+        let mut last = None;
+        for (at, part) in parts.iter().enumerate() {
+            for (position, item) in part.sale.items.iter().enumerate().filter(|(_, item)| item.is(refunded)) {
+                let taken = self.per_item.entry((at, position)).or_default();
+                let step = left.min(i128::from(item.amount.units()) - *taken).max(0);
+                *taken += step;
+                left -= step;
+                last = Some((at, position));
+            }
+        }
+        match last {
+            Some(place) => *self.per_item.entry(place).or_default() += left,
+            // Of a gift card nothing was earned, so nothing is taken back.
+            None if refunded.gift_card => {}
+            None => self.goods += left,
+        }
+    }
+
+    fn clamp(&mut self, parts: &[Part]) {
+        for ((at, position), taken) in &mut self.per_item {
+            let Some(item) = parts.get(*at).and_then(|part| part.sale.items.get(*position)) else { continue };
+            let whole = i128::from(item.amount.units());
+            if *taken > whole {
+                // More than the item cost: the rest comes off the whole order, unless it was no goods at all.
+                if !item.gift_card {
+                    self.goods += *taken - whole;
+                }
+                *taken = whole;
+            }
+        }
+    }
+
+    fn named(&self, part: usize, sale: &Sale, counts: impl Fn(usize) -> bool) -> i128 {
+        let goods = self.per_item.iter().filter(|((at, position), _)| {
+            *at == part && counts(*position) && sale.items.get(*position).is_some_and(|item| !item.gift_card)
+        });
+        goods.map(|(_, taken)| *taken).sum()
+    }
+
+    /// Goods refunded without naming items. What is prorated is rounded to whole minor units, once per kind, on its sum.
+    fn general(&self, parts: &[Part]) -> Result<i128, MoneyError> {
+        let sum = |field: fn(&Sale) -> Minor| Minor::total(parts.iter().map(|part| field(&part.sale)));
+        let net = Minor::total(parts.iter().map(|part| part.sale.net()).collect::<Result<Vec<_>, _>>()?)?;
+        let charged = sum(|sale| sale.total)?;
+        let mut general = self.goods;
+        for (part, whole) in [
+            (self.mixed, charged),
+            (self.mixed_without_tax, charged.minus(sum(|sale| sale.tax)?)?),
+            (self.mixed_without_shipping, charged.minus(sum(|sale| sale.shipping)?)?),
+        ] {
+            // Gift cards may leave less to charge than tax and shipping alone.
+            let whole = i128::from(whole.units()).max(0);
+            general += i128::from(net.proportion(part.min(whole), whole)?.units());
+        }
+        Ok(general)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::conversion::Withdrawal;
+    use crate::conversion::tests::{minor, refund, sale};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn event(id: &str, second: i64, body: EventBody) -> ConversionEvent {
+        ConversionEvent { id: id.into(), occurred_at: at(second), body }
+    }
+
+    /// An order of a sale and refunds, as it is after them.
+    pub(crate) fn order<'a>(sale: &Sale, refunds: impl IntoIterator<Item = &'a Refund>) -> Order {
+        let mut events = vec![event("1", 0, EventBody::Sale(sale.clone()))];
+        let refunds = refunds.into_iter().enumerate();
+        events.extend(refunds.map(|(n, refund)| event(&format!("r{n}"), 1, EventBody::Refund(refund.clone()))));
+        Order::of(&events).unwrap().unwrap()
+    }
+
+    fn edit(id: &str, second: i64, to: &Sale) -> ConversionEvent {
+        let Sale { currency, total, tax, shipping, discount, items, .. } = to.clone();
+        event(
+            id,
+            second,
+            EventBody::Edit(Edit { conversion: "1".into(), currency, total, tax, shipping, discount, items }),
+        )
+    }
+
+    fn taken(earned: i64, (numerator, denominator): (i128, i128)) -> i64 {
+        minor(earned).proportion(numerator, denominator).unwrap().units()
+    }
+
+    fn reduction(earned: i64, sale: &Sale, refunds: &[Refund]) -> i64 {
+        taken(earned, order(sale, refunds).share(None, &[]).unwrap())
+    }
+
+    #[test]
+    fn an_increase_is_an_extra_sale_and_a_decrease_a_refund() {
+        let first = event("1", 0, EventBody::Sale(sale(10_000, 0, &[])));
+        let up = edit("e1", 10, &sale(15_000, 0, &[]));
+        let down = edit("e2", 20, &sale(12_000, 0, &[]));
+        let whole = Order::of([&first, &up, &down]).unwrap().unwrap();
+        assert_eq!(whole.part(Some("e1")).unwrap().sale.net().unwrap(), minor(5_000));
+        // 30.00 fell of 150.00: the sale itself is filled first.
+        assert_eq!(taken(1_000, whole.share(None, &[]).unwrap()), 300);
+        assert_eq!(taken(500, whole.share(Some("e1"), &[]).unwrap()), 0);
+        // In the other order the older edit says nothing new.
+        let late = Order::of([&first, &down, &up]).unwrap().unwrap();
+        assert_eq!(late.part(Some("e2")).unwrap().sale.net().unwrap(), minor(2_000));
+        assert_eq!(late.parts().len(), 2);
+        assert_eq!(taken(1_000, late.share(None, &[]).unwrap()), 0);
+    }
+
+    #[test]
+    fn an_edit_compares_item_by_item() {
+        let first = event("1", 0, EventBody::Sale(sale(10_000, 0, &[("A", 4_000), ("B", 6_000)])));
+        let swapped = edit("e1", 10, &sale(10_000, 0, &[("A", 7_000), ("C", 3_000)]));
+        let order = Order::of([&first, &swapped]).unwrap().unwrap();
+        let extra: Vec<_> = order.part(Some("e1")).unwrap().sale.items.iter().map(|item| item.amount.units()).collect();
+        assert_eq!(extra, [3_000, 3_000]);
+        assert_eq!(taken(100, order.share(None, &[0]).unwrap()), 0);
+        assert_eq!(taken(100, order.share(None, &[1]).unwrap()), 100);
+        assert!(!order.beyond_charge);
+    }
+
+    #[test]
+    fn an_edit_that_changes_no_goods_changes_nothing() {
+        let first = event("1", 0, EventBody::Sale(sale(11_800, 1_800, &[])));
+        let taxed = edit("e1", 10, &sale(12_000, 2_000, &[]));
+        let order = Order::of([&first, &taxed]).unwrap().unwrap();
+        assert_eq!((order.parts().len(), order.share(None, &[]).unwrap().0), (1, 0));
+    }
+
+    #[test]
+    fn a_withdrawn_refund_never_was_one_whatever_came_first() {
+        let first = event("1", 0, EventBody::Sale(sale(10_000, 0, &[])));
+        let back = event("r1", 1, EventBody::Refund(refund(4_000)));
+        let won = Withdrawal { conversion: "1".into(), refund: "r1".into(), reason: None };
+        let won = event("w1", 2, EventBody::Withdrawal(won));
+        for events in [[&first, &back, &won], [&won, &first, &back], [&back, &won, &first]] {
+            assert_eq!(Order::of(events).unwrap().unwrap().share(None, &[]).unwrap().0, 0);
+        }
+    }
+
+    #[test]
+    fn what_is_refunded_by_name_and_by_amount_together_ends_at_the_whole() {
+        let goods = sale(10_000, 0, &[("A", 5_000), ("B", 5_000)]);
+        let mut named = refund(5_000);
+        named.items = Some(goods.items[..1].to_vec());
+        let order = order(&goods, [&named, &refund(5_000)]);
+        assert_eq!(taken(500, order.share(None, &[0]).unwrap()), 500);
+        assert_eq!(taken(500, order.share(None, &[1]).unwrap()), 500);
+    }
+
+    #[test]
+    fn a_total_only_refund_is_prorated_into_base() {
+        // 118.00 with 18.00 tax, 30 % earned; 40.00 back is 33.90 of base, so 10.17.
+        assert_eq!(reduction(3_000, &sale(11_800, 1_800, &[]), &[refund(4_000)]), 1_017);
+        // 25 % of 100.00, then 40.00 refunded.
+        assert_eq!(reduction(2_500, &sale(10_000, 0, &[]), &[refund(4_000)]), 1_000);
+        // Earning 2, charge 3, refund 1.
+        assert_eq!(reduction(2, &sale(3, 0, &[]), &[refund(1)]), 1);
+    }
+
+    #[test]
+    fn tax_or_shipping_alone_takes_nothing_back() {
+        let mut tax_only = refund(1_800);
+        tax_only.tax = Some(minor(1_800));
+        assert_eq!(reduction(3_000, &sale(11_800, 1_800, &[]), &[tax_only]), 0);
+    }
+
+    #[test]
+    fn any_sequence_of_partials_ends_at_the_whole() {
+        let goods = sale(11_800, 1_800, &[]);
+        for step in [1, 7, 590, 3_933] {
+            let mut refunds = vec![refund(step); 11_800 / usize::try_from(step).unwrap()];
+            refunds.push(refund(11_800 % step));
+            assert_eq!(reduction(2_999, &goods, &refunds), 2_999, "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn beyond_the_charge_is_clamped_and_told() {
+        let goods = sale(10_000, 0, &[]);
+        assert!(order(&goods, &[refund(9_000), refund(2_000)]).beyond_charge);
+        assert_eq!(reduction(2_500, &goods, &[refund(9_000), refund(2_000)]), 2_500);
+    }
+
+    #[test]
+    fn a_named_item_takes_back_only_what_was_earned_on_it() {
+        let goods = sale(10_000, 0, &[("A", 4_000), ("B", 6_000)]);
+        let mut back = refund(4_000);
+        back.items = Some(goods.items[..1].to_vec());
+        let refunded = order(&goods, &[back]);
+        let of = |items: &[usize]| {
+            let (n, d) = refunded.share(None, items).unwrap();
+            minor(1_000).proportion(n, d).unwrap().units()
+        };
+        assert_eq!((of(&[0]), of(&[1]), of(&[])), (1_000, 0, 400));
+    }
+
+    #[test]
+    fn a_refunded_gift_card_takes_nothing_back() {
+        let mut goods = sale(10_000, 0, &[("CARD", 5_000), ("A", 5_000)]);
+        goods.items[0].gift_card = true;
+        let mut back = refund(5_000);
+        // Our own form names the item and not what kind it is.
+        back.items = Some(vec![Item { gift_card: false, ..goods.items[0].clone() }]);
+        let (part, whole) = order(&goods, &[back]).share(None, &[1]).unwrap();
+        assert_eq!(minor(500).proportion(part, whole).unwrap(), minor(0));
+    }
+
+    #[test]
+    fn what_is_not_told_of_a_refund_is_prorated() {
+        let goods = sale(11_800, 1_800, &[]);
+        let with = |total, tax: Option<i64>, shipping: Option<i64>| {
+            let mut back = refund(total);
+            (back.tax, back.shipping) = (tax.map(minor), shipping.map(minor));
+            back
+        };
+        assert_eq!(reduction(3_000, &goods, &[with(4_000, None, Some(0))]), 1_017);
+        assert_eq!(reduction(3_000, &goods, &[with(4_000, Some(610), None)]), 1_017);
+        assert_eq!(reduction(3_000, &goods, &[with(4_000, Some(610), Some(0))]), 1_017);
+        let whole = with(11_800, None, Some(0));
+        assert!(!order(&goods, [&whole]).beyond_charge);
+        assert_eq!(reduction(3_000, &goods, &[whole]), 3_000);
+        assert!(order(&goods, [&with(500_000, Some(500_000), None)]).beyond_charge);
+    }
+
+    #[test]
+    fn an_order_paid_by_gift_card_is_not_refunded_by_itself() {
+        let mut goods = sale(1_000, 1_800, &[("A", 10_000)]);
+        goods.shipping = minor(1_500);
+        assert_eq!(reduction(1_000, &goods, &[]), 0);
+        let mut shipping_only = refund(500);
+        shipping_only.shipping = Some(minor(500));
+        assert_eq!(reduction(1_000, &goods, &[shipping_only]), 0);
+        let mut back = refund(5_000);
+        back.items = Some(vec![Item { amount: minor(5_000), ..goods.items[0].clone() }]);
+        assert_eq!(reduction(1_000, &goods, &[back]), 500);
+    }
+
+    #[test]
+    fn what_cost_nothing_shares_the_fate_of_its_order() {
+        let goods = sale(10_000, 0, &[("FREE", 0), ("A", 10_000)]);
+        let of = |refunds: &[Refund], items: &[usize]| order(&goods, refunds).share(None, items).unwrap();
+        let (part, whole) = of(&[refund(10_000)], &[0]);
+        assert_eq!(part, whole);
+        let (part, whole) = of(&[refund(5_000)], &[0]);
+        assert_eq!(part * 2, whole);
+        let free = sale(0, 0, &[]);
+        assert_eq!(order(&free, []).share(None, &[]).unwrap(), (0, 1));
+        assert_eq!(order(&free, &[refund(0)]).share(None, &[]).unwrap(), (0, 1), "nothing happened");
+    }
+}

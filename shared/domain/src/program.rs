@@ -160,8 +160,15 @@ pub struct Partner {
     pub payout_methods: Vec<PayoutMethod>,
     /// Over how many partitions new lines are spread. Raising it needs no migration.
     pub shards: u8,
+    /// Counts changes, from 1.
+    #[serde(default = "first")]
+    pub version: u32,
     pub created_at: Timestamp,
     pub created_by: String,
+}
+
+const fn first() -> u32 {
+    1
 }
 
 impl Partner {

@@ -1,22 +1,29 @@
-//! Rating: what one partner earns from one sale, and why.
+//! Rating: which rule rates which of a sale's items for a partner, and what that earns.
 //!
-//! A pure function of sale, rules, partner and tier position, so that any stored commission can be computed again.
+//! Pure functions of sale, rules, partner, customer and tally, so that any stored commission can be computed again.
 
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
+use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use crate::conversion::{Item, Sale};
+use crate::conversion::{Action, Item, Sale};
+use crate::ids::PartnerId;
 use crate::money::{Minor, MoneyError, Percent};
-use crate::program::Partner;
-use crate::rules::{BaseKind, CustomerKind, Match, Pay, Reward, Rule, Tier};
+use crate::rules::{BaseKind, CustomerKind, Match, Metric, Pay, Recurrence, Reward, Rule, Shape, Tier, Tiers};
+use crate::tally::WindowKey;
 
-/// What one partner earns from one sale under one rule.
+/// A rule that rates some of a sale's items.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Earning<'a> {
+pub struct Won<'a> {
     pub rule: &'a Rule,
-    pub basis: Basis,
+    /// Why this rule rates them and no other.
+    pub by: Specificity,
+    /// Positions of the sale's items; empty where the sale has no items.
+    pub items: Vec<usize>,
 }
 
-/// How an earning was computed: everything needed to compute it again, and to say it in words.
+/// How an earning was computed: everything needed to say it in words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Basis {
@@ -24,14 +31,71 @@ pub struct Basis {
     /// Why this rule rated the items and no other.
     pub won_by: Specificity,
     pub base_kind: BaseKind,
-    /// What the rate applied to.
+    /// What the rate applied to, before it was shared among partners.
     pub base: Minor,
     /// Positions of the sale's items that the rule rated; empty where the sale has no items.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<usize>,
     pub reward: Applied,
+    /// The partner's share, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
+    /// What clamped it, in the order of application.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub caps: Vec<Capped>,
     /// The whole earning, of which lines are slices.
     pub earned: Minor,
+    /// The tallies it counts in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counted: Vec<Counted>,
+}
+
+/// A tally by what tells it from the others of the same rule and partner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// The whole program's, not the partner's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub program: bool,
+    pub window: WindowKey,
+}
+
+/// `part` of `whole`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    pub part: u64,
+    pub whole: u64,
+    /// Every partner's full reward was the same, so it was divided by largest remainder.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub divided: bool,
+}
+
+/// A cap that clamped an earning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capped {
+    pub cap: Cap,
+    pub limit: Minor,
+    /// What it would have been.
+    pub from: Minor,
+    pub to: Minor,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cap {
+    PerOrder,
+    PerPartnerMonth,
+    PerProgramMonth,
+}
+
+impl Basis {
+    /// The partner's own part of the base, in minor units: what tallies count.
+    pub fn own_base(&self) -> Result<Minor, MoneyError> {
+        match self.share {
+            Some(share) => self.base.proportion(share.part.into(), share.whole.into()),
+            None => Ok(self.base),
+        }
+    }
 }
 
 /// How specific a rule is; the more specific one rates an item, whatever it pays.
@@ -63,57 +127,120 @@ impl Specificity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Applied {
-    Flat { amount: Minor },
-    FlatPerUnit { amount: Minor, units: rust_decimal::Decimal },
-    Percent { rate: Percent },
-    Tier { after: u64, before: u64, position: u64, pay: AppliedPay },
+    Flat {
+        amount: Minor,
+    },
+    FlatPerUnit {
+        amount: Minor,
+        units: Decimal,
+    },
+    Percent {
+        rate: Percent,
+    },
+    /// Positions are conversions or minor units, as the metric says.
+    Tiered {
+        metric: Metric,
+        shape: Shape,
+        window: WindowKey,
+        before: i64,
+        after: i64,
+        parts: Vec<TierPart>,
+    },
+    /// A true-up: what the window would have earned at the tier it reached, less what it had.
+    Retroactive {
+        window: WindowKey,
+        tier: TierPart,
+        conversions: i64,
+        target: Minor,
+        had: Minor,
+    },
+    /// An edit added to the order, and the reward does not depend on its size.
+    Nothing,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AppliedPay {
-    Rate(Percent),
-    Amount(Minor),
+/// What was rated at one tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TierPart {
+    /// The tier applies beyond this.
+    pub after: i64,
+    /// The part of the base, where an order was split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Decimal>,
+    pub pay: Pay,
 }
 
-/// Rates a sale for one partner. `position` tells how many conversions of a rule's key the partner had before.
-/// A rule that rates nothing yields no earning; one that rates to zero yields a zero earning.
-pub fn rate<'a>(
-    sale: &Sale,
-    rules: &'a [Rule],
-    partner: &Partner,
-    position: impl Fn(&str) -> u64,
-) -> Result<Vec<Earning<'a>>, MoneyError> {
-    let order = Order { sale, net: sale.net()?, partner };
-    let mut rated: Vec<(&Rule, Specificity, Vec<usize>)> = Vec::new();
+/// What is known of the customer beyond what the sale tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// No sale to the customer was known before. A customer nobody knows is new.
+    pub new: bool,
+    /// When the customer's first attributed sale occurred; `None` where this would be it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_attributed: Option<Timestamp>,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self { new: true, first_attributed: None }
+    }
+}
+
+impl Recurrence {
+    /// Whether a sale at this moment is still paid for. Months are calendar months in the zone, clamped to their ends.
+    pub fn pays(self, customer: &Standing, occurred_at: Timestamp, zone: &TimeZone) -> bool {
+        let Some(first) = customer.first_attributed else { return true };
+        match self {
+            Self::Always => true,
+            Self::FirstSale => false,
+            Self::Months(months) => {
+                let end = first.to_zoned(zone.clone()).checked_add(Span::new().months(i64::from(months)));
+                end.is_ok_and(|end| occurred_at < end.timestamp())
+            }
+        }
+    }
+}
+
+/// A sale, seen from one partner.
+#[derive(Debug, Clone, Copy)]
+pub struct Case<'a> {
+    pub sale: &'a Sale,
+    pub occurred_at: Timestamp,
+    pub zone: &'a TimeZone,
+    pub customer: &'a Standing,
+    pub partner: &'a PartnerId,
+    pub group: Option<&'a str>,
+}
+
+/// Which rules rate the sale, in the order of the first item each rates. An item that no rule matches earns nothing.
+pub fn winners<'a>(case: &Case<'_>, rules: &'a [Rule]) -> Result<Vec<Won<'a>>, MoneyError> {
+    let net = case.sale.net()?;
+    let mut won: Vec<Won<'a>> = Vec::new();
     let mut take = |item: Option<&Item>, at: Option<usize>| {
-        if let Some((rule, won_by)) = best(rules, &order, item) {
-            match rated.iter_mut().find(|(other, ..)| other.key == rule.key) {
-                Some((.., items)) => items.extend(at),
-                None => rated.push((rule, won_by, at.into_iter().collect())),
+        if let Some((rule, by)) = best(rules, case, net, item) {
+            match won.iter_mut().find(|other| other.rule.key == rule.key) {
+                Some(other) => other.items.extend(at),
+                None => won.push(Won { rule, by, items: at.into_iter().collect() }),
             }
         }
     };
-    if sale.items.is_empty() {
+    if case.sale.items.is_empty() {
         take(None, None);
     }
-    for (at, item) in sale.items.iter().enumerate().filter(|(_, item)| !item.gift_card) {
+    for (at, item) in case.sale.items.iter().enumerate().filter(|(_, item)| !item.gift_card) {
         take(Some(item), Some(at));
     }
-    rated.into_iter().map(|(rule, won_by, items)| earning(&order, rule, won_by, items, position(&rule.key))).collect()
+    Ok(won)
 }
 
-struct Order<'a> {
-    sale: &'a Sale,
-    net: Minor,
-    partner: &'a Partner,
-}
-
-fn best<'a>(rules: &'a [Rule], order: &Order, item: Option<&Item>) -> Option<(&'a Rule, Specificity)> {
+fn best<'a>(rules: &'a [Rule], case: &Case<'_>, net: Minor, item: Option<&Item>) -> Option<(&'a Rule, Specificity)> {
     rules
         .iter()
         .enumerate()
-        .filter(|(_, rule)| rule.matches.agrees(order, item))
+        .filter(|(_, rule)| {
+            rule.matches.agrees(case, net, item) && rule.recurrence.pays(case.customer, case.occurred_at, case.zone)
+        })
         // Later in the list is newer.
         .max_by_key(|(n, rule)| (rule.matches.specificity(), rule.priority, *n))
         .map(|(_, rule)| (rule, rule.matches.specificity()))
@@ -133,8 +260,8 @@ impl Match {
         .unwrap_or(Specificity::ProgramDefault)
     }
 
-    fn agrees(&self, order: &Order, item: Option<&Item>) -> bool {
-        let sale = order.sale;
+    fn agrees(&self, case: &Case<'_>, net: Minor, item: Option<&Item>) -> bool {
+        let sale = case.sale;
         let holds = |set: &std::collections::BTreeSet<String>, value: Option<&str>| {
             set.is_empty() || value.is_some_and(|value| set.contains(value))
         };
@@ -144,81 +271,171 @@ impl Match {
             || holds(&self.products, item_text(|item| &item.product));
         let actions = if self.actions.is_empty() {
             // An empty match matches every sale, not every sign-up.
-            sale.action == crate::conversion::Action::Sale
+            sale.action == Action::Sale
         } else {
             self.actions.contains(&sale.action)
         };
+        let is_new = sale.customer.new.unwrap_or(case.customer.new);
         actions
             && product
             && holds(&self.categories, item_text(|item| &item.category))
             && holds(&self.campaigns, sale.campaign.as_deref())
-            && holds(&self.partners, Some(order.partner.id.as_str()))
-            && holds(&self.groups, order.partner.group.as_deref())
+            && holds(&self.partners, Some(case.partner.as_str()))
+            && holds(&self.groups, case.group)
             && holds(&self.channels, sale.channel.as_deref())
             && holds(&self.countries, sale.country.as_deref().map(str::to_ascii_uppercase).as_deref())
-            && self.customer.is_none_or(|kind| sale.customer.new == Some(kind == CustomerKind::New))
-            && self.min_order.is_none_or(|min| order.net >= min)
-            && self.max_order.is_none_or(|max| order.net <= max)
+            && self.customer.is_none_or(|kind| is_new == (kind == CustomerKind::New))
+            && self.min_order.is_none_or(|min| net >= min)
+            && self.max_order.is_none_or(|max| net <= max)
             && (self.coupons.is_empty() || sale.coupon_codes().any(|code| self.coupons.contains(code.as_str())))
             && self.metadata.iter().all(|(key, value)| sale.metadata.get(key) == Some(value))
     }
 }
 
-fn earning<'a>(
-    order: &Order,
-    rule: &'a Rule,
-    won_by: Specificity,
-    items: Vec<usize>,
-    before: u64,
-) -> Result<Earning<'a>, MoneyError> {
-    let base = base(order, rule.base, &items)?;
-    let (reward, earned) = match &rule.reward {
-        Reward::Flat(amount) => (Applied::Flat { amount: *amount }, *amount),
-        Reward::FlatPerUnit(amount) => {
-            let units = if items.is_empty() {
-                rust_decimal::Decimal::ONE
-            } else {
-                items.iter().filter_map(|at| order.sale.items.get(*at)).map(|item| item.quantity).sum()
-            };
-            let exact = units.checked_mul(amount.units().into()).ok_or(MoneyError::Overflow)?;
-            (Applied::FlatPerUnit { amount: *amount, units }, Minor::round(exact)?)
-        }
-        Reward::Percent(rate) => (Applied::Percent { rate: *rate }, rate.of(base)?),
-        Reward::TieredByCount(tiers) => tiered(tiers, base, before)?,
-    };
-    if !earned.is_credible() {
-        return Err(MoneyError::Overflow);
-    }
-    let basis = Basis { rule: rule.key.clone(), won_by, base_kind: rule.base, base, items, reward, earned };
-    Ok(Earning { rule, basis })
-}
-
-fn tiered(tiers: &[Tier], base: Minor, before: u64) -> Result<(Applied, Minor), MoneyError> {
-    let position = before.checked_add(1).ok_or(MoneyError::Overflow)?;
-    let tier = tiers.iter().rfind(|tier| position > tier.after).ok_or(MoneyError::Overflow)?;
-    let (pay, earned) = match tier.pay {
-        Pay::Rate(rate) => (AppliedPay::Rate(rate), rate.of(base)?),
-        Pay::Amount(amount) => (AppliedPay::Amount(amount), amount),
-    };
-    Ok((Applied::Tier { after: tier.after, before, position, pay }, earned))
-}
-
-/// The rated part of the order, in the rule's terms.
-fn base(order: &Order, kind: BaseKind, items: &[usize]) -> Result<Minor, MoneyError> {
+/// The rated part of the sale, in the rule's terms.
+pub fn base(sale: &Sale, kind: BaseKind, items: &[usize]) -> Result<Minor, MoneyError> {
+    let whole = sale.net()?;
     let net = if items.is_empty() {
-        order.net
+        whole
     } else {
-        Minor::total(items.iter().filter_map(|at| order.sale.items.get(*at)).map(|item| item.amount))?
+        Minor::total(items.iter().filter_map(|at| sale.items.get(*at)).map(|item| item.amount))?
     };
     match kind {
         BaseKind::Net => Ok(net),
         // Discounts are known per order only; each item bears its share by amount.
-        BaseKind::Gross if order.net.is_zero() => net.plus(order.sale.discount),
-        BaseKind::Gross => {
-            let share = order.sale.discount.proportion(net.units().into(), order.net.units().into())?;
-            net.plus(share)
+        BaseKind::Gross if whole.is_zero() => net.plus(sale.discount),
+        BaseKind::Gross => net.plus(sale.discount.proportion(net.units().into(), whole.units().into())?),
+    }
+}
+
+/// A reward before it is rounded, and how it came about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exact {
+    pub reward: Applied,
+    pub amount: Decimal,
+}
+
+/// What is rated: a base, or a number of units, of which a partner has `part` of `whole`.
+#[derive(Debug, Clone, Copy)]
+pub struct Rateable {
+    pub base: Minor,
+    pub units: Decimal,
+    pub part: u64,
+    pub whole: u64,
+    /// Added to an order by an edit: it takes no position of its own, and what does not depend on size gives it nothing.
+    pub extra: bool,
+}
+
+impl Rateable {
+    /// The partner's share of a number. Divided last, so that what can be exact is.
+    fn of(&self, number: Decimal) -> Result<Decimal, MoneyError> {
+        let product = number.checked_mul(self.part.into()).ok_or(MoneyError::Overflow)?;
+        product.checked_div(self.whole.into()).ok_or(MoneyError::Overflow)
+    }
+
+    fn percent(&self, rate: Percent, base: Decimal) -> Result<Decimal, MoneyError> {
+        let product = base.checked_mul(rate.value()).ok_or(MoneyError::Overflow)?;
+        product.checked_div(Decimal::ONE_HUNDRED).ok_or(MoneyError::Overflow)
+    }
+
+    fn pay(&self, pay: Pay) -> Result<Decimal, MoneyError> {
+        match pay {
+            Pay::Rate(rate) => self.of(self.percent(rate, self.base.units().into())?),
+            Pay::Amount(_) if self.extra => Ok(Decimal::ZERO),
+            Pay::Amount(amount) => self.of(amount.units().into()),
         }
     }
+}
+
+/// What a rule pays for this. `position` is how far the metric has come before it, in the window named.
+pub fn reward(rule: &Rule, of: &Rateable, position: i64, window: &WindowKey) -> Result<Exact, MoneyError> {
+    match &rule.reward {
+        Reward::Flat(_) if of.extra => Ok(Exact { reward: Applied::Nothing, amount: Decimal::ZERO }),
+        Reward::Flat(amount) => {
+            Ok(Exact { reward: Applied::Flat { amount: *amount }, amount: of.of(amount.units().into())? })
+        }
+        Reward::FlatPerUnit(amount) => {
+            let exact = of.units.checked_mul(amount.units().into()).ok_or(MoneyError::Overflow)?;
+            Ok(Exact { reward: Applied::FlatPerUnit { amount: *amount, units: of.units }, amount: of.of(exact)? })
+        }
+        Reward::Percent(rate) => {
+            Ok(Exact { reward: Applied::Percent { rate: *rate }, amount: of.pay(Pay::Rate(*rate))? })
+        }
+        Reward::Tiered(tiers) => tiered(tiers, of, position, window),
+    }
+}
+
+fn tiered(tiers: &Tiers, of: &Rateable, before: i64, window: &WindowKey) -> Result<Exact, MoneyError> {
+    let own_base = of.base.proportion(of.part.into(), of.whole.into())?;
+    let step = match tiers.metric {
+        Metric::Count => i64::from(!of.extra),
+        Metric::Revenue => own_base.units(),
+        Metric::Commission => 0,
+    };
+    let reached = before.checked_add(step).ok_or(MoneyError::Overflow)?;
+    let (parts, amount) = match (tiers.shape, tiers.metric) {
+        (Shape::MarginalByAmount, _) => by_amount(tiers, of, before)?,
+        // The tier where the order starts: at its own number, or at its first minor unit.
+        (Shape::MarginalByOrder, Metric::Count) => whole(tiers, of, reached)?,
+        (Shape::MarginalByOrder, Metric::Revenue | Metric::Commission) => whole(tiers, of, before.saturating_add(1))?,
+        (Shape::Retroactive, Metric::Count | Metric::Revenue) => whole(tiers, of, reached)?,
+        (Shape::Retroactive, Metric::Commission) => {
+            // What it earns decides how far it comes: at the tier it started in.
+            let (_, amount) = whole(tiers, of, before)?;
+            whole(tiers, of, before.saturating_add(Minor::round(amount)?.units()))?
+        }
+    };
+    let after = match tiers.metric {
+        Metric::Commission => before.saturating_add(Minor::round(amount)?.units()),
+        Metric::Count | Metric::Revenue => reached,
+    };
+    let reward =
+        Applied::Tiered { metric: tiers.metric, shape: tiers.shape, window: window.clone(), before, after, parts };
+    Ok(Exact { reward, amount })
+}
+
+fn whole(tiers: &Tiers, of: &Rateable, position: i64) -> Result<(Vec<TierPart>, Decimal), MoneyError> {
+    let (_, tier) = tiers.at(position);
+    Ok((vec![TierPart { after: tier.after, base: None, pay: tier.pay }], of.pay(tier.pay)?))
+}
+
+/// Splits the base at the tiers it crosses.
+fn by_amount(tiers: &Tiers, of: &Rateable, before: i64) -> Result<(Vec<TierPart>, Decimal), MoneyError> {
+    let mut left = of.of(of.base.units().into())?;
+    let mut position = Decimal::from(before);
+    let mut parts = Vec::new();
+    let mut amount = Decimal::ZERO;
+    let (first, _) = tiers.at(before.saturating_add(1));
+    for (n, tier) in tiers.tiers.iter().enumerate().skip(first) {
+        let Tier { after, pay: Pay::Rate(rate) } = *tier else { continue };
+        let room = match tiers.tiers.get(n + 1) {
+            None => left,
+            Some(next) => {
+                let distance = (Decimal::from(next.after) - position).max(Decimal::ZERO);
+                match tiers.metric {
+                    // How much must be sold for the commission to come that far; at no rate it never does.
+                    Metric::Commission if rate.value().is_zero() => left,
+                    Metric::Commission => distance
+                        .checked_mul(Decimal::ONE_HUNDRED)
+                        .and_then(|hundredfold| hundredfold.checked_div(rate.value()))
+                        .ok_or(MoneyError::Overflow)?,
+                    Metric::Count | Metric::Revenue => distance,
+                }
+            }
+        };
+        let portion = left.min(room);
+        let earned = of.percent(rate, portion)?;
+        if !portion.is_zero() || parts.is_empty() && left.is_zero() {
+            parts.push(TierPart { after, base: Some(portion.normalize()), pay: tier.pay });
+        }
+        amount = amount.checked_add(earned).ok_or(MoneyError::Overflow)?;
+        position += if tiers.metric == Metric::Commission { earned } else { portion };
+        left -= portion;
+        if left.is_zero() {
+            break;
+        }
+    }
+    Ok((parts, amount))
 }
 
 #[cfg(test)]
@@ -226,7 +443,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::conversion::tests::{minor, sale};
     use crate::ids::{PartnerId, ProgramId};
-    use crate::program::{ApprovalMode, Frequency, PartnerStatus, Program, Schedule};
+    use crate::program::{ApprovalMode, Frequency, Partner, PartnerStatus, Program, Schedule};
     use crate::rules::RuleSetDraft;
     use serde_json::json;
 
@@ -277,12 +494,13 @@ pub(crate) mod tests {
             status: PartnerStatus::Active,
             payout_methods: vec![],
             shards: 1,
+            version: 1,
             created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
             created_by: "ann".into(),
         }
     }
 
-    fn rules(rules: serde_json::Value) -> Vec<Rule> {
+    pub(crate) fn rules(rules: serde_json::Value) -> Vec<Rule> {
         let draft: RuleSetDraft = serde_json::from_value(json!({
             "rationale": "test", "effectiveFrom": "2026-01-01T00:00:00Z", "rules": rules,
         }))
@@ -294,8 +512,29 @@ pub(crate) mod tests {
         json!({"name": rate, "reward": {"kind": "percent", "rate": rate}})
     }
 
-    fn earned(rules: &[Rule], sale: &Sale, before: u64) -> Vec<i64> {
-        rate(sale, rules, &partner(), |_| before).unwrap().iter().map(|e| e.basis.earned.units()).collect()
+    /// What each rule earns, in minor units, and why it won.
+    fn rated(rules: &[Rule], sale: &Sale, before: i64) -> Result<Vec<(i64, Specificity)>, MoneyError> {
+        let partner = partner();
+        let case = Case {
+            sale,
+            occurred_at: "2026-06-01T00:00:00Z".parse().unwrap(),
+            zone: &TimeZone::UTC,
+            customer: &Standing::default(),
+            partner: &partner.id,
+            group: partner.group.as_deref(),
+        };
+        let earn = |won: &Won<'_>| {
+            let units = won.items.iter().map(|at| sale.items[*at].quantity).sum();
+            let base = base(sale, won.rule.base, &won.items)?;
+            let of = Rateable { base, units, part: 1, whole: 1, extra: false };
+            let window = WindowKey::month("2026-06-01".parse().unwrap());
+            Ok((Minor::round(reward(won.rule, &of, before, &window)?.amount)?.units(), won.by))
+        };
+        winners(&case, rules)?.iter().map(earn).collect()
+    }
+
+    fn earned(rules: &[Rule], sale: &Sale, before: i64) -> Vec<i64> {
+        rated(rules, sale, before).unwrap().into_iter().map(|(earned, _)| earned).collect()
     }
 
     #[test]
@@ -314,12 +553,12 @@ pub(crate) mod tests {
 
     #[test]
     fn ten_percent_for_the_first_100_then_15() {
-        let tiered = rules(json!([{"name": "t", "reward": {"kind": "tiered", "metric": "count", "window": "lifetime",
+        let tiers = rules(json!([{"name": "t", "reward": {"kind": "tiered", "metric": "count", "window": "lifetime",
             "shape": "marginal_by_order", "tiers": [{"after": "0", "rate": "10"}, {"after": "100", "rate": "15"}]}}]));
         let order = sale(1_000, 0, &[]);
-        let total: i64 = (0..150).map(|before| earned(&tiered, &order, before)[0]).sum();
+        let total: i64 = (0..150).map(|before| earned(&tiers, &order, before)[0]).sum();
         assert_eq!(total, 17_500);
-        assert_eq!((earned(&tiered, &order, 99), earned(&tiered, &order, 100)), (vec![100], vec![150]));
+        assert_eq!((earned(&tiers, &order, 99), earned(&tiers, &order, 100)), (vec![100], vec![150]));
     }
 
     #[test]
@@ -330,9 +569,7 @@ pub(crate) mod tests {
         by_group["match"] = json!({"groups": ["gold"], "products": ["B"]});
         let set = rules(json!([by_group, by_product, percent("50")]));
         let order = sale(30_000, 0, &[("A", 10_000), ("B", 10_000), ("C", 10_000)]);
-        let partner = partner();
-        let earnings = rate(&order, &set, &partner, |_| 0).unwrap();
-        let told: Vec<_> = earnings.iter().map(|e| (e.basis.earned.units(), e.basis.won_by)).collect();
+        let told = rated(&set, &order, 0).unwrap();
         assert_eq!(
             told,
             [(100, Specificity::Product), (200, Specificity::Group), (5_000, Specificity::ProgramDefault)]
@@ -356,12 +593,71 @@ pub(crate) mod tests {
         assert!(earned(&flat, &order, 0).is_empty());
     }
 
+    fn tiered(metric: &str, shape: &str, tiers: serde_json::Value) -> Vec<Rule> {
+        rules(json!([{"name": "t", "reward": {"kind": "tiered", "metric": metric, "window": "lifetime", "shape": shape,
+            "tiers": tiers}}]))
+    }
+
     #[test]
-    fn an_incredible_earning_is_refused() {
-        let per_unit = rules(json!([{"name": "u", "reward": {"kind": "flat_per_unit", "amount": "1000.00"}}]));
-        let mut order = sale(10_000, 0, &[("A", 10_000)]);
-        order.items[0].quantity = "10000001".parse().unwrap();
-        assert_eq!(rate(&order, &per_unit, &partner(), |_| 0), Err(MoneyError::Overflow));
+    fn an_order_that_crosses_is_split_where_it_crosses() {
+        let tiers = json!([{"after": "0", "rate": "10"}, {"after": "5000.00", "rate": "12"}]);
+        let by_amount = tiered("revenue", "marginal_by_amount", tiers.clone());
+        assert_eq!(earned(&by_amount, &sale(600_000, 0, &[]), 0), [62_000]);
+        assert_eq!(earned(&by_amount, &sale(500_000, 0, &[]), 0), [50_000]);
+        assert_eq!(earned(&by_amount, &sale(100_000, 0, &[]), 450_000), [11_000]);
+        assert_eq!(earned(&by_amount, &sale(100_000, 0, &[]), 500_000), [12_000], "from the first cent above");
+        let by_order = tiered("revenue", "marginal_by_order", tiers);
+        assert_eq!(earned(&by_order, &sale(600_000, 0, &[]), 0), [60_000], "where the order starts");
+        assert_eq!(earned(&by_order, &sale(100, 0, &[]), 499_999), [10]);
+        assert_eq!(earned(&by_order, &sale(100, 0, &[]), 500_000), [12]);
+    }
+
+    #[test]
+    fn a_split_by_commission_sells_until_the_commission_is_reached() {
+        // 10 % until 50.00 are earned, which 500.00 do; then 20 %.
+        let by_amount = tiered(
+            "commission",
+            "marginal_by_amount",
+            json!([{"after": "0", "rate": "10"}, {"after": "50.00", "rate": "20"}]),
+        );
+        assert_eq!(earned(&by_amount, &sale(60_000, 0, &[]), 0), [7_000]);
+        assert_eq!(earned(&by_amount, &sale(60_000, 0, &[]), 5_000), [12_000]);
+        let never = tiered(
+            "commission",
+            "marginal_by_amount",
+            json!([{"after": "0", "rate": "0"}, {"after": "50.00", "rate": "20"}]),
+        );
+        assert_eq!(earned(&never, &sale(60_000, 0, &[]), 0), [0]);
+    }
+
+    #[test]
+    fn a_retroactive_tier_is_that_which_the_conversion_reaches() {
+        let tiers =
+            tiered("count", "retroactive", json!([{"after": "0", "amount": "250"}, {"after": "2", "amount": "275"}]));
+        assert_eq!(earned(&tiers, &sale(100, 0, &[]), 1), [25_000]);
+        assert_eq!(earned(&tiers, &sale(100, 0, &[]), 2), [27_500]);
+        let tiers =
+            tiered("revenue", "retroactive", json!([{"after": "0", "rate": "10"}, {"after": "10.00", "rate": "20"}]));
+        assert_eq!(earned(&tiers, &sale(1_000, 0, &[]), 0), [100], "exactly there is not beyond");
+        assert_eq!(earned(&tiers, &sale(1_001, 0, &[]), 0), [200]);
+    }
+
+    #[test]
+    fn a_rule_ends_with_its_recurrence_on_the_calendar() {
+        let customer = |first: &str| Standing { new: false, first_attributed: Some(first.parse().unwrap()) };
+        let pays = |recurrence: Recurrence, first: &str, at: &str, zone: &str| {
+            let zone = TimeZone::get(zone).unwrap();
+            recurrence.pays(&customer(first), at.parse().unwrap(), &zone)
+        };
+        let (one, first) = (Recurrence::Months(1), "2026-01-31T12:00:00Z");
+        assert!(pays(one, first, "2026-02-28T11:59:59Z", "UTC"), "clamped to the month's end");
+        assert!(!pays(one, first, "2026-02-28T12:00:00Z", "UTC"), "the end is exclusive");
+        // The clocks go forward on March 29: a month later is an hour earlier in UTC.
+        let berlin = |at| pays(one, "2026-03-01T12:00:00Z", at, "Europe/Berlin");
+        assert!(berlin("2026-04-01T10:59:59Z") && !berlin("2026-04-01T11:00:00Z"));
+        assert!(!pays(Recurrence::FirstSale, first, "2026-02-01T00:00:00Z", "UTC"));
+        assert!(pays(Recurrence::Always, first, "2036-02-01T00:00:00Z", "UTC"));
+        assert!(Recurrence::FirstSale.pays(&Standing::default(), first.parse().unwrap(), &TimeZone::UTC));
     }
 
     #[test]

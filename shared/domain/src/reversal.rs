@@ -1,43 +1,160 @@
-//! Reversal: what a refund takes back. From lines that are not being paid yet by shrinking them, newest slice first; the
-//! rest, already paid or on its way, by a clawback that comes off the next payout.
+//! Reversal: what went back to the customer comes off what was earned, and what turned out not to go back returns.
+//!
+//! From lines that are not being paid yet by shrinking them, newest slice first; the rest, already paid or on its way, by a clawback that
+//! comes off the next payout. Back the same way: to the lines it was taken from, oldest slice first, and what was clawed back by a
+//! reinstatement.
+//!
+//! Always cumulative: the target is `round(earned x refunded share)`, and only the difference to what is already reversed moves.
+//! Applying it twice moves nothing.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::conversion::{Refunded, Sale};
-use crate::ids::{LineId, PayoutId};
-use crate::journal::{Change, EntryRef};
+use crate::ids::{LineId, PartnerId, PayoutId};
+use crate::journal::Change;
 use crate::line::{Line, LineError, LineKind, LineState};
 use crate::money::{Minor, MoneyError};
+use crate::order::Order;
 use crate::payout::OpenPayout;
+use crate::schedule::is_matured;
 
-/// Applies everything refunded so far to the lines of a conversion, and returns what changes. Cumulative: the target is
-/// `round(earned x refunded share)`, and only the difference to what is already reversed moves. Applying it twice moves nothing.
-///
-/// `event` names the refund (it becomes part of a clawback's identity); `open` are the payouts whose lines may still change.
-pub fn reverse(
-    sale: &Sale,
-    refunded: &Refunded,
-    lines: &[Line],
-    open: &BTreeMap<PayoutId, OpenPayout>,
-    event: &str,
-    now: Timestamp,
-) -> Result<Vec<Change>, LineError> {
-    let mut changes = Vec::new();
-    for earning in earnings(lines) {
-        let Some(basis) = earning.slices.iter().find_map(|line| line.basis.as_ref()) else { continue };
-        let (part, whole) = refunded.share(sale, &basis.items)?;
-        let target = earning.earned()?.proportion(part, whole)?;
-        let mut left = target.minus(earning.reversed()?)?;
-        for line in earning.newest_first() {
-            let payout = line.payout().and_then(|(payout, _)| open.get(payout));
-            if line.amount.is_zero() && part == whole {
-                // What is paid or reversed stays so.
-                let reversed = line.clone().reverse_zero(payout).ok();
-                changes.extend(reversed.map(|after| Change::of(line.clone(), after)));
-                continue;
+/// An order as it now is, and what may still change.
+#[derive(Debug)]
+pub struct Reversal<'a> {
+    pub order: &'a Order,
+    /// The entry by which a person last attributed the conversion; lines of an earlier attribution are taken back whole.
+    pub attribution: u32,
+    /// The payouts whose lines may still change.
+    pub open: &'a BTreeMap<PayoutId, OpenPayout>,
+    /// Names the event; it becomes part of the identity of what it writes.
+    pub event: &'a str,
+    pub now: Timestamp,
+}
+
+impl Reversal<'_> {
+    /// How much of an earning went back, as a fraction.
+    pub fn share(&self, of: &Line) -> Result<(i128, i128), MoneyError> {
+        share(self.order, self.attribution, of)
+    }
+
+    /// All lines of a conversion as they are after it.
+    pub fn apply(&self, mut lines: Vec<Line>) -> Result<Vec<Line>, LineError> {
+        let mut written = Vec::new();
+        for mut earning in earnings(&mut lines) {
+            let Some(of) = earning.commissions.first().map(|line| (**line).clone()) else { continue };
+            let (part, whole) = self.share(&of)?;
+            earning.zeros(part == whole, self)?;
+            let target = earning.gross()?.proportion(part, whole)?;
+            let difference = target.minus(earning.reversed()?)?;
+            let left = if difference.is_negative() {
+                earning.give_back(difference.negated(), self)?.negated()
+            } else {
+                earning.take_back(difference, self)?
+            };
+            if !left.is_zero() {
+                let origin = earning.commissions.last().map_or(&of, |line| &**line);
+                written.push(compensation(origin, left, self));
             }
+        }
+        lines.extend(written);
+        Ok(lines)
+    }
+}
+
+/// How much of the earning a line belongs to went back. All of it, where somebody else got the conversion since.
+pub fn share(order: &Order, attribution: u32, of: &Line) -> Result<(i128, i128), MoneyError> {
+    if of.attribution < attribution {
+        return Ok((1, 1));
+    }
+    let items = of.basis.as_ref().map(|basis| basis.items.as_slice()).unwrap_or_default();
+    order.share(of.edit.as_deref(), items)
+}
+
+/// What tells the earnings of one conversion apart: partner, rule, and what was sold and attributed when.
+pub type EarningKey = (PartnerId, String, Option<String>, u32);
+
+impl Line {
+    /// Which earning of its conversion the line belongs to; none where no rule made it.
+    pub fn earning(&self) -> Option<EarningKey> {
+        let basis = self.basis.as_ref().filter(|_| self.kind != LineKind::TrueUp)?;
+        Some((self.partner.clone(), basis.rule.clone(), self.edit.clone(), self.attribution))
+    }
+}
+
+/// What changed, and what is new.
+pub fn changes(before: &[Line], after: Vec<Line>) -> Vec<Change> {
+    let known: BTreeMap<&LineId, &Line> = before.iter().map(|line| (&line.id, line)).collect();
+    let change = |line: Line| match known.get(&line.id) {
+        Some(old) if **old == line => None,
+        Some(old) => Some(Change::of((*old).clone(), line)),
+        None => Some(Change::new(line)),
+    };
+    after.into_iter().filter_map(change).collect()
+}
+
+/// The lines of one earning: its slices, oldest first, what people adjusted, and what was clawed back and reinstated.
+#[derive(Default)]
+struct Earning<'a> {
+    commissions: Vec<&'a mut Line>,
+    others: Vec<&'a mut Line>,
+}
+
+fn earnings(lines: &mut [Line]) -> Vec<Earning<'_>> {
+    let mut by_key: BTreeMap<EarningKey, Earning> = BTreeMap::new();
+    for line in lines {
+        let Some(key) = line.earning() else { continue };
+        let earning = by_key.entry(key).or_default();
+        if line.kind == LineKind::Commission { earning.commissions.push(line) } else { earning.others.push(line) }
+    }
+    let mut earnings: Vec<_> = by_key.into_values().collect();
+    for earning in &mut earnings {
+        earning.commissions.sort_by_key(|line| line.slice);
+    }
+    earnings
+}
+
+impl<'a> Earning<'a> {
+    fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.commissions.iter().chain(&self.others).map(|line| &**line)
+    }
+
+    fn gross(&self) -> Result<Minor, MoneyError> {
+        Minor::total(self.lines().filter(|line| line.kind.is_part_of_gross()).map(|line| line.amount))
+    }
+
+    fn reversed(&self) -> Result<Minor, MoneyError> {
+        let of = |line: &Line| match (line.kind, &line.state) {
+            (LineKind::Clawback | LineKind::Reinstatement, _) => Ok(line.amount.negated()),
+            (_, LineState::Rejected { refunded, .. }) => line.taken_back.plus(*refunded),
+            _ => Ok(line.taken_back),
+        };
+        Minor::total(self.lines().map(of).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// What can shrink and grow, in the order in which it shrinks: adjustments, then slices, the newest first.
+    fn newest_first(&mut self) -> impl DoubleEndedIterator<Item = &mut &'a mut Line> {
+        let adjustments = self.others.iter_mut().filter(|line| line.kind == LineKind::Adjustment);
+        self.commissions.iter_mut().chain(adjustments).rev()
+    }
+
+    /// Lines of zero have nothing to take back, but must not stand as if their sale did.
+    fn zeros(&mut self, whole: bool, of: &Reversal<'_>) -> Result<(), LineError> {
+        for line in self.newest_first().filter(|line| line.amount.is_zero()) {
+            let payout = line.payout().and_then(|(payout, _)| of.open.get(payout));
+            let changed = if whole { line.clone().reverse_zero(payout) } else { line.clone().restore_zero(of.now) };
+            // What is paid, or as it should be, stays so.
+            if let Ok(changed) = changed {
+                **line = changed;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what could not be taken from the lines themselves.
+    fn take_back(&mut self, mut left: Minor, of: &Reversal<'_>) -> Result<Minor, LineError> {
+        for line in self.newest_first() {
+            let payout = line.payout().and_then(|(payout, _)| of.open.get(payout));
             let step = left.min(line.refundable()?);
             if !step.is_positive() {
                 continue;
@@ -45,101 +162,80 @@ pub fn reverse(
             match line.clone().take_back(step, payout) {
                 Ok(after) => {
                     left = left.minus(step)?;
-                    changes.push(Change::of(line.clone(), after));
+                    **line = after;
                 }
                 // Too late for this line: the next older one, and in the end a clawback.
                 Err(LineError::PayoutClosed | LineError::Illegal { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        if left.is_positive() {
-            changes.extend(earning.clawback(left, event, now).map(Change::new));
+        Ok(left)
+    }
+
+    /// Returns what could not be given back to the lines themselves.
+    fn give_back(&mut self, mut left: Minor, of: &Reversal<'_>) -> Result<Minor, LineError> {
+        for line in self.newest_first().rev() {
+            let payout = line.payout().and_then(|(payout, _)| of.open.get(payout));
+            let step = left.min(line.returnable());
+            if !step.is_positive() {
+                continue;
+            }
+            match line.clone().give_back(step, payout, of.now) {
+                Ok(after) => {
+                    left = left.minus(step)?;
+                    **line = after;
+                }
+                Err(LineError::PayoutClosed | LineError::Illegal { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(left)
     }
-    Ok(changes)
 }
 
-/// The lines of one partner under one rule: slices of one earning, and clawbacks of them.
-struct Earning<'a> {
-    slices: Vec<&'a Line>,
-    clawbacks: Vec<&'a Line>,
-}
-
-fn earnings(lines: &[Line]) -> Vec<Earning<'_>> {
-    let mut by_rule: BTreeMap<_, Earning> = BTreeMap::new();
-    for line in lines {
-        let Some(basis) = &line.basis else { continue };
-        let earning = by_rule
-            .entry((&line.partner, &basis.rule))
-            .or_insert_with(|| Earning { slices: Vec::new(), clawbacks: Vec::new() });
-        match line.kind {
-            LineKind::Commission => earning.slices.push(line),
-            LineKind::Clawback => earning.clawbacks.push(line),
-        }
+/// A clawback of what is still to be taken, or, for a negative amount, a reinstatement of what is still to be given back. Both are
+/// reviewed. A clawback is due at once: it ignores hold, cut-off and gates. A reinstatement is due when the original was.
+fn compensation(origin: &Line, left: Minor, of: &Reversal<'_>) -> Line {
+    let rule = origin.basis.as_ref().map(|basis| basis.rule.as_str()).unwrap_or_default();
+    let (kind, word, due_at) = if left.is_positive() {
+        (LineKind::Clawback, "clawback", of.now)
+    } else {
+        (LineKind::Reinstatement, "reinstatement", origin.due_at)
+    };
+    let attribution = origin.attribution.to_string();
+    let mut key = vec![origin.stream(), rule, word, of.event];
+    if origin.edit.is_some() || origin.attribution > 0 {
+        key.extend([origin.edit.as_deref().unwrap_or_default(), &attribution]);
     }
-    by_rule.into_values().collect()
-}
-
-impl<'a> Earning<'a> {
-    fn earned(&self) -> Result<Minor, MoneyError> {
-        Minor::total(self.slices.iter().map(|line| line.amount))
-    }
-
-    fn reversed(&self) -> Result<Minor, MoneyError> {
-        let from_slices = self.slices.iter().map(|line| match &line.state {
-            LineState::Rejected { refunded, .. } => line.taken_back.plus(*refunded),
-            _ => Ok(line.taken_back),
-        });
-        let taken = Minor::total(from_slices.collect::<Result<Vec<_>, _>>()?)?;
-        taken.minus(Minor::total(self.clawbacks.iter().map(|line| line.amount))?)
-    }
-
-    fn newest_first(&self) -> Vec<&'a Line> {
-        let mut slices = self.slices.clone();
-        slices.sort_by_key(|line| std::cmp::Reverse(line.slice));
-        slices
-    }
-
-    /// Negative, reviewed and due at once: it ignores hold, cut-off and gates.
-    fn clawback(&self, amount: Minor, event: &str, now: Timestamp) -> Option<Line> {
-        let of = self.newest_first().into_iter().next()?;
-        let rule = of.basis.as_ref().map(|basis| basis.rule.as_str()).unwrap_or_default();
-        let origin = of.conversion.as_ref().map(super::ids::ConversionId::as_str).unwrap_or_default();
+    Line {
         // One shard serves a whole conversion, so the count only has to agree with that of the line it takes from.
-        let id = LineId::derive_beside(&of.id, now, &[origin, rule, "clawback", event]);
-        Some(Line {
-            id,
-            kind: LineKind::Clawback,
-            amount: amount.negated(),
-            taken_back: Minor::ZERO,
-            state: LineState::Payable,
-            occurred_at: now,
-            created_at: now,
-            due_at: now,
-            approved_at: Some(now),
-            paid_at: None,
-            slice: None,
-            hands: Vec::new(),
-            version: 1,
-            entry: EntryRef::none(),
-            ..of.clone()
-        })
+        id: LineId::derive_beside(&origin.id, of.now, &key),
+        kind,
+        amount: left.negated(),
+        state: if is_matured(due_at, of.now) { LineState::Payable } else { LineState::Approved },
+        occurred_at: of.now,
+        due_at,
+        approved_at: Some(of.now),
+        ..origin.fresh(of.now)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accrual::Accrual;
+    use crate::accrual::{Accrual, Circumstances, Credited, Terms};
     use crate::conversion::Refund;
+    use crate::conversion::Sale;
     use crate::conversion::tests::{minor, refund, sale};
     use crate::ids::ConversionId;
     use crate::line::tests::now;
     use crate::line::{Evidence, StateName};
+    use crate::order::tests::order as order_of;
     use crate::payout::tests::payout;
     use crate::program::ApprovalMode;
     use crate::rating::tests::{partner, program};
     use crate::rules::RuleSetDraft;
+    use crate::tally::Tallies;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -151,30 +247,38 @@ mod tests {
         .unwrap();
         let program = program(|p| p.approval = ApprovalMode::Automatic);
         let source = crate::ids::SourceId::of_api(&program.id);
+        let circumstances = Circumstances {
+            rule_set: 1,
+            terms: Terms::of(&program),
+            evidence: Evidence::PartnerId,
+            touches: vec![],
+            partners: vec![Credited::new(&partner(), 1)],
+            customer: crate::rating::Standing::default(),
+            objection: None,
+        };
         let accrual = Accrual {
             program: &program,
-            partner: &partner(),
-            evidence: &Evidence::PartnerId,
-            rule_set: 1,
+            circumstances: &circumstances,
             rules: &draft.resolve(program.currency).unwrap(),
             conversion: &ConversionId::derive(&program.id, &source, "1"),
             order: "1",
             sale: order,
+            edit: None,
+            attribution: 0,
+            by_hand: None,
+            sold_at: now(),
             occurred_at: now(),
             received_at: now(),
             now: now(),
+            origins: &BTreeMap::new(),
         };
-        accrual.lines(|_| 0).unwrap().lines
+        accrual.lines(&mut Tallies::default()).unwrap()
     }
 
     fn apply(lines: &mut Vec<Line>, order: &Sale, refunds: &[Refund], event: &str) {
-        let refunded = Refunded::of(order, refunds);
-        for change in reverse(order, &refunded, lines, &BTreeMap::new(), event, now()).unwrap() {
-            match lines.iter_mut().find(|line| line.id == change.after.id) {
-                Some(line) => *line = change.after,
-                None => lines.push(change.after),
-            }
-        }
+        let order = order_of(order, refunds);
+        let reversal = Reversal { order: &order, attribution: 0, open: &BTreeMap::new(), event, now: now() };
+        *lines = reversal.apply(std::mem::take(lines)).unwrap();
     }
 
     fn nets(lines: &[Line]) -> Vec<i64> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
 use serde::{Deserialize, Serialize};
 
 use crate::conversion::Action;
@@ -16,6 +17,14 @@ pub const MAX_RULES: usize = 100;
 pub const MAX_TIERS: usize = 20;
 pub const MAX_SLICES: usize = 6;
 pub const MAX_EXAMPLES: usize = 50;
+/// Minimum sales are counted from the lines themselves, so they stay small.
+pub const MAX_MINIMUM_SALES: u32 = 1_000;
+/// The longest recurrence, in calendar months.
+const MAX_MONTHS: u16 = 600;
+/// The longest rolling window: a tally is kept per day.
+const MAX_ROLLING_DAYS: u16 = 366;
+/// The furthest tier by count.
+const MAX_COUNT: i64 = 1_000_000_000;
 /// Readers cache the published versions for up to a minute, so a new one must not start sooner than this.
 pub const NOTICE: SignedDuration = SignedDuration::from_mins(5);
 
@@ -254,11 +263,35 @@ pub struct Rule {
     pub name: String,
     pub priority: i32,
     pub hold_days: Option<u16>,
+    /// Overrides the program's.
+    pub minimum_sales: Option<u32>,
     pub matches: Match,
     pub reward: Reward,
     pub base: BaseKind,
     /// Shares summing to one; a single one where the rule has no milestones.
     pub slices: Vec<Slice>,
+    pub caps: Caps,
+    pub recurrence: Recurrence,
+}
+
+/// The most a rule pays; earnings beyond are clamped. Months are calendar months in the program's time zone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// On the whole reward of a conversion, before it is shared among partners.
+    pub per_order: Option<Minor>,
+    pub per_partner_month: Option<Minor>,
+    /// Serializes the program's conversions under this rule: some tens a second.
+    pub per_program_month: Option<Minor>,
+}
+
+/// Which of a customer's sales a rule pays for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Recurrence {
+    #[default]
+    Always,
+    FirstSale,
+    /// So many calendar months from the customer's first attributed sale, the end exclusive.
+    Months(u16),
 }
 
 /// Every filled field must agree; empty ones agree with anything.
@@ -284,18 +317,62 @@ pub enum Reward {
     Flat(Minor),
     FlatPerUnit(Minor),
     Percent(Percent),
-    /// By the count of the partner's conversions under this rule, over its whole life; the whole order at the tier it is in.
-    TieredByCount(Vec<Tier>),
+    Tiered(Tiers),
+}
+
+/// A reward that depends on how far the partner has come under the rule's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tiers {
+    pub metric: Metric,
+    pub window: Window,
+    pub shape: Shape,
+    /// Ascending, the first after zero.
+    pub tiers: Vec<Tier>,
+}
+
+/// What is counted to find the tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Conversions.
+    Count,
+    /// The base that was sold, net of refunds.
+    Revenue,
+    /// What was earned.
+    Commission,
+}
+
+/// Over what it is counted, in the program's time zone, by when the conversion occurred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    Lifetime,
+    Month,
+    Quarter,
+    Year,
+    /// The conversion's day and so many days before it, less one.
+    Rolling(u16),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// The whole order at the tier where it starts.
+    MarginalByOrder,
+    /// An order that crosses a tier is split there.
+    MarginalByAmount,
+    /// Crossing a tier re-rates the open window.
+    Retroactive,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tier {
-    /// The tier applies when the position exceeds this.
-    pub after: u64,
+    /// The tier applies when the position exceeds this: conversions, or minor units.
+    pub after: i64,
     pub pay: Pay,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Pay {
     Rate(Percent),
     Amount(Minor),
@@ -309,10 +386,27 @@ pub struct Slice {
 }
 
 impl Rule {
-    /// Whether the reward depends on how many conversions came before, so that a tally must be kept.
-    pub const fn is_tiered(&self) -> bool {
-        matches!(self.reward, Reward::TieredByCount(_))
+    /// The tiers by which reaching one re-rates what was earned before it.
+    pub const fn retroactive(&self) -> Option<&Tiers> {
+        match &self.reward {
+            Reward::Tiered(tiers) if matches!(tiers.shape, Shape::Retroactive) => Some(tiers),
+            _ => None,
+        }
     }
+}
+
+impl Tiers {
+    /// The tier of a position, and which it is.
+    pub fn at(&self, position: i64) -> (usize, Tier) {
+        let found = self.tiers.iter().enumerate().rfind(|(_, tier)| position > tier.after);
+        // Nothing was reached yet: the first tier is where everybody starts.
+        let (n, tier) = found.or_else(|| self.tiers.iter().enumerate().next()).unwrap_or((0, &Tier::NOTHING));
+        (n, *tier)
+    }
+}
+
+impl Tier {
+    const NOTHING: Self = Self { after: 0, pay: Pay::Amount(Minor::ZERO) };
 }
 
 impl RuleSetDraft {
@@ -389,29 +483,46 @@ impl Resolver {
         if input.hold_days.is_some_and(|days| days > MAX_HOLD_DAYS) {
             self.refuse("/holdDays", format!("at most {MAX_HOLD_DAYS}"));
         }
-        self.not_yet(input);
+        if input.minimum_sales.is_some_and(|count| count > MAX_MINIMUM_SALES) {
+            self.refuse("/minimumSales", format!("at most {MAX_MINIMUM_SALES}"));
+        }
         Rule {
             key,
             name: input.name.clone(),
             priority: input.priority,
             hold_days: input.hold_days,
+            minimum_sales: input.minimum_sales,
             matches: self.matches(&input.matches),
             reward: self.reward(&input.reward),
             base: input.base,
             slices: self.slices(&input.slices),
+            caps: self.caps(&input.caps),
+            recurrence: self.recurrence(&input.recurrence),
         }
     }
 
-    /// Options of the form that are not built yet are refused, never silently ignored.
-    fn not_yet(&mut self, input: &RuleInput) {
-        if input.minimum_sales.is_some_and(|count| count > 0) {
-            self.refuse("/minimumSales", "minimum sales are not supported yet");
+    fn caps(&mut self, input: &CapsInput) -> Caps {
+        let mut cap = |field: &str, text: &Option<String>| {
+            text.as_deref().map(|text| self.amount(&format!("/caps/{field}"), text))
+        };
+        Caps {
+            per_order: cap("perOrder", &input.per_order),
+            per_partner_month: cap("perPartnerMonth", &input.per_partner_month),
+            per_program_month: cap("perProgramMonth", &input.per_program_month),
         }
-        if input.caps != CapsInput::default() {
-            self.refuse("/caps", "caps are not supported yet");
-        }
-        if input.recurrence != "always" {
-            self.refuse("/recurrence", "only \"always\" is supported yet");
+    }
+
+    fn recurrence(&mut self, text: &str) -> Recurrence {
+        match text {
+            "always" => Recurrence::Always,
+            "first_sale" => Recurrence::FirstSale,
+            _ => match text.strip_prefix("months:").and_then(|months| months.parse().ok()) {
+                Some(months) if (1..=MAX_MONTHS).contains(&months) => Recurrence::Months(months),
+                _ => {
+                    self.refuse("/recurrence", "must be always, first_sale, or months: and a number from 1 to 600");
+                    Recurrence::Always
+                }
+            },
         }
     }
 
@@ -447,35 +558,82 @@ impl Resolver {
             RewardInput::Flat { amount } => Reward::Flat(self.amount("/reward/amount", amount)),
             RewardInput::FlatPerUnit { amount } => Reward::FlatPerUnit(self.amount("/reward/amount", amount)),
             RewardInput::Percent { rate } => Reward::Percent(self.percent("/reward/rate", rate)),
-            RewardInput::Tiered { metric, window, shape, tiers } => {
-                for (field, given, supported) in [
-                    ("/reward/metric", metric, "count"),
-                    ("/reward/window", window, "lifetime"),
-                    ("/reward/shape", shape, "marginal_by_order"),
-                ] {
-                    if given != supported {
-                        self.refuse(field, format!("only {supported:?} is supported yet"));
-                    }
-                }
-                Reward::TieredByCount(self.tiers(tiers))
-            }
+            RewardInput::Tiered { metric, window, shape, tiers } => self.tiered(metric, window, shape, tiers),
         }
     }
 
-    fn tiers(&mut self, inputs: &[TierInput]) -> Vec<Tier> {
+    fn tiered(&mut self, metric: &str, window: &str, shape: &str, tiers: &[TierInput]) -> Reward {
+        let metric = match metric {
+            "count" => Some(Metric::Count),
+            "revenue" => Some(Metric::Revenue),
+            "commission" => Some(Metric::Commission),
+            _ => None,
+        };
+        let window = match window {
+            "lifetime" => Some(Window::Lifetime),
+            "month" => Some(Window::Month),
+            "quarter" => Some(Window::Quarter),
+            "year" => Some(Window::Year),
+            other => {
+                let days = other.strip_prefix("rolling:").and_then(|days| days.parse().ok());
+                days.filter(|days| (1..=MAX_ROLLING_DAYS).contains(days)).map(Window::Rolling)
+            }
+        };
+        let shape = match shape {
+            "marginal_by_order" => Some(Shape::MarginalByOrder),
+            "marginal_by_amount" => Some(Shape::MarginalByAmount),
+            "retroactive" => Some(Shape::Retroactive),
+            _ => None,
+        };
+        for (field, missing, detail) in [
+            ("/reward/metric", metric.is_none(), "must be count, revenue or commission"),
+            (
+                "/reward/window",
+                window.is_none(),
+                "must be lifetime, month, quarter, year, or rolling: and 1 to 366 days",
+            ),
+            ("/reward/shape", shape.is_none(), "must be marginal_by_order, marginal_by_amount or retroactive"),
+        ] {
+            if missing {
+                self.refuse(field, detail);
+            }
+        }
+        if (metric, shape) == (Some(Metric::Count), Some(Shape::MarginalByAmount)) {
+            self.refuse(
+                "/reward/shape",
+                "a count cannot be split by amount: use revenue or commission, or marginal_by_order",
+            );
+        }
+        if let (Some(Window::Rolling(_)), Some(Shape::Retroactive)) = (window, shape) {
+            self.refuse("/reward/window", "a rolling window never closes, so retroactive tiers need another");
+        }
+        let metric = metric.unwrap_or(Metric::Count);
+        let shape = shape.unwrap_or(Shape::MarginalByOrder);
+        let tiers = self.tiers(tiers, metric, shape);
+        Reward::Tiered(Tiers { metric, window: window.unwrap_or(Window::Lifetime), shape, tiers })
+    }
+
+    fn tiers(&mut self, inputs: &[TierInput], metric: Metric, shape: Shape) -> Vec<Tier> {
         if inputs.is_empty() || inputs.len() > MAX_TIERS {
             self.refuse("/reward/tiers", format!("needs 1 to {MAX_TIERS} tiers"));
         }
         let mut tiers: Vec<Tier> = Vec::with_capacity(inputs.len());
         for (n, input) in inputs.iter().enumerate() {
             let field = |name: &str| format!("/reward/tiers/{n}/{name}");
-            let after = input.after.parse().unwrap_or_else(|_| {
-                self.refuse(&field("after"), "must be a whole number of conversions");
-                0
-            });
+            let known = self.errors.len();
+            let after = match metric {
+                Metric::Count => self.count(&field("after"), &input.after),
+                Metric::Revenue | Metric::Commission => self.amount(&field("after"), &input.after).units(),
+            };
+            let is_read = self.errors.len() == known;
             let pay = match (&input.rate, &input.amount) {
                 (Some(rate), None) => Pay::Rate(self.percent(&field("rate"), rate)),
-                (None, Some(amount)) => Pay::Amount(self.amount(&field("amount"), amount)),
+                (None, Some(amount)) => {
+                    if shape == Shape::MarginalByAmount {
+                        self.refuse(&field("amount"), "an amount cannot be split: tiers by amount need a rate");
+                    }
+                    Pay::Amount(self.amount(&field("amount"), amount))
+                }
                 _ => {
                     self.refuse(&field("rate"), "a tier has either a rate or an amount");
                     Pay::Amount(Minor::ZERO)
@@ -483,12 +641,29 @@ impl Resolver {
             };
             match tiers.last() {
                 None if after != 0 => self.refuse(&field("after"), "the first tier starts after 0"),
-                Some(previous) if after <= previous.after => self.refuse(&field("after"), "tiers must ascend"),
+                Some(previous) if is_read && after <= previous.after => {
+                    self.refuse(&field("after"), "tiers must ascend")
+                }
                 _ => {}
             }
             tiers.push(Tier { after, pay });
         }
+        if tiers.iter().any(|tier| matches!(tier.pay, Pay::Rate(_)))
+            && tiers.iter().any(|tier| matches!(tier.pay, Pay::Amount(_)))
+        {
+            self.refuse("/reward/tiers", "either all tiers have a rate or all have an amount");
+        }
         tiers
+    }
+
+    /// Sources count in whole numbers; a decimal that is one is fine.
+    fn count(&mut self, field: &str, text: &str) -> i64 {
+        let number = parse_decimal(text).ok().filter(|number| number.fract().is_zero() && !number.is_sign_negative());
+        let count = number.and_then(|number| number.to_i64()).filter(|count| *count <= MAX_COUNT);
+        count.unwrap_or_else(|| {
+            self.refuse(field, "must be a whole number of conversions");
+            0
+        })
     }
 
     fn slices(&mut self, inputs: &[SliceInput]) -> Vec<Slice> {
@@ -578,16 +753,40 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused_rather_than_ignored() {
+    fn tiers_that_contradict_themselves_are_refused() {
+        use serde_json::json;
+        let tiered = |metric: &str, window: &str, shape: &str, tiers: serde_json::Value| json!([{"name": "a", "reward": {"kind": "tiered", "metric": metric, "window": window, "shape": shape, "tiers": tiers}}]);
+        let rate = || json!([{"after": "0", "rate": "1"}]);
+        assert_eq!(pointers(tiered("count", "lifetime", "marginal_by_amount", rate())), ["/rules/0/reward/shape"]);
+        assert_eq!(pointers(tiered("count", "rolling:30", "retroactive", rate())), ["/rules/0/reward/window"]);
+        assert_eq!(pointers(tiered("count", "rolling:0", "marginal_by_order", rate())), ["/rules/0/reward/window"]);
+        assert_eq!(pointers(tiered("sales", "month", "marginal_by_order", rate())), ["/rules/0/reward/metric"]);
+        assert_eq!(pointers(tiered("revenue", "month", "stepped", rate())), ["/rules/0/reward/shape"]);
+        let amount = json!([{"after": "0", "amount": "1"}]);
+        assert_eq!(
+            pointers(tiered("revenue", "month", "marginal_by_amount", amount)),
+            ["/rules/0/reward/tiers/0/amount"]
+        );
+        let mixed = json!([{"after": "0", "amount": "1"}, {"after": "5", "rate": "1"}]);
+        assert_eq!(pointers(tiered("count", "month", "marginal_by_order", mixed)), ["/rules/0/reward/tiers"]);
+        let half = json!([{"after": "0", "rate": "1"}, {"after": "1.5", "rate": "1"}]);
+        assert_eq!(pointers(tiered("count", "month", "marginal_by_order", half)), ["/rules/0/reward/tiers/1/after"]);
+    }
+
+    #[test]
+    fn caps_recurrence_and_minimum_sales_are_checked_at_draft() {
         use serde_json::json;
         let with = |field: &str, value: serde_json::Value| {
             let mut rule = json!({"name": "a", "reward": {"kind": "percent", "rate": "1"}});
             rule[field] = value;
             json!([rule])
         };
-        assert_eq!(pointers(with("caps", json!({"perOrder": "5"}))), ["/rules/0/caps"]);
-        assert_eq!(pointers(with("recurrence", json!("first_sale"))), ["/rules/0/recurrence"]);
-        assert_eq!(pointers(with("minimumSales", json!(2))), ["/rules/0/minimumSales"]);
+        assert_eq!(pointers(with("caps", json!({"perOrder": "-5"}))), ["/rules/0/caps/perOrder"]);
+        assert_eq!(pointers(with("caps", json!({"perProgramMonth": "x"}))), ["/rules/0/caps/perProgramMonth"]);
+        for recurrence in ["twice", "months:", "months:0", "months:601", "months:-1"] {
+            assert_eq!(pointers(with("recurrence", json!(recurrence))), ["/rules/0/recurrence"], "{recurrence}");
+        }
+        assert_eq!(pointers(with("minimumSales", json!(1_001))), ["/rules/0/minimumSales"]);
     }
 
     #[test]

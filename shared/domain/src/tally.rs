@@ -1,1 +1,282 @@
-//! Tallies: how far a partner, or a program, has come under a rule within a window.
+//! Tallies: how far a partner, or a whole program, has come under a rule within a window. Tier positions, caps and what a retroactive
+//! tier re-rates are read from here, never from all sales.
+//!
+//! A tally is the sum of what its earnings contribute. When an earning changes, so does its contribution, and the difference is
+//! added in the same transaction.
+
+use std::collections::BTreeMap;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::PartnerId;
+use crate::line::{Line, LineKind, StateName};
+use crate::money::{Minor, MoneyError};
+use crate::rules::{Metric, Pay, Rule, Tiers, Window};
+
+/// What was counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tally {
+    /// Conversions.
+    pub count: i64,
+    /// The base that was sold, net of refunds.
+    pub revenue: Minor,
+    /// What was earned, net of refunds, with true-ups.
+    pub commission: Minor,
+    /// Per rule set version what a retroactive tier re-rates: a new version starts a new base.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub bases: BTreeMap<u32, Base>,
+}
+
+/// What one rule set version's conversions contributed to a window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Base {
+    pub count: i64,
+    pub revenue: Minor,
+    pub earned: Minor,
+    /// What partial refunds took of conversions that still count: an amount per conversion is not due again for it.
+    pub partial: Minor,
+}
+
+impl Base {
+    fn plus(self, other: Self) -> Result<Self, MoneyError> {
+        Ok(Self {
+            count: self.count + other.count,
+            revenue: self.revenue.plus(other.revenue)?,
+            earned: self.earned.plus(other.earned)?,
+            partial: self.partial.plus(other.partial)?,
+        })
+    }
+
+    fn negated(self) -> Self {
+        Self {
+            count: -self.count,
+            revenue: self.revenue.negated(),
+            earned: self.earned.negated(),
+            partial: self.partial.negated(),
+        }
+    }
+}
+
+impl Tally {
+    pub fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub fn plus(mut self, other: &Self) -> Result<Self, MoneyError> {
+        self.count += other.count;
+        self.revenue = self.revenue.plus(other.revenue)?;
+        self.commission = self.commission.plus(other.commission)?;
+        for (version, base) in &other.bases {
+            let sum = self.bases.entry(*version).or_default();
+            *sum = sum.plus(*base)?;
+        }
+        self.bases.retain(|_, base| *base != Base::default());
+        Ok(self)
+    }
+
+    pub fn minus(self, other: &Self) -> Result<Self, MoneyError> {
+        self.plus(&other.clone().negated())
+    }
+
+    fn negated(self) -> Self {
+        Self {
+            count: -self.count,
+            revenue: self.revenue.negated(),
+            commission: self.commission.negated(),
+            bases: self.bases.into_iter().map(|(version, base)| (version, base.negated())).collect(),
+        }
+    }
+
+    /// How far the metric has come: conversions or minor units.
+    pub const fn position(&self, metric: Metric) -> i64 {
+        match metric {
+            Metric::Count => self.count,
+            Metric::Revenue => self.revenue.units(),
+            Metric::Commission => self.commission.units(),
+        }
+    }
+
+    pub fn base(&self, version: u32) -> Base {
+        self.bases.get(&version).copied().unwrap_or_default()
+    }
+
+    /// What the window still lacks for all its conversions to have been rated at the tier it has reached: negative where it has too much.
+    pub fn outstanding(&self, tiers: &Tiers, version: u32) -> Result<Minor, MoneyError> {
+        let base = self.base(version);
+        let (_, tier) = tiers.at(self.position(tiers.metric));
+        match tier.pay {
+            Pay::Rate(rate) => rate.of(base.revenue)?.minus(base.earned),
+            Pay::Amount(amount) => {
+                let target = amount.proportion(base.count.into(), 1)?;
+                target.minus(base.earned)?.minus(base.partial)
+            }
+        }
+    }
+}
+
+/// Whose tally it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owner {
+    Partner(PartnerId),
+    Program,
+}
+
+/// Which tally.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TallyKey {
+    pub owner: Owner,
+    pub rule: String,
+    pub window: WindowKey,
+}
+
+/// One instance of a window: `life`, `2026`, `2026-q1`, `2026-03`, `d2026-03-14`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WindowKey(String);
+
+impl WindowKey {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn day(date: Date) -> Self {
+        Self(format!("d{date}"))
+    }
+
+    pub fn month(date: Date) -> Self {
+        Self(format!("{:04}-{:02}", date.year(), date.month()))
+    }
+}
+
+impl Window {
+    /// The instance a day belongs to. Rolling windows are kept by day.
+    pub fn key(self, date: Date) -> WindowKey {
+        match self {
+            Self::Lifetime => WindowKey("life".to_owned()),
+            Self::Year => WindowKey(format!("{:04}", date.year())),
+            Self::Quarter => WindowKey(format!("{:04}-q{}", date.year(), (date.month() + 2) / 3)),
+            Self::Month => WindowKey::month(date),
+            Self::Rolling(_) => WindowKey::day(date),
+        }
+    }
+
+    /// The first day whose tally counts for a conversion of this day, where several do.
+    pub fn reach(self, date: Date) -> Option<WindowKey> {
+        match self {
+            Self::Rolling(days) => {
+                let back = Span::new().days(i64::from(days) - 1);
+                date.checked_sub(back).ok().map(WindowKey::day)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the window of this day has not ended by `now`.
+    pub fn is_open(self, date: Date, now: Timestamp, zone: &TimeZone) -> bool {
+        let today = now.to_zoned(zone.clone()).date();
+        match self {
+            Self::Lifetime | Self::Rolling(_) => true,
+            // What lies ahead, by a clock that is ahead, is not over either.
+            _ => today <= date || self.key(today) == self.key(date),
+        }
+    }
+}
+
+/// The tallies that an earning under a rule counts in, and no others.
+pub fn keys(rule: &Rule, partner: &PartnerId, date: Date) -> Vec<TallyKey> {
+    let key = |owner, window| TallyKey { owner, rule: rule.key.clone(), window };
+    let mut keys = Vec::new();
+    if let crate::rules::Reward::Tiered(tiers) = &rule.reward {
+        keys.push(key(Owner::Partner(partner.clone()), tiers.window.key(date)));
+    }
+    if rule.caps.per_partner_month.is_some() {
+        keys.push(key(Owner::Partner(partner.clone()), WindowKey::month(date)));
+    }
+    if rule.caps.per_program_month.is_some() {
+        keys.push(key(Owner::Program, WindowKey::month(date)));
+    }
+    keys.dedup();
+    keys
+}
+
+/// Tallies as they were read, and what is added to them.
+#[derive(Debug, Clone, Default)]
+pub struct Tallies {
+    read: BTreeMap<TallyKey, Tally>,
+    steps: BTreeMap<TallyKey, Tally>,
+}
+
+impl Tallies {
+    pub fn new(read: BTreeMap<TallyKey, Tally>) -> Self {
+        Self { read, steps: BTreeMap::new() }
+    }
+
+    /// As it stands with what was added. What was not read stands at zero.
+    pub fn get(&self, key: &TallyKey) -> Result<Tally, MoneyError> {
+        let read = self.read.get(key).cloned().unwrap_or_default();
+        match self.steps.get(key) {
+            Some(step) => read.plus(step),
+            None => Ok(read),
+        }
+    }
+
+    /// The sum of a rolling window's days.
+    pub fn sum(&self, from: &TallyKey, to: &TallyKey) -> Result<Tally, MoneyError> {
+        let known: std::collections::BTreeSet<_> =
+            self.read.range(from..=to).chain(self.steps.range(from..=to)).map(|(key, _)| key).collect();
+        known.into_iter().try_fold(Tally::default(), |sum, key| sum.plus(&self.get(key)?))
+    }
+
+    pub fn add(&mut self, key: &TallyKey, step: &Tally) -> Result<(), MoneyError> {
+        let sum = self.steps.remove(key).unwrap_or_default().plus(step)?;
+        if !sum.is_zero() {
+            self.steps.insert(key.clone(), sum);
+        }
+        Ok(())
+    }
+
+    /// What is to be added to which stored tally.
+    pub const fn steps(&self) -> &BTreeMap<TallyKey, Tally> {
+        &self.steps
+    }
+}
+
+/// What an earning contributes to its tallies. `lines` are all lines of it, `share` is how much of its sale went back, as a fraction.
+pub fn contribution<'a>(
+    lines: impl IntoIterator<Item = &'a Line> + Clone,
+    share: (i128, i128),
+    retroactive: bool,
+) -> Result<Tally, MoneyError> {
+    let slices = || lines.clone().into_iter().filter(|line| line.kind == LineKind::Commission);
+    let whole_back = share.0 >= share.1;
+    let stands = |line: &&Line| !matches!(line.state.name(), StateName::Rejected | StateName::Reversed);
+    let counts = !whole_back && slices().any(|line| stands(&line));
+    let Some(of) = slices().find(|line| line.basis.is_some()) else { return Ok(Tally::default()) };
+    let mut earned = Minor::ZERO;
+    for line in lines.clone().into_iter().filter(stands) {
+        earned = earned.plus(line.net()?)?;
+    }
+    let basis_base = of.basis.as_ref().map_or(Ok(Minor::ZERO), |basis| basis.own_base())?;
+    let (revenue, partial) = if counts {
+        let gross = Minor::total(
+            lines.into_iter().filter(|line| line.kind.is_part_of_gross() && stands(line)).map(|line| line.amount),
+        )?;
+        (basis_base.minus(basis_base.proportion(share.0, share.1)?)?, gross.minus(earned)?)
+    } else {
+        (Minor::ZERO, Minor::ZERO)
+    };
+    // Extra sales of an edit take no position of their own.
+    let count = i64::from(counts && of.edit.is_none());
+    let mut tally = Tally { count, revenue, commission: earned, bases: BTreeMap::new() };
+    if retroactive && let Some(version) = of.rule_set {
+        tally.bases.insert(version, Base { count, revenue, earned, partial });
+        tally.bases.retain(|_, base| *base != Base::default());
+    }
+    Ok(tally)
+}

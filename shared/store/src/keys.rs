@@ -5,11 +5,16 @@
 //! | program | `PRG#<program>` | `PRG` |
 //! | rule set version | `PRG#<program>` | `RUL#<version>` |
 //! | claim of a referral code | `PRG#<program>` | `COD#<code>` |
+//! | referral link | `LNK#<code>` | `LNK` |
+//! | touch: a visit by a link | `VIS#<visitor>` | `<time and hash>` |
 //! | source | `SRC#<source>` | `SRC` |
-//! | use of a refund's id | `REF#<source>#<hash of the id>` | `REF` |
+//! | use of an event's id, but for sales | `REF#<source>#<hash of kind and id>` | `REF` |
+//! | customer | `CUS#<program>#<hash>` | `CUS` |
+//! | conversion that made no line | `CNV#<conversion>` | `CNV` |
 //! | partner | `PAR#<partner>` | `PAR` |
 //! | balance shard | `PAR#<partner>` | `BAL#<currency>#<shard>` |
-//! | tally of a tiered rule | `PAR#<partner>` | `TLY#<rule>` |
+//! | tally of a rule and window | `PAR#<partner>` or `PRG#<program>` | `TLY#<rule>#<window>` |
+//! | pulse for anomaly rules | `PAR#<partner>` | `PUL` |
 //! | draft lock | `PAR#<partner>` | `DRF#<currency>` |
 //! | payout | `PAR#<partner>` | `PAY#<time and hash>` |
 //! | page of a payout | `PAY#<payout>` | `PAG#<number>` |
@@ -26,17 +31,20 @@
 //! Nothing but journal entries has a partition key starting with `JRN#`: IAM denies updating and deleting those.
 //!
 //! Two sparse indexes, both keys only, since what is found is always read again from the table:
-//! `list` (programs; partners, payouts and runs of a program; exceptions by status) and
+//! `list` (programs; partners, links, payouts and runs of a program; exceptions by status) and
 //! `work` (approved lines by due date, payable lines by partner, runs and payouts that are under way, payouts that wait to be
 //! paid; each leaves it when nothing is to be done with it).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use domain::conversion::Code;
-use domain::ids::{ExceptionId, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId};
+use domain::conversion::{Code, EventKind};
+use domain::ids::{
+    ClickId, ConversionId, ExceptionId, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId, VisitorId,
+};
 use domain::line::{Line, LineState};
 use domain::money::Currency;
 use domain::payout::Payout;
+use domain::tally::{Owner, TallyKey};
 use sha2::{Digest, Sha256};
 
 /// Over how many partitions the due index is spread.
@@ -67,13 +75,21 @@ impl Key {
         Self::new(program_partition(program), format!("COD#{}", code.as_str()))
     }
 
+    pub fn link(code: &Code) -> Self {
+        Self::new(format!("LNK#{}", code.as_str()), "LNK")
+    }
+
+    pub fn touch(click: &ClickId) -> Self {
+        Self::new(visitor_partition(&click.visitor()), click.position())
+    }
+
     pub fn source(id: &SourceId) -> Self {
         Self::new(format!("SRC#{id}"), "SRC")
     }
 
     /// Hashed: the id is a storefront's text.
-    pub fn refund(source: &SourceId, refund: &str) -> Self {
-        Self::new(format!("REF#{source}#{}", hashed(&[refund])), "REF")
+    pub fn event(source: &SourceId, kind: EventKind, id: &str) -> Self {
+        Self::new(format!("REF#{source}#{}", hashed(&[kind.as_str(), id])), "REF")
     }
 
     pub fn partner(id: &PartnerId) -> Self {
@@ -84,8 +100,25 @@ impl Key {
         Self::new(partner_partition(partner), format!("{BALANCES}{currency}#{shard}"))
     }
 
-    pub fn tally(partner: &PartnerId, rule: &str) -> Self {
-        Self::new(partner_partition(partner), format!("TLY#{rule}"))
+    pub fn tally(program: &ProgramId, key: &TallyKey) -> Self {
+        let partition = match &key.owner {
+            Owner::Partner(partner) => partner_partition(partner),
+            Owner::Program => program_partition(program),
+        };
+        Self::new(partition, format!("TLY#{}#{}", key.rule, key.window.as_str()))
+    }
+
+    pub fn pulse(partner: &PartnerId) -> Self {
+        Self::new(partner_partition(partner), "PUL")
+    }
+
+    /// Hashed: the identity is a storefront's text.
+    pub fn customer(program: &ProgramId, identity: &str) -> Self {
+        Self::new(format!("CUS#{program}#{}", hashed(&[identity])), "CUS")
+    }
+
+    pub fn unrewarded(conversion: &ConversionId) -> Self {
+        Self::new(format!("CNV#{conversion}"), "CNV")
     }
 
     pub fn draft_lock(partner: &PartnerId, currency: Currency) -> Self {
@@ -161,6 +194,10 @@ pub fn program_partition(id: &ProgramId) -> String {
 
 pub fn partner_partition(id: &PartnerId) -> String {
     format!("PAR#{id}")
+}
+
+pub fn visitor_partition(id: &VisitorId) -> String {
+    format!("VIS#{id}")
 }
 
 pub fn line_partition(partner: &PartnerId, shard: &str) -> String {
@@ -253,6 +290,24 @@ pub fn runs_list(program: &ProgramId) -> String {
 
 pub fn sources_list(program: &ProgramId) -> String {
     format!("SRC#{program}")
+}
+
+pub fn links_list(program: &ProgramId) -> String {
+    format!("LNK#{program}")
+}
+
+/// What the places of a partner's links begin with in their program's list.
+pub fn links_of(partner: &PartnerId) -> String {
+    format!("{partner}#")
+}
+
+pub fn unrewarded_list(program: &ProgramId, because: &str) -> String {
+    format!("UNR#{program}#{because}")
+}
+
+/// What the sort keys of a rule's tallies start with.
+pub fn tally_prefix(key: &Key) -> &str {
+    key.sk.rsplit_once('#').map_or("", |(rule, _)| rule)
 }
 
 pub fn exceptions_list(status: &str) -> String {

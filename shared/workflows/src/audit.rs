@@ -3,17 +3,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::accrual::true_up_step;
 use domain::balance::{Balance, Bucket};
-use domain::conversion::{EventBody, Refunded, Sale};
-use domain::explain::explain;
-use domain::journal::{Entry, LineChange};
+use domain::booking::tallies_of;
+use domain::ids::ProgramId;
+use domain::journal::{Entry, LineChange, What};
 use domain::line::{Line, LineKind, LineState};
 use domain::money::Minor;
+use domain::order::Order;
 use domain::payout::{Page, PayoutState};
+use domain::reversal::{EarningKey, share};
+use domain::rules::Rule;
+use domain::tally::{Tally, TallyKey, contribution};
 use serde::Serialize;
 use store::{Everything, Store};
 
 use crate::error::Result;
+use crate::explain::accrued_again;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Invariant {
@@ -30,7 +36,7 @@ type Findings = (usize, Vec<String>);
 pub async fn audit(store: &Store) -> Result<Vec<Invariant>> {
     let all = store.everything().await?;
     let books = Books::of(&all);
-    let checks: [(&'static str, Findings); 10] = [
+    let checks: [(&'static str, Findings); 11] = [
         ("every item can be read and no journal entry was altered", (all.entries.len(), all.damaged.clone())),
         ("each conversion event has one effect", books.one_effect()),
         ("a conversion's entries are numbered without gaps", books.no_gaps()),
@@ -40,6 +46,7 @@ pub async fn audit(store: &Store) -> Result<Vec<Invariant>> {
         ("payout amount = sum of its lines, and no two payouts share a line", books.payouts()),
         ("a line is paid exactly if its payout is", books.lines_follow_payouts()),
         ("what refunds took back is the cumulative target", books.reversals()),
+        ("every tally is the sum of what its earnings contribute", books.tallies()),
         ("computing every commission again gives the same amount", books.replay()),
     ];
     Ok(checks
@@ -59,6 +66,8 @@ pub async fn audit(store: &Store) -> Result<Vec<Invariant>> {
 struct Books<'a> {
     all: &'a Everything,
     lines: BTreeMap<&'a str, &'a Line>,
+    by_conversion: BTreeMap<&'a str, Vec<&'a Line>>,
+    rules: BTreeMap<(ProgramId, u32), Vec<Rule>>,
     /// Entries by stream, in order.
     streams: BTreeMap<&'a str, Vec<&'a Entry>>,
 }
@@ -72,7 +81,25 @@ impl<'a> Books<'a> {
         for entries in streams.values_mut() {
             entries.sort_by_key(|entry| entry.position);
         }
-        Self { all, lines: all.lines.iter().map(|line| (line.id.as_str(), line)).collect(), streams }
+        let mut by_conversion: BTreeMap<&str, Vec<&Line>> = BTreeMap::new();
+        for line in &all.lines {
+            if let Some(conversion) = &line.conversion {
+                by_conversion.entry(conversion.as_str()).or_default().push(line);
+            }
+        }
+        let currency = |program: &ProgramId| all.programs.iter().find(|of| of.id == *program).map(|of| of.currency);
+        let resolve = |set: &domain::rules::RuleSet| {
+            let rules = set.draft.resolve(currency(&set.program)?).ok()?;
+            Some(((set.program.clone(), set.version), rules))
+        };
+        let rules = all.rule_sets.iter().filter_map(resolve).collect();
+        Self {
+            all,
+            lines: all.lines.iter().map(|line| (line.id.as_str(), line)).collect(),
+            by_conversion,
+            rules,
+            streams,
+        }
     }
 
     fn conversions(&self) -> impl Iterator<Item = (&'a str, &Vec<&'a Entry>)> {
@@ -85,8 +112,7 @@ impl<'a> Books<'a> {
             let mut seen = BTreeSet::new();
             for event in entries.iter().filter_map(|entry| entry.event.as_ref()) {
                 checked += 1;
-                let kind = matches!(event.body, EventBody::Sale(_));
-                if !seen.insert((kind, &event.id)) {
+                if !seen.insert((event.body.kind(), &event.id)) {
                     wrong.push(format!("{conversion}: event {} twice", event.id));
                 }
             }
@@ -230,78 +256,124 @@ impl<'a> Books<'a> {
         (self.all.lines.len(), wrong)
     }
 
-    fn sale_and_refunds(entries: &[&'a Entry]) -> Option<(&'a Sale, Refunded)> {
-        let events = || entries.iter().filter_map(|entry| entry.event.as_ref());
-        let sale = events().find_map(|event| match &event.body {
-            EventBody::Sale(sale) => Some(sale),
-            _ => None,
-        })?;
-        let refunds = events().filter_map(|event| match &event.body {
-            EventBody::Refund(refund) => Some(refund),
-            _ => None,
-        });
-        Some((sale, Refunded::of(sale, refunds)))
+    /// The lines of each earning of a conversion.
+    fn earnings(&self, conversion: &str) -> BTreeMap<EarningKey, Vec<&'a Line>> {
+        let mut earnings: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for line in self.by_conversion.get(conversion).into_iter().flatten() {
+            if let Some(key) = line.earning() {
+                earnings.entry(key).or_default().push(*line);
+            }
+        }
+        earnings
+    }
+
+    fn order(entries: &[&Entry]) -> Option<(Order, u32)> {
+        let by_hand = entries.iter().filter(|entry| entry.what == What::Attribute);
+        let attribution = by_hand.map(|entry| entry.position).max().unwrap_or_default();
+        let order = Order::of(entries.iter().filter_map(|entry| entry.event.as_ref())).ok()??;
+        Some((order, attribution))
     }
 
     fn reversals(&self) -> Findings {
         let (mut checked, mut wrong) = (0, Vec::new());
         for (conversion, entries) in self.conversions() {
-            let Some((sale, refunded)) = Self::sale_and_refunds(entries) else { continue };
-            let mut earnings: BTreeMap<(&str, &str), (Minor, Minor, &[usize])> = BTreeMap::new();
-            for line in self
-                .all
-                .lines
-                .iter()
-                .filter(|line| line.conversion.as_ref().is_some_and(|id| id.as_str() == conversion))
-            {
-                let Some(basis) = &line.basis else { continue };
-                let sum = earnings.entry((line.partner.as_str(), &basis.rule)).or_insert((
-                    Minor::ZERO,
-                    Minor::ZERO,
-                    &basis.items,
-                ));
-                let recorded = match &line.state {
-                    LineState::Rejected { refunded, .. } => *refunded,
-                    _ => Minor::ZERO,
-                };
-                let (earned, back) = match line.kind {
-                    LineKind::Commission => (line.amount, line.taken_back.plus(recorded).unwrap_or_default()),
-                    LineKind::Clawback => (Minor::ZERO, line.amount.negated()),
-                };
-                sum.0 = sum.0.plus(earned).unwrap_or_default();
-                sum.1 = sum.1.plus(back).unwrap_or_default();
-            }
-            for ((partner, rule), (earned, back, items)) in earnings {
+            let Some((order, attribution)) = Self::order(entries) else { continue };
+            for (key, lines) in self.earnings(conversion) {
                 checked += 1;
-                let target = refunded.share(sale, items).and_then(|(part, whole)| earned.proportion(part, whole));
-                if target != Ok(back) {
-                    wrong.push(format!("{conversion} {partner} {rule}: {} taken back", back.units()));
+                let gross =
+                    Minor::total(lines.iter().filter(|line| line.kind.is_part_of_gross()).map(|line| line.amount));
+                let back = Minor::total(lines.iter().map(|line| match (line.kind, &line.state) {
+                    (LineKind::Clawback | LineKind::Reinstatement, _) => line.amount.negated(),
+                    (_, LineState::Rejected { refunded, .. }) => line.taken_back.plus(*refunded).unwrap_or_default(),
+                    _ => line.taken_back,
+                }));
+                let of = lines.iter().find(|line| line.kind == LineKind::Commission);
+                let share = of.map_or(Ok((0, 1)), |of| share(&order, attribution, of));
+                let target = share.and_then(|(part, whole)| gross?.proportion(part, whole));
+                if target != back {
+                    wrong.push(format!("{conversion} {key:?}: {back:?} taken back, {target:?} should be"));
                 }
             }
         }
         (checked, wrong)
     }
 
-    fn replay(&self) -> Findings {
-        let (mut checked, mut wrong) = (0, Vec::new());
-        for line in self.all.lines.iter().filter(|line| line.kind == LineKind::Commission) {
-            let Some(entries) = line.conversion.as_ref().and_then(|id| self.streams.get(id.as_str())) else { continue };
-            let Some((sale, _)) = Self::sale_and_refunds(entries) else { continue };
-            let set =
-                self.all.rule_sets.iter().find(|set| set.program == line.program && Some(set.version) == line.rule_set);
-            let partner = self.all.partners.iter().find(|partner| partner.id == line.partner);
-            let (Some(set), Some(partner)) = (set, partner) else {
-                wrong.push(format!("{}: its rules or partner are gone", line.id));
-                continue;
-            };
-            checked += 1;
-            let Ok(rules) = set.draft.resolve(line.currency) else { continue };
-            let again = explain(line, Some(sale), &rules, partner);
-            if !again.is_ok_and(|explanation| explanation.agrees && explanation.recomputed.is_some()) {
-                wrong.push(format!("{} comes out different", line.id));
+    fn rules(&self, line: &Line) -> Option<&Rule> {
+        let rules = self.rules.get(&(line.program.clone(), line.rule_set?))?;
+        rules.iter().find(|rule| line.basis.as_ref().is_some_and(|basis| basis.rule == rule.key))
+    }
+
+    /// What every earning and every true-up contributes, summed, is what the tallies say.
+    fn tallies(&self) -> Findings {
+        let mut sums: BTreeMap<(ProgramId, TallyKey), Tally> = BTreeMap::new();
+        let mut wrong = Vec::new();
+        let mut add = |line: &Line, keys: Vec<TallyKey>, step: &Tally| {
+            for key in keys {
+                let sum = sums.entry((line.program.clone(), key)).or_default();
+                *sum = sum.clone().plus(step).unwrap_or_default();
+            }
+        };
+        for (conversion, entries) in self.conversions() {
+            let Some((order, attribution)) = Self::order(entries) else { continue };
+            for lines in self.earnings(conversion).values() {
+                let Some(of) = lines.iter().find(|line| line.kind == LineKind::Commission) else { continue };
+                let retroactive = self.rules(of).is_some_and(|rule| rule.retroactive().is_some());
+                let part = share(&order, attribution, of)
+                    .and_then(|share| contribution(lines.iter().copied(), share, retroactive));
+                match part {
+                    Ok(part) => add(of, tallies_of(of).collect(), &part),
+                    Err(error) => wrong.push(format!("{conversion}: {error}")),
+                }
             }
         }
+        for line in self.all.lines.iter().filter(|line| line.kind == LineKind::TrueUp) {
+            let commission = Line { kind: LineKind::Commission, ..line.clone() };
+            let step = true_up_step(line.rule_set.unwrap_or_default(), line.amount);
+            add(line, tallies_of(&commission).collect(), &step);
+        }
+        for stored in &self.all.tallies {
+            let sum = sums.remove(&(stored.program.clone(), stored.key.clone())).unwrap_or_default();
+            if sum != stored.tally {
+                wrong.push(format!("{:?} is {:?}, its earnings make {sum:?}", stored.key, stored.tally));
+            }
+        }
+        wrong.extend(sums.iter().filter(|(_, sum)| !sum.is_zero()).map(|((_, key), _)| format!("{key:?} is missing")));
+        (self.all.tallies.len(), wrong)
+    }
+
+    fn replay(&self) -> Findings {
+        let (mut checked, mut wrong) = (0, Vec::new());
+        for (conversion, entries) in self.conversions() {
+            let made: Vec<_> = (0..entries.len()).filter(|at| entries[*at].circumstances.is_some()).collect();
+            let known = self.by_conversion.get(conversion).into_iter().flatten();
+            let mut by_id: BTreeMap<_, _> =
+                known.filter(|line| line.kind == LineKind::Commission).map(|line| (&line.id, *line)).collect();
+            for at in made {
+                for again in self.again(conversion, &entries[..=at]) {
+                    checked += 1;
+                    let written = entries[at].lines.iter().find(|change| change.id == again.id);
+                    let stored = self.lines.get(again.id.as_str());
+                    let same = written.is_some_and(|change| change.to.amount == again.amount)
+                        && stored.is_some_and(|line| line.basis == again.basis && line.due_at == again.due_at);
+                    if !same {
+                        wrong.push(format!("{} comes out different", again.id));
+                    }
+                    by_id.remove(&again.id);
+                }
+            }
+            wrong.extend(by_id.keys().map(|id| format!("{id} does not come out again")));
+        }
         (checked, wrong)
+    }
+
+    fn again(&self, conversion: &str, entries: &[&Entry]) -> Vec<Line> {
+        let of_conversion = self.by_conversion.get(conversion).and_then(|lines| lines.first());
+        let program =
+            of_conversion.and_then(|line| self.all.programs.iter().find(|program| program.id == line.program));
+        let (Some(program), Ok(conversion)) = (program, conversion.parse()) else { return Vec::new() };
+        let of_program = self.rules.iter().filter(|((of, _), _)| *of == program.id);
+        let rules = of_program.map(|((_, version), rules)| (*version, rules.clone())).collect();
+        accrued_again(entries, program, &conversion, &rules).unwrap_or_default()
     }
 }
 

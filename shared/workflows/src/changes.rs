@@ -1,14 +1,12 @@
-//! The one way lines and payouts are changed: line changes, the payouts they leave or shrink in, tier positions, one entry,
-//! one transaction.
+//! The one way lines and payouts are changed: line changes, the payouts they leave or shrink in, one entry, one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use domain::ids::PayoutId;
 use domain::journal::{Change, Entry, What};
-use domain::line::{Line, LineState, StateName};
+use domain::line::{Line, LineState};
 use domain::payout::{OpenPayout, Page, Payout, PayoutState, Retallied};
-use domain::rating::Applied;
 use jiff::Timestamp;
 use store::{Store, StoreError, Transaction};
 
@@ -169,55 +167,4 @@ pub struct Written {
     pub lines: Vec<Line>,
     /// Payouts whose lines must be freed.
     pub cancelled: Vec<PayoutId>,
-}
-
-/// Whether a line makes its conversion count in a tiered rule: neither rejected nor reversed, and not a clawback.
-pub fn counts(line: &Line, rule: &str) -> bool {
-    !matches!(line.state.name(), StateName::Rejected | StateName::Reversed)
-        && line.slice.is_some()
-        && line.basis.as_ref().is_some_and(|basis| basis.rule == rule)
-}
-
-/// How the count of a tiered rule moves when lines of one earning change.
-fn tally_step(siblings: &[Line], changes: &[Change], rule: &str) -> i64 {
-    let after = |line: &Line| {
-        let changed = changes.iter().find(|change| change.after.id == line.id);
-        counts(changed.map_or(line, |change| &change.after), rule)
-    };
-    i64::from(siblings.iter().any(after)) - i64::from(siblings.iter().any(|line| counts(line, rule)))
-}
-
-/// The tiered rule that rated a line, if one did.
-pub fn tiered_rule(line: &Line) -> Option<&str> {
-    let basis = line.basis.as_ref()?;
-    matches!(basis.reward, Applied::Tier { .. }).then_some(basis.rule.as_str())
-}
-
-/// Adds the tally moves that changes to lines of some conversions cause. `siblings` are all lines of those conversions; a
-/// tally that several of them move is moved once, by the sum.
-pub async fn move_tallies(
-    store: &Store,
-    operation: &'static str,
-    transaction: &mut Transaction,
-    siblings: &[Line],
-    changes: &[Change],
-) -> Result<()> {
-    let mut earnings: BTreeMap<_, Vec<Line>> = BTreeMap::new();
-    for line in siblings {
-        if let Some(rule) = tiered_rule(line) {
-            let key = (line.partner.clone(), rule.to_owned(), line.conversion.clone());
-            earnings.entry(key).or_default().push(line.clone());
-        }
-    }
-    let mut steps: BTreeMap<_, i64> = BTreeMap::new();
-    for ((partner, rule, _), lines) in &earnings {
-        *steps.entry((partner, rule)).or_default() += tally_step(lines, changes, rule);
-    }
-    for ((partner, rule), step) in steps {
-        if step != 0 {
-            let tally = store.tally(operation, partner, rule).await?;
-            transaction.tally(&tally, step)?;
-        }
-    }
-    Ok(())
 }

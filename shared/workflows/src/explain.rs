@@ -1,12 +1,18 @@
 //! Explaining a line from what is stored: its sale, its rules, its partner.
 
-use domain::explain::{Explanation, explain};
-use domain::ids::LineId;
-use domain::journal::{Entry, Sealed};
+use domain::booking::{Accruing, Booking, RulesByVersion, State};
+use domain::explain::{Explanation, Known, explain};
+use domain::ids::{ConversionId, LineId};
+use domain::journal::{Entry, Sealed, What};
+use domain::line::Line;
+use domain::order::Order;
+use domain::program::Program;
+use domain::tally::Tallies;
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::{Refusal, Result};
+use crate::history::rules_of;
 
 const OPERATION: &str = "explain";
 /// A line's history is as long as its changes; this bounds the walk.
@@ -19,7 +25,7 @@ pub struct HistoryStep {
     pub at: jiff::Timestamp,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub by: String,
-    pub what: domain::journal::What,
+    pub what: What,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     pub state: domain::line::StateName,
@@ -41,7 +47,7 @@ impl Explained {
     pub fn hide_staff(&mut self) {
         for step in &mut self.history {
             step.by.clear();
-            if step.what != domain::journal::What::Reject {
+            if step.what != What::Reject {
                 step.why = None;
             }
         }
@@ -51,25 +57,76 @@ impl Explained {
 pub async fn of_line(context: &Context, id: &LineId) -> Result<Explained> {
     let store = &context.store;
     let line = store.line(OPERATION, id).await?.ok_or(Refusal::NotFound("commission"))?;
-    let partner = store.partner(OPERATION, &line.partner).await?.ok_or(Refusal::NotFound("partner"))?;
-    let chain = match &line.conversion {
-        Some(conversion) => store.chain(OPERATION, conversion.as_str()).await?,
-        None => Vec::new(),
-    };
-    let sale = chain.iter().filter_map(|sealed| sealed.entry.event.as_ref()).find_map(|event| event.body.sale());
-    let rules = match line.rule_set {
-        Some(version) => {
-            let set = store.rule_set(OPERATION, &line.program, version).await?.ok_or(Refusal::NotFound("rule set"))?;
-            set.draft.resolve(line.currency).map_err(Refusal::Invalid)?
-        }
-        None => Vec::new(),
+    let program = store.program(OPERATION, &line.program).await?.ok_or(Refusal::NotFound("program"))?;
+    let rules = rules_of(context, OPERATION, &program, line.rule_set.into_iter().collect()).await?;
+    let chain = store.chain(OPERATION, line.stream()).await?;
+    let entries: Vec<_> = chain.iter().map(|sealed| &sealed.entry).collect();
+    let made =
+        entries.iter().position(|entry| entry.lines.iter().any(|change| change.id == line.id && change.from.is_none()));
+    let made_by = made.and_then(|at| entries.get(at));
+    let written =
+        made_by.and_then(|entry| entry.lines.iter().find(|change| change.id == line.id)).map(|change| change.to.amount);
+    let again = match (made, &line.conversion) {
+        (Some(at), Some(conversion)) => accrued_again(&entries[..=at], &program, conversion, &rules)?,
+        _ => Vec::new(),
     };
     let history = history(context, &line).await?;
-    Ok(Explained { explanation: explain(&line, sale, &rules, &partner)?, history })
+    let by_person = |step: &&HistoryStep| matches!(step.what, What::Bonus | What::Adjust);
+    let rule = line.rule_set.and_then(|version| rules.get(&version)).into_iter().flatten();
+    let known = Known {
+        rule: rule.into_iter().find(|rule| line.basis.as_ref().is_some_and(|basis| basis.rule == rule.key)),
+        touches: made_by.and_then(|entry| entry.circumstances.as_ref()).map_or(&[], |of| of.touches.as_slice()),
+        recomputed: again.iter().find(|again| again.id == line.id).map(|again| again.amount),
+        written,
+        why: history.iter().rev().find(by_person).and_then(|step| step.why.as_deref()),
+    };
+    Ok(Explained { explanation: explain(&line, &known)?, history })
+}
+
+/// What the last of a conversion's entries accrued, computed again from what it says and the rules.
+pub fn accrued_again(
+    entries: &[&Entry],
+    program: &Program,
+    conversion: &ConversionId,
+    rules: &RulesByVersion,
+) -> Result<Vec<Line>> {
+    let Some((entry, earlier)) = entries.split_last() else { return Ok(Vec::new()) };
+    let Some(circumstances) = &entry.circumstances else { return Ok(Vec::new()) };
+    let order_of = |entries: &[&Entry]| Order::of(entries.iter().filter_map(|entry| entry.event.as_ref()));
+    let (before, after) = (order_of(earlier)?, order_of(entries)?);
+    let attribution = |entries: &[&Entry]| {
+        let by_hand = entries.iter().filter(|entry| entry.what == What::Attribute);
+        by_hand.map(|entry| entry.position).max().unwrap_or_default()
+    };
+    let sale = entries.iter().find(|entry| entry.event.as_ref().is_some_and(|event| event.body.sale().is_some()));
+    let order_id = sale.and_then(|entry| entry.event.as_ref()).map_or("", |event| event.id.as_str());
+    let received_at = entry.received_at.or(sale.and_then(|sale| sale.received_at)).unwrap_or(entry.at);
+    let by_hand = (entry.what == What::Attribute).then_some(entry.by.as_str());
+    let booking = Booking {
+        program,
+        conversion,
+        order: order_id,
+        rules,
+        before: State { order: before.as_ref(), attribution: attribution(earlier) },
+        after: State { order: after.as_ref(), attribution: attribution(entries) },
+        open: &std::collections::BTreeMap::new(),
+        cause: "",
+        received_at,
+        now: entry.at,
+    };
+    // An edit is rated where the sale was; what the sale earned tells where.
+    let lines = if before.is_some() && entry.what == What::Edit {
+        let made = earlier.iter().rposition(|entry| matches!(entry.what, What::Accrue | What::Attribute));
+        made.map_or(Ok(Vec::new()), |at| accrued_again(&earlier[..=at], program, conversion, rules))?
+    } else {
+        Vec::new()
+    };
+    let mut tallies = Tallies::new(entry.tallies.iter().cloned().collect());
+    Ok(booking.accrue(&lines, &Accruing { circumstances, by_hand }, &mut tallies)?)
 }
 
 /// Walks a line's chain of entries back to its first.
-pub async fn history(context: &Context, line: &domain::line::Line) -> Result<Vec<HistoryStep>> {
+pub async fn history(context: &Context, line: &Line) -> Result<Vec<HistoryStep>> {
     let mut steps = Vec::new();
     let mut next = Some(line.entry.clone());
     while let Some(at) = next.take() {

@@ -3,25 +3,30 @@
 //! A conversion is the stream of its events. Each is appended at the next free position, so two writers cannot both
 //! believe they saw all of it: a refund that arrives first takes position 1, and its sale, finding it, takes 2.
 
-use domain::accrual::Accrual;
-use domain::conversion::{Code, ConversionEvent, EventBody, Impossible, PartnerRef, Refund, Refunded, Sale};
-use domain::ids::{ConversionId, LineId, PartnerId, SourceId};
-use domain::journal::{Change, Entry, Sealed, What};
-use domain::line::Evidence;
-use domain::program::{Partner, PartnerStatus, Program};
-use domain::rules::in_force;
+use domain::accrual::{Circumstances, Terms};
+use domain::anomaly::Beat;
+use domain::booking::{Accruing, State};
+use domain::conversion::{ConversionEvent, EventBody, EventKind, Impossible, Sale};
+use domain::ids::{ConversionId, LineId, SourceId};
+use domain::journal::{Entry, What};
+use domain::order::Order;
+use domain::program::Program;
+use domain::rating::Standing;
 use jiff::Timestamp;
-use store::{ExceptionCode, RefundClaim, Transaction};
+use store::{Because, EventClaim, ExceptionCode, KnownCustomer, Purchase, Transaction, Unrewarded};
 
-use crate::changes::{OpenPayouts, counts, move_tallies, until_fresh, write};
+use crate::attribution::{Found, Search, SearchError, find, rules_in_force};
+use crate::changes::{OpenPayouts, until_fresh, write};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 use crate::exceptions::Trouble;
+use crate::history::{History, Step};
 
 const OPERATION: &str = "accrue";
 const REFUND: &str = "refund";
+const EDIT: &str = "edit";
 /// Lines of one conversion: they are written in one transaction.
-const MAX_LINES: usize = 36;
+pub const MAX_LINES: usize = 36;
 /// An accepted event is one journal entry, and so one item.
 const MAX_EVENT_BYTES: usize = 100_000;
 
@@ -55,7 +60,7 @@ pub enum Ingested {
     Applied { lines: Vec<LineId> },
     /// Seen before, with the same content.
     AlreadyApplied,
-    /// A refund whose sale has not arrived.
+    /// A refund, edit or withdrawal whose sale has not arrived.
     AwaitingSale,
     /// A sale whose partner is not known.
     Unattributed,
@@ -90,6 +95,15 @@ impl NotBooked {
     }
 }
 
+impl From<SearchError> for NotBooked {
+    fn from(error: SearchError) -> Self {
+        match error {
+            SearchError::Impossible(impossible) => Self::Impossible(impossible),
+            SearchError::Refused(refusal) => Self::Refused(refusal),
+        }
+    }
+}
+
 impl From<store::StoreError> for NotBooked {
     fn from(error: store::StoreError) -> Self {
         Self::Refused(error.into())
@@ -120,75 +134,38 @@ pub async fn ingest(context: &Context, incoming: Incoming<'_>) -> Result<Ingeste
     .await?
 }
 
-/// A conversion as its stream tells it.
-struct History {
-    chain: Vec<Sealed>,
-}
-
-impl History {
-    async fn read(context: &Context, operation: &'static str, conversion: &ConversionId) -> Result<Self, NotBooked> {
-        Ok(Self { chain: context.store.chain(operation, conversion.as_str()).await? })
-    }
-
-    fn next_position(&self) -> u32 {
-        self.chain.last().map_or(1, |sealed| sealed.entry.position + 1)
-    }
-
-    fn events(&self) -> impl Iterator<Item = &ConversionEvent> {
-        self.chain.iter().filter_map(|sealed| sealed.entry.event.as_ref())
-    }
-
-    fn sale(&self) -> Option<&Sale> {
-        self.events().find_map(|event| event.body.sale())
-    }
-
-    fn refunds(&self) -> impl Iterator<Item = &Refund> {
-        self.events().filter_map(|event| match &event.body {
-            EventBody::Refund(refund) => Some(refund),
-            _ => None,
-        })
-    }
-
-    /// The event of this kind and id that was accepted before.
-    fn same(&self, event: &ConversionEvent) -> Option<&ConversionEvent> {
-        let kind = std::mem::discriminant(&event.body);
-        self.events().find(|seen| seen.id == event.id && std::mem::discriminant(&seen.body) == kind)
-    }
-
-    /// Every line the conversion ever made.
-    fn lines(&self) -> Vec<LineId> {
-        let created = self.chain.iter().flat_map(|sealed| &sealed.entry.lines).filter(|line| line.from.is_none());
-        created.map(|line| line.id.clone()).collect()
+const fn operation(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Sale => OPERATION,
+        EventKind::Edit => EDIT,
+        EventKind::Refund | EventKind::Withdrawal => REFUND,
     }
 }
 
 async fn attempt(context: &Context, incoming: &Incoming<'_>) -> Result<Ingested, NotBooked> {
     let conversion = conversion_id(incoming);
-    let operation = if matches!(incoming.event.body, EventBody::Sale(_)) { OPERATION } else { REFUND };
-    let history = History::read(context, operation, &conversion).await?;
-    if let Some(seen) = history.same(incoming.event) {
-        return if seen.content() == incoming.event.content() {
+    let event = incoming.event;
+    let kind = event.body.kind();
+    let history = History::read(context, operation(kind), &conversion).await?;
+    if let Some(seen) = history.same(event) {
+        return if seen.content() == event.content() {
             Ok(Ingested::AlreadyApplied)
         } else {
             Err(NotBooked::Contradiction)
         };
     }
-    if matches!(incoming.event.body, EventBody::Refund(_))
-        && let Some(claim) = context.store.refund_claim(REFUND, incoming.source, &incoming.event.id).await?
+    if kind != EventKind::Sale
+        && let Some(claim) = context.store.event_claim(operation(kind), incoming.source, kind, &event.id).await?
     {
-        // Either the id stands for another order, or this very refund was accepted since the history was read.
+        // Either the id stands for another order, or this very event was accepted since the history was read.
         let elsewhere = claim.conversion != conversion;
         return Err(if elsewhere { NotBooked::Contradiction } else { store::StoreError::Stale.into() });
     }
-    match &incoming.event.body {
-        EventBody::Sale(sale) => accrue(context, incoming, &conversion, &history, sale).await,
-        EventBody::Refund(refund) => match history.sale() {
-            Some(sale) => reverse(context, incoming, &conversion, &history, sale, refund).await,
-            None => park(context, incoming, &conversion, &history).await,
-        },
-        EventBody::Edit(_) | EventBody::Withdrawal(_) => {
-            Err(Impossible { field: "/type", why: "is not supported yet".to_owned() }.into())
-        }
+    let order = history.order_with(event).map_err(NotBooked::from)?;
+    match (&event.body, &order) {
+        (EventBody::Sale(sale), Some(order)) => accrue(context, incoming, &conversion, &history, sale, order).await,
+        (EventBody::Sale(_), None) | (_, None) => park(context, incoming, &conversion, &history).await,
+        (_, Some(order)) => change(context, incoming, &conversion, &history, order).await,
     }
 }
 
@@ -205,79 +182,143 @@ async fn accrue(
     conversion: &ConversionId,
     history: &History,
     sale: &Sale,
+    order: &Order,
 ) -> Result<Ingested, NotBooked> {
     let now = context.now();
+    let program = incoming.program;
+    let occurred_at = incoming.event.occurred_at;
     let mut entry = entry(incoming, conversion, history, What::Accrue, now);
     let mut transaction = Transaction::new(OPERATION);
-    let Some((partner, evidence)) = attribute(context, incoming, sale).await? else {
+    let customer = context.store.customer(OPERATION, &program.id, &sale.customer).await?;
+    let search = Search { program, sale, occurred_at, customer: &customer, unknown_partner: incoming.unknown_partner };
+    let found = find(context, &search).await?;
+    let purchase = Purchase {
+        conversion: conversion.clone(),
+        source: incoming.source.clone(),
+        total: sale.total,
+        currency: sale.currency,
+        at: occurred_at,
+    };
+    if sale.action.is_purchase() {
+        let parts = found.as_ref().map(Found::parts).unwrap_or_default();
+        let visitor = sale.visitor_id.as_deref().and_then(|visitor| visitor.parse().ok());
+        transaction.remember_purchase(&customer, &purchase, &parts, visitor.as_ref())?;
+    }
+    let Some(found) = found else {
         entry.note = Some("unattributed".to_owned());
         if sale.partner.is_some() && incoming.unknown_partner == UnknownPartner::File {
             let detail = "the sale names a partner the program does not have; it is kept unattributed";
             file_trouble(context, incoming, ExceptionCode::UnknownPartner, detail).await?;
         }
+        transaction.list_unrewarded(&unrewarded(incoming, conversion, sale, Because::Unattributed))?;
         write(&context.store, transaction, OPERATION, entry, vec![], &OpenPayouts::default()).await?;
         return Ok(Ingested::Unattributed);
     };
-    check_partner(&partner, sale)?;
-    let sets = context.store.rule_sets(OPERATION, &incoming.program.id).await?;
-    let set = in_force(&sets, incoming.event.occurred_at).ok_or(NotBooked::NoRules(incoming.event.occurred_at))?;
-    let rules = set.draft.resolve(incoming.program.currency).map_err(Refusal::Invalid)?;
-
-    let mut tallies = Vec::new();
-    for rule in rules.iter().filter(|rule| rule.is_tiered()) {
-        tallies.push(context.store.tally(OPERATION, &partner.id, &rule.key).await?);
-    }
-    let accrual = Accrual {
-        program: incoming.program,
-        partner: &partner,
-        evidence: &evidence,
+    let set = rules_in_force(context, OPERATION, program, occurred_at).await?.ok_or(NotBooked::NoRules(occurred_at))?;
+    let objection = objection(context, incoming, &mut transaction, sale, &purchase, &customer, &found).await?;
+    let circumstances = Circumstances {
         rule_set: set.version,
-        rules: &rules,
+        terms: Terms::of(program),
+        evidence: found.evidence.clone(),
+        touches: found.touches.clone(),
+        partners: found.credited(),
+        customer: if sale.action.is_purchase() { customer.standing(conversion) } else { Standing::default() },
+        objection,
+    };
+    // Refunds and edits that were waiting for this sale apply before anything is written.
+    file_excess(context, incoming, order).await?;
+    let step = Step {
+        operation: OPERATION,
+        program,
         conversion,
         order: incoming.event.order(),
-        sale,
-        occurred_at: incoming.event.occurred_at,
+        before: State::default(),
+        after: State { order: Some(order), attribution: 0 },
+        lines: &[],
+        decided: Vec::new(),
+        accruing: Some(Accruing { circumstances: &circumstances, by_hand: None }),
+        open: &OpenPayouts::default(),
+        cause: "",
+        unless_rewarded: Some(unrewarded(incoming, conversion, sale, Because::NoRule)),
         received_at: incoming.received_at,
         now,
     };
-    let position = |rule: &str| tallies.iter().find(|tally| tally.rule == rule).map_or(0, |tally| tally.count);
-    let accrued = accrual.lines(position).map_err(Refusal::from)?;
-
-    // Refunds that were waiting for this sale apply before anything is written.
-    let refunded = Refunded::of(sale, history.refunds());
-    file_excess(context, incoming, &refunded).await?;
-    let mut lines = accrued.lines;
-    if lines.len() > MAX_LINES {
-        let why = format!("the rules would make {} commissions of it; {MAX_LINES} is the most", lines.len());
-        return Err(Impossible { field: "/items", why }.into());
-    }
-    let none_open = std::collections::BTreeMap::new();
-    let reversals = domain::reversal::reverse(sale, &refunded, &lines, &none_open, "", now).map_err(Refusal::from)?;
-    for reversal in reversals {
-        if let Some(line) = lines.iter_mut().find(|line| line.id == reversal.after.id) {
-            *line = reversal.after;
-        }
-    }
-    for tally in tallies.iter().filter(|tally| accrued.counted.contains(&tally.rule)) {
-        // A sale that was wholly refunded before it arrived takes no position.
-        if lines.iter().any(|line| counts(line, &tally.rule)) {
-            transaction.tally(tally, 1)?;
-        }
-    }
-    if lines.is_empty() {
-        entry.note = Some("no rule applies".to_owned());
-    }
-    let changes: Vec<_> = lines.into_iter().map(Change::new).collect();
-    let written = write(&context.store, transaction, OPERATION, entry, changes, &OpenPayouts::default()).await?;
+    let written = step.write(context, transaction, entry, MAX_LINES).await.map_err(too_many)?;
     Ok(Ingested::Applied { lines: written.lines.into_iter().map(|line| line.id).collect() })
 }
 
-/// A refund's transaction, which takes the refund's id for this conversion.
-fn claiming_refund(incoming: &Incoming<'_>, conversion: &ConversionId) -> Result<Transaction, NotBooked> {
-    let mut transaction = Transaction::new(REFUND);
-    transaction.claim_refund(&RefundClaim {
+fn unrewarded(incoming: &Incoming<'_>, conversion: &ConversionId, sale: &Sale, because: Because) -> Unrewarded {
+    Unrewarded {
+        conversion: conversion.clone(),
+        because,
+        program: incoming.program.id.clone(),
         source: incoming.source.clone(),
-        refund: incoming.event.id.clone(),
+        order: incoming.event.order().to_owned(),
+        total: sale.total,
+        currency: sale.currency,
+        occurred_at: incoming.event.occurred_at,
+    }
+}
+
+/// What makes its lines stop at once: a sale that another source may have told already, or what the program's anomaly rules object to.
+async fn objection(
+    context: &Context,
+    incoming: &Incoming<'_>,
+    transaction: &mut Transaction,
+    sale: &Sale,
+    purchase: &Purchase,
+    customer: &KnownCustomer,
+    found: &Found,
+) -> Result<Option<String>, NotBooked> {
+    let mut objection = None;
+    if sale.action.is_purchase()
+        && let Some(other) = customer.duplicate(purchase)
+    {
+        objection = Some(format!(
+            "possible_duplicate: conversion {} from another source is for the same customer and amount",
+            other.conversion
+        ));
+    }
+    let rules = &incoming.program.anomaly_rules;
+    if rules.is_off() {
+        return Ok(objection);
+    }
+    let beat = Beat {
+        at: incoming.event.occurred_at,
+        customer: sale.customer.id.clone().or_else(|| sale.customer.email_hash.clone()),
+        visitor: sale.visitor_id.clone(),
+    };
+    let net = sale.net().map_err(Refusal::from)?;
+    for (partner, _) in &found.partners {
+        let read = context.store.pulse(OPERATION, &partner.id).await?;
+        if objection.is_none() {
+            let found = read.pulse.objection(rules, &beat, net).map_err(Refusal::from)?;
+            objection = found.map(|why| format!("anomaly: {why}"));
+        }
+        transaction.pulse(&read, read.pulse.clone().with(beat.clone(), net).map_err(Refusal::from)?)?;
+    }
+    Ok(objection)
+}
+
+/// Too many lines are the order's fault, not the caller's.
+fn too_many(refusal: Refusal) -> NotBooked {
+    match refusal {
+        Refusal::Invalid(errors) if errors.first().is_some_and(|error| error.pointer == "/items") => {
+            let why = errors.into_iter().next().map(|error| error.detail).unwrap_or_default();
+            Impossible { field: "/items", why }.into()
+        }
+        other => other.into(),
+    }
+}
+
+/// A transaction of something other than a sale, which takes its id for this conversion.
+fn claiming(incoming: &Incoming<'_>, conversion: &ConversionId) -> Result<Transaction, NotBooked> {
+    let kind = incoming.event.body.kind();
+    let mut transaction = Transaction::new(operation(kind));
+    transaction.claim_event(&EventClaim {
+        source: incoming.source.clone(),
+        kind,
+        id: incoming.event.id.clone(),
         conversion: conversion.clone(),
     })?;
     Ok(transaction)
@@ -290,41 +331,85 @@ async fn park(
     history: &History,
 ) -> Result<Ingested, NotBooked> {
     let entry = entry(incoming, conversion, history, What::AwaitSale, context.now());
-    write(&context.store, claiming_refund(incoming, conversion)?, REFUND, entry, vec![], &OpenPayouts::default())
-        .await?;
+    let operation = operation(incoming.event.body.kind());
+    write(&context.store, claiming(incoming, conversion)?, operation, entry, vec![], &OpenPayouts::default()).await?;
     Ok(Ingested::AwaitingSale)
 }
 
-async fn reverse(
+/// A refund, edit or withdrawal of an order that is known.
+async fn change(
     context: &Context,
     incoming: &Incoming<'_>,
     conversion: &ConversionId,
     history: &History,
-    sale: &Sale,
-    refund: &Refund,
+    order: &Order,
 ) -> Result<Ingested, NotBooked> {
     let now = context.now();
-    let lines = context.store.lines(REFUND, &history.lines()).await?;
-    let open = OpenPayouts::of(&context.store, REFUND, &lines).await?;
+    let kind = incoming.event.body.kind();
+    let operation = operation(kind);
+    let before = history.order().map_err(NotBooked::from)?;
+    let lines = context.store.lines(operation, &history.lines()).await?;
+    let open = OpenPayouts::of(&context.store, operation, &lines).await?;
     open.settle_first(context).await?;
-    let refunded = Refunded::of(sale, history.refunds().chain([refund]));
-    file_excess(context, incoming, &refunded).await?;
-    let changes = domain::reversal::reverse(sale, &refunded, &lines, &open.tokens, &incoming.event.id, now)
-        .map_err(Refusal::from)?;
-    let entry = entry(incoming, conversion, history, What::Refund, now);
-    let mut transaction = claiming_refund(incoming, conversion)?;
-    move_tallies(&context.store, REFUND, &mut transaction, &lines, &changes).await?;
-    let written = write(&context.store, transaction, REFUND, entry, changes, &open).await?;
-    for payout in &written.cancelled {
-        crate::payouts::follow_later(context, payout).await;
+    file_excess(context, incoming, order).await?;
+    let (what, cause) = match kind {
+        EventKind::Sale => (What::Accrue, String::new()),
+        EventKind::Refund => (What::Refund, incoming.event.id.clone()),
+        EventKind::Edit => (What::Edit, format!("edit:{}", incoming.event.id)),
+        EventKind::Withdrawal => (What::Withdraw, format!("withdrawal:{}", incoming.event.id)),
+    };
+    let mut transaction = claiming(incoming, conversion)?;
+    if kind == EventKind::Refund {
+        note_refund(context, incoming, history, &mut transaction).await?;
     }
+    // An edit is rated as the sale was: the same partners, the same version.
+    let circumstances = history.circumstances().filter(|_| kind == EventKind::Edit);
+    let attribution = history.attribution();
+    let step = Step {
+        operation,
+        program: incoming.program,
+        conversion,
+        order: incoming.event.order(),
+        before: State { order: before.as_ref(), attribution },
+        after: State { order: Some(order), attribution },
+        lines: &lines,
+        decided: lines.clone(),
+        accruing: circumstances.map(|circumstances| Accruing { circumstances, by_hand: None }),
+        open: &open,
+        cause: &cause,
+        unless_rewarded: None,
+        received_at: incoming.received_at,
+        now,
+    };
+    let entry = entry(incoming, conversion, history, what, now);
+    let written = step.write(context, transaction, entry, MAX_LINES).await.map_err(too_many)?;
     Ok(Ingested::Applied { lines: written.lines.into_iter().map(|line| line.id).collect() })
+}
+
+/// The first refund of a conversion counts in its partners' refund rate, where anybody asks for that.
+async fn note_refund(
+    context: &Context,
+    incoming: &Incoming<'_>,
+    history: &History,
+    transaction: &mut Transaction,
+) -> Result<(), NotBooked> {
+    let known = history.events().any(|event| event.body.kind() == EventKind::Refund);
+    if known || incoming.program.anomaly_rules.is_off() {
+        return Ok(());
+    }
+    for credited in history.circumstances().iter().flat_map(|circumstances| &circumstances.partners) {
+        let read = context.store.pulse(REFUND, &credited.partner).await?;
+        let mut pulse = read.pulse.clone();
+        pulse.refunded = pulse.refunded.saturating_add(1);
+        transaction.pulse(&read, pulse)?;
+    }
+    Ok(())
 }
 
 /// A refund beyond the charge is clamped, and somebody should look. Filed before the reversal is written, so that a crash
 /// between the two files it again rather than never.
-async fn file_excess(context: &Context, incoming: &Incoming<'_>, refunded: &Refunded) -> Result<(), NotBooked> {
-    if refunded.beyond_charge {
+async fn file_excess(context: &Context, incoming: &Incoming<'_>, order: &Order) -> Result<(), NotBooked> {
+    if order.beyond_charge {
         let detail = "more was refunded than was charged; no more than the whole commission was taken back";
         file_trouble(context, incoming, ExceptionCode::RefundBeyondCharge, detail).await?;
     }
@@ -346,54 +431,5 @@ async fn file_trouble(
         body: incoming.body,
     };
     crate::exceptions::file(context, trouble).await?;
-    Ok(())
-}
-
-/// Finds the partner: named outright before named by coupon. More evidence comes with attribution by touches.
-async fn attribute(
-    context: &Context,
-    incoming: &Incoming<'_>,
-    sale: &Sale,
-) -> Result<Option<(Partner, Evidence)>, NotBooked> {
-    let program = &incoming.program.id;
-    if let Some(named) = &sale.partner {
-        let found = match named {
-            PartnerRef::Id(id) => match id.parse::<PartnerId>() {
-                Ok(id) => context.store.partner(OPERATION, &id).await?.map(|partner| (partner, Evidence::PartnerId)),
-                Err(_) => None,
-            },
-            PartnerRef::Code(code) => match code.parse::<Code>() {
-                Ok(code) => context
-                    .store
-                    .partner_with_code(OPERATION, program, &code)
-                    .await?
-                    .map(|partner| (partner, Evidence::Code(code.as_str().to_owned()))),
-                Err(_) => None,
-            },
-        };
-        match found.filter(|(partner, _)| partner.program == *program) {
-            Some(found) => return Ok(Some(found)),
-            None if incoming.unknown_partner == UnknownPartner::Refuse => {
-                let field = if matches!(named, PartnerRef::Id(_)) { "/partner/id" } else { "/partner/code" };
-                return Err(Refusal::invalid(field, "no partner of the program has it").into());
-            }
-            None => {}
-        }
-    }
-    for code in sale.coupon_codes() {
-        if let Some(partner) = context.store.partner_with_code(OPERATION, program, &code).await? {
-            return Ok(Some((partner, Evidence::Coupon(code.as_str().to_owned()))));
-        }
-    }
-    Ok(None)
-}
-
-fn check_partner(partner: &Partner, sale: &Sale) -> Result<(), Impossible> {
-    if partner.status == PartnerStatus::Suspended {
-        return Err(Impossible { field: "/partner", why: "the partner is suspended".to_owned() });
-    }
-    if sale.customer.email_hash.as_deref() == Some(partner.email_hash().as_str()) {
-        return Err(Impossible { field: "/customer/emailHash", why: "the partner is the customer".to_owned() });
-    }
     Ok(())
 }

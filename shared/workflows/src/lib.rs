@@ -4,6 +4,8 @@
 //! meanwhile it reads again. What was applied before is found applied.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod adjust;
+pub mod attribution;
 pub mod audit;
 pub mod balances;
 mod changes;
@@ -12,6 +14,7 @@ pub mod draft;
 pub mod error;
 pub mod exceptions;
 pub mod explain;
+mod history;
 pub mod ingest;
 pub mod mature;
 pub mod payouts;

@@ -1,16 +1,20 @@
 //! Review: what people decide about lines, singly or in bulk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use domain::ids::LineId;
+use domain::booking::{Booking, State, tallies_of};
+use domain::ids::{ConversionId, LineId};
 use domain::journal::{Change, Entry, What};
 use domain::line::{Line, LineError};
+use domain::order::Order;
+use domain::program::Program;
 use jiff::Timestamp;
 use store::{StoreError, Transaction};
 
-use crate::changes::{OpenPayouts, command_stream, move_tallies, tiered_rule, until_fresh, write};
+use crate::changes::{OpenPayouts, command_stream, until_fresh, write};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
+use crate::history::{History, rules_of};
 
 /// Lines that one atomic command may change: they and their balances fit one transaction.
 pub const MAX_ATOMIC: usize = 40;
@@ -56,8 +60,8 @@ impl Verdict {
         }
     }
 
-    /// Whether the line's conversion may take or lose a tier position by it.
-    const fn moves_positions(&self) -> bool {
+    /// Whether the line's conversion may count, or count no more, by it.
+    const fn moves_tallies(&self) -> bool {
         matches!(self, Self::Reject { .. } | Self::Reinstate { .. })
     }
 }
@@ -71,7 +75,7 @@ pub async fn review(context: &Context, ids: &[LineId], verdict: &Verdict, by: &s
     for line in &lines {
         if seen.insert(line.id.clone())
             && line.payout().is_none()
-            && !(verdict.moves_positions() && tiered_rule(line).is_some())
+            && !(verdict.moves_tallies() && tallies_of(line).next().is_some())
         {
             together.push(line.clone());
         }
@@ -169,11 +173,11 @@ async fn commit(
     let mut entry = Entry::new(stream.as_str(), 1, now, by, verdict.what());
     entry.why = verdict.why().map(str::to_owned);
     let mut transaction = Transaction::new(operation);
-    if verdict.moves_positions() {
-        let tiered = changes.iter().map(|change| &change.after).filter(|line| tiered_rule(line).is_some());
-        let siblings = siblings(context, operation, tiered).await?;
-        move_tallies(&context.store, operation, &mut transaction, &siblings, &changes).await?;
-    }
+    let changes = if verdict.moves_tallies() {
+        with_tallies(context, operation, &mut transaction, &mut entry, changes, open, now).await?
+    } else {
+        changes
+    };
     let ids: Vec<_> = changes.iter().map(|change| change.after.id.clone()).collect();
     let written = match write(&context.store, transaction, operation, entry, changes, open).await {
         Ok(written) => written,
@@ -191,20 +195,99 @@ async fn commit(
     Ok(written.lines)
 }
 
-/// All lines of these lines' conversions, themselves among them.
-async fn siblings<'a>(
+/// A conversion some of whose lines are decided about.
+struct Decided {
+    id: ConversionId,
+    order: Order,
+    history: History,
+    lines: Vec<Line>,
+    decided: Vec<Line>,
+}
+
+/// Adds what else the changes cause: tallies move, and retroactive tiers are trued up.
+async fn with_tallies(
     context: &Context,
     operation: &'static str,
-    lines: impl Iterator<Item = &'a Line>,
-) -> Result<Vec<Line>> {
-    let conversions: BTreeSet<_> = lines.filter_map(|line| line.conversion.as_ref()).collect();
-    let mut ids = Vec::new();
-    for conversion in conversions {
-        let chain = context.store.chain(operation, conversion.as_str()).await?;
-        let created = chain.iter().flat_map(|sealed| &sealed.entry.lines).filter(|line| line.from.is_none());
-        ids.extend(created.map(|line| line.id.clone()));
+    transaction: &mut Transaction,
+    entry: &mut Entry,
+    changes: Vec<Change>,
+    open: &OpenPayouts,
+    now: Timestamp,
+) -> Result<Vec<Change>> {
+    let (tallied, mut all): (Vec<_>, Vec<_>) =
+        changes.into_iter().partition(|change| tallies_of(&change.after).next().is_some());
+    let mut by_program: BTreeMap<_, BTreeMap<ConversionId, Vec<Change>>> = BTreeMap::new();
+    for change in tallied {
+        if let Some(conversion) = change.after.conversion.clone() {
+            by_program.entry(change.after.program.clone()).or_default().entry(conversion).or_default().push(change);
+        }
     }
-    Ok(context.store.lines(operation, &ids).await?)
+    for (program, conversions) in by_program {
+        let program = context.store.program(operation, &program).await?.ok_or(Refusal::NotFound("program"))?;
+        let mut decided = Vec::with_capacity(conversions.len());
+        for (id, changes) in conversions {
+            decided.push(decide(context, operation, id, &changes).await?);
+        }
+        all.extend(book(context, operation, transaction, entry, &program, &decided, open, now).await?);
+    }
+    Ok(all)
+}
+
+async fn decide(context: &Context, operation: &'static str, id: ConversionId, changes: &[Change]) -> Result<Decided> {
+    let history = History::read(context, operation, &id).await?;
+    let order = history.order()?.ok_or_else(|| StoreError::Corrupt(format!("{id} has lines and no sale")))?;
+    let lines = context.store.lines(operation, &history.lines()).await?;
+    let mut decided = lines.clone();
+    for line in &mut decided {
+        if let Some(change) = changes.iter().find(|change| change.after.id == line.id) {
+            // What was decided about must not have changed since.
+            if change.before.as_ref() != Some(line) {
+                return Err(StoreError::Stale.into());
+            }
+            *line = change.after.clone();
+        }
+    }
+    Ok(Decided { id, order, history, lines, decided })
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of one write")]
+async fn book(
+    context: &Context,
+    operation: &'static str,
+    transaction: &mut Transaction,
+    entry: &mut Entry,
+    program: &Program,
+    decided: &[Decided],
+    open: &OpenPayouts,
+    now: Timestamp,
+) -> Result<Vec<Change>> {
+    let lines = || decided.iter().flat_map(|conversion| &conversion.lines);
+    let rules = rules_of(context, operation, program, lines().filter_map(|line| line.rule_set).collect()).await?;
+    let mut reads: Vec<_> = lines().flat_map(tallies_of).map(|key| (key.clone(), key)).collect();
+    reads.sort();
+    reads.dedup();
+    let read = context.store.tallies(operation, &program.id, &reads).await?;
+    let mut tallies = read.tallies();
+    let mut changes = Vec::new();
+    for conversion in decided {
+        let state = State { order: Some(&conversion.order), attribution: conversion.history.attribution() };
+        let booking = Booking {
+            program,
+            conversion: &conversion.id,
+            order: conversion.history.sale().and_then(|entry| entry.event.as_ref()).map_or("", |event| event.order()),
+            rules: &rules,
+            before: state,
+            after: state,
+            open: &open.tokens,
+            cause: &entry.stream,
+            received_at: now,
+            now,
+        };
+        changes.extend(booking.book(&conversion.lines, conversion.decided.clone(), None, &mut tallies)?);
+    }
+    entry.tallies.extend(read.known());
+    transaction.tallies(&program.id, &read, &tallies)?;
+    Ok(changes)
 }
 
 const fn verdict_name(verdict: &Verdict) -> &'static str {

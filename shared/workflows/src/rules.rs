@@ -1,10 +1,13 @@
 //! Rule set versions: drafted, signed off by a second person, tried on their examples, published.
 
+use domain::accrual::{Accrual, Circumstances, Credited, Terms};
 use domain::conversion::{EventBody, Sale};
-use domain::ids::ProgramId;
-use domain::money::Money;
+use domain::ids::{ConversionId, ProgramId};
+use domain::line::Evidence;
 use domain::program::Program;
+use domain::rating::Standing;
 use domain::rules::{FieldError, Rule, RuleSet, RuleSetDraft, RuleSetState};
+use domain::tally::Tallies;
 use store::{StoreError, Transaction};
 
 use crate::changes::until_fresh;
@@ -101,31 +104,36 @@ fn example_sale(input: &serde_json::Value) -> Result<Sale, String> {
     }
 }
 
-/// The lines' amounts, in major units, of a sale by a partner without history.
+/// The lines' amounts, in major units, of a sale by a partner and to a customer without history.
 fn rate_example(program: &Program, rules: &[Rule], sale: &Sale) -> Result<Vec<String>, String> {
-    let nobody = domain::program::Partner {
-        id: domain::ids::PartnerId::from_uuid(0),
-        program: program.id.clone(),
-        name: String::new(),
-        email: String::new(),
-        code: "EXAMPLE".parse().map_err(|error: domain::conversion::BadCode| error.to_string())?,
-        kind: String::new(),
-        group: None,
-        customer_id: None,
-        minimum_payout: None,
-        trusted: false,
-        status: domain::program::PartnerStatus::Active,
-        payout_methods: Vec::new(),
-        shards: 1,
-        created_at: program.created_at,
-        created_by: String::new(),
+    let nobody = domain::ids::PartnerId::from_uuid(0);
+    let circumstances = Circumstances {
+        rule_set: 0,
+        terms: Terms::of(program),
+        evidence: Evidence::PartnerId,
+        touches: Vec::new(),
+        partners: vec![Credited { partner: nobody, group: None, part: 1, shards: 1 }],
+        customer: Standing::default(),
+        objection: None,
     };
-    let mut amounts = Vec::new();
-    for earning in domain::rating::rate(sale, rules, &nobody, |_| 0).map_err(|error| error.to_string())? {
-        let shares: Vec<_> = earning.rule.slices.iter().map(|slice| slice.share).collect();
-        for amount in earning.basis.earned.split(&shares).map_err(|error| error.to_string())? {
-            amounts.push(Money::new(amount, program.currency).decimal());
-        }
-    }
-    Ok(amounts)
+    let source = domain::ids::SourceId::of_api(&program.id);
+    let now = program.created_at;
+    let accrual = Accrual {
+        program,
+        circumstances: &circumstances,
+        rules,
+        conversion: &ConversionId::derive(&program.id, &source, "example"),
+        order: "example",
+        sale,
+        edit: None,
+        attribution: 0,
+        by_hand: None,
+        sold_at: now,
+        occurred_at: now,
+        received_at: now,
+        now,
+        origins: &std::collections::BTreeMap::new(),
+    };
+    let lines = accrual.lines(&mut Tallies::default()).map_err(|error| error.to_string())?;
+    Ok(lines.into_iter().map(|line| line.amount_money().decimal()).collect())
 }

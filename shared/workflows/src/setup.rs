@@ -42,6 +42,15 @@ pub async fn create_partner(context: &Context, partner: &Partner) -> Result<()> 
     }
 }
 
+pub async fn change_partner(context: &Context, partner: &Partner, read: &Partner) -> Result<()> {
+    let mut transaction = Transaction::new("change partner");
+    transaction.replace_partner(partner, read)?;
+    match context.store.commit(transaction).await {
+        Err(StoreError::Stale) => Err(Refusal::Stale(vec!["somebody changed the partner meanwhile".to_owned()])),
+        other => Ok(other?),
+    }
+}
+
 /// The secret first: a connection without one would refuse everything, a secret without a connection harms nobody.
 pub async fn create_source(context: &Context, source: &Source, secret: &SourceSecret) -> Result<()> {
     let text = serde_json::json!(secret).to_string();

@@ -12,6 +12,7 @@ use domain::rules::RuleSet;
 
 use crate::items::balance::balance_of;
 use crate::items::journal::StoredEntry;
+use crate::items::tally::StoredTally;
 use crate::table::{Attributes, Store, StoreError, read, text_of};
 
 #[derive(Debug, Default)]
@@ -24,6 +25,7 @@ pub struct Everything {
     pub pages: Vec<Page>,
     /// By partner and currency, summed over shards.
     pub balances: BTreeMap<(String, String), Balance>,
+    pub tallies: Vec<StoredTally>,
     pub entries: Vec<Sealed>,
     /// Items that could not be read, or whose hash does not fit, with the reason.
     pub damaged: Vec<String>,
@@ -74,6 +76,7 @@ impl Everything {
                 self.balances.entry((partner, currency)).or_default().apply(&balance_of(&shard)?)?;
             }
             ("PAY", "PAG") => self.pages.push(read(item)?),
+            ("PAR" | "PRG", "TLY") => self.tallies.push(read(item)?),
             ("LIN", _) => self.lines.push(read(item)?),
             ("JRN", _) => self.entries.push(read::<StoredEntry>(item)?.open()?),
             _ => {}

@@ -1,6 +1,7 @@
 //! One module per noun: how it is kept, and the ways it is read and written.
 
 pub mod balance;
+pub mod customer;
 pub mod everything;
 pub mod exception;
 pub mod idempotency;
@@ -9,6 +10,9 @@ pub mod lines;
 pub mod membership;
 pub mod payouts;
 pub mod program;
+pub mod pulse;
 pub mod run;
 pub mod source;
 pub mod tally;
+pub mod touch;
+pub mod unrewarded;

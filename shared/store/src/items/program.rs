@@ -40,6 +40,10 @@ impl Item for Partner {
         Key::partner(&self.id)
     }
 
+    fn revision(&self) -> u32 {
+        self.version
+    }
+
     fn list_place(&self) -> Option<Place> {
         Some(Place::new(partners_list(&self.program), partner_position(self)))
     }
@@ -67,6 +71,11 @@ impl Transaction {
 
     pub fn replace_rule_set(&mut self, set: &RuleSet, read: &RuleSet) -> Result<(), StoreError> {
         self.replace(set, read.revision())
+    }
+
+    /// Fails unless the partner is as it was read.
+    pub fn replace_partner(&mut self, partner: &Partner, read: &Partner) -> Result<(), StoreError> {
+        self.replace(partner, read.version)
     }
 
     /// Fails if another partner of the program has the code.

@@ -1,6 +1,6 @@
 //! Sources of conversions, and the claims that keep referral codes unique in a program.
 
-use domain::conversion::Code;
+use domain::conversion::{Code, EventKind};
 use domain::ids::{ConversionId, PartnerId, ProgramId, SourceId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -45,23 +45,25 @@ impl Item for CodeClaim {
     }
 }
 
-/// Which order a source's refund id was used for: an id means one thing, whatever order it is sent for next.
+/// Which order the id of a source's refund, edit or withdrawal was used for: an id means one thing, whatever order it is sent for
+/// next. The id of a sale is that of its order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RefundClaim {
+pub struct EventClaim {
     pub source: SourceId,
-    pub refund: String,
+    pub kind: EventKind,
+    pub id: String,
     pub conversion: ConversionId,
 }
 
-impl Item for RefundClaim {
+impl Item for EventClaim {
     fn key(&self) -> Key {
-        Key::refund(&self.source, &self.refund)
+        Key::event(&self.source, self.kind, &self.id)
     }
 }
 
 impl Transaction {
     /// Fails if the id was used before.
-    pub fn claim_refund(&mut self, claim: &RefundClaim) -> Result<(), StoreError> {
+    pub fn claim_event(&mut self, claim: &EventClaim) -> Result<(), StoreError> {
         self.create(claim)
     }
 
@@ -75,13 +77,14 @@ impl Store {
         self.get(operation, &Key::source(id)).await
     }
 
-    pub async fn refund_claim(
+    pub async fn event_claim(
         &self,
         operation: &'static str,
         source: &SourceId,
-        refund: &str,
-    ) -> Result<Option<RefundClaim>, StoreError> {
-        self.get(operation, &Key::refund(source, refund)).await
+        kind: EventKind,
+        id: &str,
+    ) -> Result<Option<EventClaim>, StoreError> {
+        self.get(operation, &Key::event(source, kind, id)).await
     }
 
     /// Oldest first.

@@ -1,0 +1,235 @@
+//! Booking: what one more event, or a person's decision, does to all lines of a conversion and to the tallies they count in.
+//!
+//! One function for everything that moves a conversion's money, so that a sale, a refund, an edit, an attribution by hand and an
+//! adjustment cannot disagree about cents: new parts of the order accrue, the reversal brings every earning to its target, tallies move by
+//! what each earning's contribution moved, and what retroactive tiers then owe is trued up.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::accrual::{Accrual, Circumstances, Moved, Terms, true_ups};
+use crate::ids::{ConversionId, PartnerId, PayoutId};
+use crate::journal::Change;
+use crate::line::{Line, LineError, LineKind};
+use crate::money::MoneyError;
+use crate::order::{Order, Part};
+use crate::payout::OpenPayout;
+use crate::program::Program;
+use crate::rating::Applied;
+use crate::reversal::{EarningKey, Reversal, changes, share};
+use crate::rules::Rule;
+use crate::tally::{Owner, Tallies, TallyKey, contribution};
+
+/// The resolved rules of the rule set versions in play.
+pub type RulesByVersion = BTreeMap<u32, Vec<Rule>>;
+
+/// A conversion between two of its states.
+#[derive(Debug, Clone, Copy)]
+pub struct Booking<'a> {
+    pub program: &'a Program,
+    pub conversion: &'a ConversionId,
+    /// The source's own id of the order.
+    pub order: &'a str,
+    pub rules: &'a RulesByVersion,
+    pub before: State<'a>,
+    pub after: State<'a>,
+    /// The payouts whose lines may still change.
+    pub open: &'a BTreeMap<PayoutId, OpenPayout>,
+    /// What happens, told apart from whatever else happens to the conversion; it becomes part of the identity of what is written.
+    pub cause: &'a str,
+    pub received_at: Timestamp,
+    pub now: Timestamp,
+}
+
+/// What is known of a conversion's order at a moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct State<'a> {
+    /// `None` until the sale arrives.
+    pub order: Option<&'a Order>,
+    /// The entry by which a person last attributed it; zero: nobody had to.
+    pub attribution: u32,
+}
+
+/// For whom new parts of the order accrue.
+#[derive(Debug, Clone, Copy)]
+pub struct Accruing<'a> {
+    pub circumstances: &'a Circumstances,
+    pub by_hand: Option<&'a str>,
+}
+
+/// How tiered rules stood when a sale was rated, by partner and rule.
+type Origins = BTreeMap<(PartnerId, String), i64>;
+
+impl<'a> Booking<'a> {
+    /// The parts that have not accrued yet: what an edit added; all of it for a new sale or a new attribution.
+    fn new_parts(&self) -> impl Iterator<Item = &'a Part> + use<'a> {
+        let State { order: before, attribution } = self.before;
+        let anew = self.after.attribution > attribution;
+        let parts = self.after.order.map(Order::parts).unwrap_or_default();
+        parts.iter().filter(move |part| anew || before.is_none_or(|before| before.part(part.edit.as_deref()).is_none()))
+    }
+
+    fn accrual<'b>(
+        &'b self,
+        accruing: &Accruing<'b>,
+        part: &'b Part,
+        origins: &'b Origins,
+    ) -> Result<Accrual<'b>, MoneyError> {
+        let sold_at =
+            self.after.order.and_then(|order| order.parts().first()).map_or(part.occurred_at, |sale| sale.occurred_at);
+        let version = accruing.circumstances.rule_set;
+        Ok(Accrual {
+            program: self.program,
+            circumstances: accruing.circumstances,
+            rules: self.rules.get(&version).map(Vec::as_slice).unwrap_or_default(),
+            conversion: self.conversion,
+            order: self.order,
+            sale: &part.sale,
+            edit: part.edit.as_deref(),
+            attribution: self.after.attribution,
+            by_hand: accruing.by_hand,
+            sold_at,
+            occurred_at: part.occurred_at,
+            received_at: self.received_at,
+            now: self.now,
+            origins,
+        })
+    }
+
+    /// The tallies that must be read before booking: single ones, and for rolling windows ranges, both ends inclusive.
+    pub fn reads(
+        &self,
+        lines: &[Line],
+        accruing: Option<&Accruing<'_>>,
+    ) -> Result<Vec<(TallyKey, TallyKey)>, MoneyError> {
+        let mut reads: BTreeSet<_> = lines.iter().flat_map(tallies_of).map(|key| (key.clone(), key)).collect();
+        if let Some(accruing) = accruing {
+            for part in self.new_parts() {
+                reads.extend(self.accrual(accruing, part, &Origins::new())?.reads()?);
+            }
+        }
+        Ok(reads.into_iter().collect())
+    }
+
+    /// Books. `lines` are all lines of the conversion, `decided` the same after what a person decided about some of them. What is to be
+    /// added to tallies goes into `tallies`.
+    pub fn book(
+        &self,
+        lines: &[Line],
+        decided: Vec<Line>,
+        accruing: Option<&Accruing<'_>>,
+        tallies: &mut Tallies,
+    ) -> Result<Vec<Change>, LineError> {
+        let new = match accruing {
+            Some(accruing) => self.accrue(&decided, accruing, tallies)?,
+            None => Vec::new(),
+        };
+        let accrued: BTreeSet<_> = new.iter().filter_map(Line::earning).collect();
+        let mut all = [decided, new].concat();
+        let gross = all.clone();
+        if let Some(order) = self.after.order {
+            let reversal = Reversal {
+                order,
+                attribution: self.after.attribution,
+                open: self.open,
+                event: self.cause,
+                now: self.now,
+            };
+            all = reversal.apply(all)?;
+        }
+        let before: Vec<_> =
+            gross.iter().filter(|line| line.earning().is_some_and(|key| accrued.contains(&key))).chain(lines).collect();
+        let trued_up = self.settle(&before, &accrued, &all, tallies)?;
+        all.extend(trued_up);
+        Ok(changes(lines, all))
+    }
+
+    /// What new parts of the order earn, before anything of it went back.
+    pub fn accrue(
+        &self,
+        lines: &[Line],
+        accruing: &Accruing<'_>,
+        tallies: &mut Tallies,
+    ) -> Result<Vec<Line>, MoneyError> {
+        let mut new: Vec<Line> = Vec::new();
+        for part in self.new_parts() {
+            let known = lines.iter().chain(&new);
+            let origins = origins(known, self.after.attribution);
+            new.extend(self.accrual(accruing, part, &origins)?.lines(tallies)?);
+        }
+        Ok(new)
+    }
+
+    fn rule(&self, line: &Line) -> Option<&'a Rule> {
+        let rules = self.rules.get(&line.rule_set?)?;
+        rules.iter().find(|rule| line.basis.as_ref().is_some_and(|basis| basis.rule == rule.key))
+    }
+
+    /// Moves the tallies by what the contributions of the earnings moved, and trues up. New earnings stand in `before` as they accrued,
+    /// which their tallies have already.
+    fn settle(
+        &self,
+        before: &[&Line],
+        accrued: &BTreeSet<EarningKey>,
+        after: &[Line],
+        tallies: &mut Tallies,
+    ) -> Result<Vec<Line>, MoneyError> {
+        let sold_at =
+            self.after.order.and_then(|order| order.parts().first()).map_or(self.now, |sale| sale.occurred_at);
+        let mut moved = Vec::new();
+        for of in heads(after) {
+            let (Some(key), Some(rule)) = (of.earning(), self.rule(of)) else { continue };
+            if tallies_of(of).next().is_none() {
+                continue;
+            }
+            let share_before = match self.before.order {
+                Some(order) if !accrued.contains(&key) => share(order, self.before.attribution, of)?,
+                _ => (0, 1),
+            };
+            let share_after = match self.after.order {
+                Some(order) => share(order, self.after.attribution, of)?,
+                None => (0, 1),
+            };
+            let retroactive = rule.retroactive().is_some();
+            let of_earning = |line: &&Line| line.earning().as_ref() == Some(&key);
+            let was = contribution(before.iter().copied().filter(of_earning), share_before, retroactive)?;
+            let is = contribution(after.iter().filter(of_earning), share_after, retroactive)?;
+            let step = is.minus(&was)?;
+            if step.is_zero() {
+                continue;
+            }
+            for key in tallies_of(of) {
+                tallies.add(&key, &step)?;
+            }
+            moved.push(Moved { of, rule, sold_at });
+        }
+        true_ups(&moved, self.program, &Terms::of(self.program), tallies, self.cause, self.now)
+    }
+}
+
+/// One commission line of each earning.
+fn heads(lines: &[Line]) -> impl Iterator<Item = &Line> {
+    let mut seen = BTreeSet::new();
+    let commissions = lines.iter().filter(|line| line.kind == LineKind::Commission);
+    commissions.filter(move |line| line.earning().is_some_and(|key| seen.insert(key)))
+}
+
+/// The tallies that a line's earning counts in.
+pub fn tallies_of(line: &Line) -> impl Iterator<Item = TallyKey> + '_ {
+    let basis = line.basis.iter().filter(|_| line.kind != LineKind::TrueUp);
+    basis.flat_map(|basis| basis.counted.iter().map(move |counted| (basis, counted))).map(|(basis, counted)| TallyKey {
+        owner: if counted.program { Owner::Program } else { Owner::Partner(line.partner.clone()) },
+        rule: basis.rule.clone(),
+        window: counted.window.clone(),
+    })
+}
+
+fn origins<'a>(lines: impl Iterator<Item = &'a Line>, attribution: u32) -> Origins {
+    let of_sale = lines.filter(|line| line.edit.is_none() && line.attribution == attribution);
+    let before = |line: &Line| match line.basis.as_ref().map(|basis| (&basis.rule, &basis.reward)) {
+        Some((rule, Applied::Tiered { before, .. })) => Some(((line.partner.clone(), rule.clone()), *before)),
+        _ => None,
+    };
+    of_sale.filter_map(before).collect()
+}

@@ -1,0 +1,160 @@
+//! What people write themselves: another amount for a line, and bonuses.
+
+use domain::booking::State;
+use domain::ids::LineId;
+use domain::journal::{Change, Entry, What};
+use domain::line::{Line, LineError};
+use domain::money::Minor;
+use domain::program::{Partner, Program};
+use jiff::Timestamp;
+use store::{StoreError, Transaction};
+
+use crate::changes::{OpenPayouts, until_fresh, write};
+use crate::context::Context;
+use crate::error::{Refusal, Result};
+use crate::history::{History, Step};
+use crate::ingest::MAX_LINES;
+
+const ADJUST: &str = "adjust line";
+const BONUS: &str = "bonus";
+
+/// Sets another gross amount. While its payout, if it is in one, may still change, the line itself changes; afterwards another line is
+/// written with the difference. Returns the line that changed or was written.
+pub async fn adjust(context: &Context, id: &LineId, gross: Minor, why: &str, by: &str) -> Result<Line> {
+    until_fresh(|| async {
+        let line = context.store.line(ADJUST, id).await?.ok_or(Refusal::NotFound("commission"))?;
+        let now = context.now();
+        match &line.conversion {
+            Some(conversion) => {
+                let history = History::read(context, ADJUST, conversion).await?;
+                of_conversion(context, &history, &line, gross, why, by, now).await
+            }
+            None => of_bonus(context, &line, gross, why, by, now).await,
+        }
+    })
+    .await
+}
+
+/// The lines of one origin after the adjustment, and which of them it is.
+fn adjusted(
+    lines: &[Line],
+    id: &LineId,
+    gross: Minor,
+    by: &str,
+    open: &OpenPayouts,
+    now: Timestamp,
+) -> Result<(Vec<Line>, LineId)> {
+    let line = lines.iter().find(|line| line.id == *id).ok_or(Refusal::NotFound("commission"))?;
+    let mut after = lines.to_vec();
+    match line.clone().adjust(gross, by, open.of_line(line)) {
+        Ok(changed) => {
+            for other in after.iter_mut().filter(|other| other.id == *id) {
+                *other = changed.clone();
+            }
+            Ok((after, id.clone()))
+        }
+        Err(error @ (LineError::PayoutClosed | LineError::Illegal { .. })) if line.payout().is_none() => {
+            Err(error.into())
+        }
+        Err(LineError::PayoutClosed | LineError::Illegal { .. } | LineError::BadAdjustment(_))
+            if line.payout().is_some() =>
+        {
+            let earlier = || lines.iter().filter(|other| other.of.as_ref() == Some(id));
+            let present = Minor::total([line.amount].into_iter().chain(earlier().map(|other| other.amount)))?;
+            if open.of_line(line).is_some() {
+                return Err(LineError::BadAdjustment(line.amount_money()).into());
+            }
+            let written = line.adjustment(gross, present, by, earlier().count() + 1, now)?;
+            let id = written.id.clone();
+            after.push(written);
+            Ok((after, id))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn of_conversion(
+    context: &Context,
+    history: &History,
+    line: &Line,
+    gross: Minor,
+    why: &str,
+    by: &str,
+    now: Timestamp,
+) -> Result<Line> {
+    let store = &context.store;
+    let program = store.program(ADJUST, &line.program).await?.ok_or(Refusal::NotFound("program"))?;
+    let order = history.order()?.ok_or_else(|| StoreError::Corrupt(format!("{} has no sale", line.id)))?;
+    let lines = store.lines(ADJUST, &history.lines()).await?;
+    let open = OpenPayouts::of(store, ADJUST, &lines).await?;
+    open.settle_first(context).await?;
+    // A true-up is not among the conversion's own lines.
+    let lines =
+        if lines.iter().any(|other| other.id == line.id) { lines } else { [lines, vec![line.clone()]].concat() };
+    let (decided, id) = adjusted(&lines, &line.id, gross, by, &open, now)?;
+    let position = history.next_position();
+    let mut entry = Entry::new(line.stream(), position, now, by, What::Adjust);
+    entry.why = Some(why.to_owned());
+    let conversion = line.conversion.as_ref().ok_or(Refusal::NotFound("conversion"))?;
+    let state = State { order: Some(&order), attribution: history.attribution() };
+    let step = Step {
+        operation: ADJUST,
+        program: &program,
+        conversion,
+        order: line.order.as_deref().unwrap_or_default(),
+        before: state,
+        after: state,
+        lines: &lines,
+        decided,
+        accruing: None,
+        open: &open,
+        cause: &format!("adjust:{position}"),
+        unless_rewarded: None,
+        received_at: now,
+        now,
+    };
+    let written = step.write(context, Transaction::new(ADJUST), entry, MAX_LINES).await?;
+    let changed = written.lines.into_iter().find(|line| line.id == id);
+    changed.ok_or_else(|| StoreError::Corrupt(format!("{id} did not change")).into())
+}
+
+async fn of_bonus(context: &Context, line: &Line, gross: Minor, why: &str, by: &str, now: Timestamp) -> Result<Line> {
+    let store = &context.store;
+    let chain = store.chain(ADJUST, line.stream()).await?;
+    let created = chain.iter().flat_map(|sealed| &sealed.entry.lines).filter(|change| change.from.is_none());
+    let ids: Vec<_> = created.map(|change| change.id.clone()).collect();
+    let lines = store.lines(ADJUST, &ids).await?;
+    let open = OpenPayouts::of(store, ADJUST, &lines).await?;
+    open.settle_first(context).await?;
+    let (after, id) = adjusted(&lines, &line.id, gross, by, &open, now)?;
+    let position = chain.last().map_or(1, |sealed| sealed.entry.position + 1);
+    let mut entry = Entry::new(line.stream(), position, now, by, What::Adjust);
+    entry.why = Some(why.to_owned());
+    let changes = domain::reversal::changes(&lines, after);
+    let written = write(store, Transaction::new(ADJUST), ADJUST, entry, changes, &open).await?;
+    for payout in &written.cancelled {
+        crate::payouts::follow_later(context, payout).await;
+    }
+    let changed = written.lines.into_iter().find(|line| line.id == id);
+    changed.ok_or_else(|| StoreError::Corrupt(format!("{id} did not change")).into())
+}
+
+/// A line for no conversion: a bonus, or what a person takes back.
+pub async fn bonus(
+    context: &Context,
+    program: &Program,
+    partner: &Partner,
+    amount: Minor,
+    why: &str,
+    by: &str,
+) -> Result<Line> {
+    let now = context.now();
+    let origin = format!("bonus:{}", context.clock.uuid());
+    let line = Line::bonus(partner, program.currency, amount, &origin, by, now);
+    let mut entry = Entry::new(line.stream(), 1, now, by, What::Bonus);
+    entry.why = Some(why.to_owned());
+    let changes = vec![Change::new(line)];
+    let written =
+        write(&context.store, Transaction::new(BONUS), BONUS, entry, changes, &OpenPayouts::default()).await?;
+    written.lines.into_iter().next().ok_or_else(|| StoreError::Corrupt("a bonus was not written".to_owned()).into())
+}

@@ -1,0 +1,168 @@
+//! A conversion as its stream tells it, and the one way its money is moved.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::accrual::Circumstances;
+use domain::booking::{Accruing, Booking, RulesByVersion, State};
+use domain::conversion::ConversionEvent;
+use domain::ids::{ConversionId, LineId};
+use domain::journal::{Entry, Sealed, What};
+use domain::line::Line;
+use domain::order::Order;
+use domain::program::Program;
+use domain::rules::Rule;
+use jiff::Timestamp;
+use store::{StoreError, Transaction, Unrewarded};
+
+use crate::changes::{OpenPayouts, Written, write};
+use crate::context::Context;
+use crate::error::{Refusal, Result};
+
+/// The entries of one conversion, in order.
+#[derive(Debug)]
+pub struct History {
+    pub chain: Vec<Sealed>,
+}
+
+impl History {
+    pub async fn read(context: &Context, operation: &'static str, conversion: &ConversionId) -> Result<Self> {
+        Ok(Self { chain: context.store.chain(operation, conversion.as_str()).await? })
+    }
+
+    pub fn next_position(&self) -> u32 {
+        self.chain.last().map_or(1, |sealed| sealed.entry.position + 1)
+    }
+
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.chain.iter().map(|sealed| &sealed.entry)
+    }
+
+    pub fn events(&self) -> impl Iterator<Item = &ConversionEvent> {
+        self.entries().filter_map(|entry| entry.event.as_ref())
+    }
+
+    /// `None` until the sale has arrived.
+    pub fn order(&self) -> Result<Option<Order>> {
+        Ok(Order::of(self.events())?)
+    }
+
+    /// The order once one more event is accepted.
+    pub fn order_with(&self, event: &ConversionEvent) -> Result<Option<Order>> {
+        Ok(Order::of(self.events().chain([event]))?)
+    }
+
+    /// The event of this kind and id that was accepted before.
+    pub fn same(&self, event: &ConversionEvent) -> Option<&ConversionEvent> {
+        self.events().find(|seen| seen.id == event.id && seen.body.kind() == event.body.kind())
+    }
+
+    /// The entry that tells of the sale, if it has arrived.
+    pub fn sale(&self) -> Option<&Entry> {
+        self.entries().find(|entry| entry.event.as_ref().is_some_and(|event| event.body.sale().is_some()))
+    }
+
+    /// The position of the entry by which a person last attributed it; zero: nobody had to.
+    pub fn attribution(&self) -> u32 {
+        let by_hand = self.entries().filter(|entry| entry.what == What::Attribute);
+        by_hand.map(|entry| entry.position).max().unwrap_or_default()
+    }
+
+    /// What the sale was last rated by; `None` while it is due to nobody.
+    pub fn circumstances(&self) -> Option<&Circumstances> {
+        self.entries().filter_map(|entry| entry.circumstances.as_ref()).last()
+    }
+
+    /// Every line the conversion ever made.
+    pub fn lines(&self) -> Vec<LineId> {
+        let created = self.entries().flat_map(|entry| &entry.lines).filter(|line| line.from.is_none());
+        created.map(|line| line.id.clone()).collect()
+    }
+}
+
+/// One step of a conversion: an event that was accepted, or a person's decision.
+#[derive(Debug)]
+pub struct Step<'a> {
+    pub operation: &'static str,
+    pub program: &'a Program,
+    pub conversion: &'a ConversionId,
+    /// The source's own id of the order.
+    pub order: &'a str,
+    pub before: State<'a>,
+    pub after: State<'a>,
+    pub lines: &'a [Line],
+    /// The lines after what a person decided about them.
+    pub decided: Vec<Line>,
+    pub accruing: Option<Accruing<'a>>,
+    pub open: &'a OpenPayouts,
+    pub cause: &'a str,
+    /// What to list it as if no rule makes a line of it.
+    pub unless_rewarded: Option<Unrewarded>,
+    pub received_at: Timestamp,
+    pub now: Timestamp,
+}
+
+impl Step<'_> {
+    /// Books the step and writes it with its entry, which must not be sealed yet.
+    pub async fn write(
+        self,
+        context: &Context,
+        mut transaction: Transaction,
+        mut entry: Entry,
+        most: usize,
+    ) -> Result<Written> {
+        let versions = self.lines.iter().filter(|line| domain::booking::tallies_of(line).next().is_some());
+        let versions =
+            versions.filter_map(|line| line.rule_set).chain(self.accruing.map(|of| of.circumstances.rule_set));
+        let rules = rules_of(context, self.operation, self.program, versions.collect()).await?;
+        let booking = Booking {
+            program: self.program,
+            conversion: self.conversion,
+            order: self.order,
+            rules: &rules,
+            before: self.before,
+            after: self.after,
+            open: &self.open.tokens,
+            cause: self.cause,
+            received_at: self.received_at,
+            now: self.now,
+        };
+        let reads = booking.reads(self.lines, self.accruing.as_ref())?;
+        let read = context.store.tallies(self.operation, &self.program.id, &reads).await?;
+        let mut tallies = read.tallies();
+        let changes = booking.book(self.lines, self.decided, self.accruing.as_ref(), &mut tallies)?;
+        let created = changes.iter().filter(|change| change.before.is_none()).count();
+        if created > most {
+            let why = format!("the rules would make {created} commissions of it; {most} is the most");
+            return Err(Refusal::invalid("/items", why));
+        }
+        if let (0, Some(unrewarded)) = (created, &self.unless_rewarded) {
+            entry.note = Some("no rule applies".to_owned());
+            transaction.list_unrewarded(unrewarded)?;
+        }
+        entry.circumstances = self.accruing.map(|of| of.circumstances.clone());
+        entry.tallies = read.known();
+        transaction.tallies(&self.program.id, &read, &tallies)?;
+        let written = write(&context.store, transaction, self.operation, entry, changes, self.open).await?;
+        for payout in &written.cancelled {
+            crate::payouts::follow_later(context, payout).await;
+        }
+        Ok(written)
+    }
+}
+
+/// The resolved rules of some versions.
+pub async fn rules_of(
+    context: &Context,
+    operation: &'static str,
+    program: &Program,
+    versions: BTreeSet<u32>,
+) -> Result<RulesByVersion> {
+    let mut rules = BTreeMap::new();
+    for version in versions {
+        let set = context.store.rule_set(operation, &program.id, version).await?;
+        let set = set.ok_or_else(|| StoreError::Corrupt(format!("rule set version {version} is missing")))?;
+        let resolved: Vec<Rule> = set.draft.resolve(program.currency).map_err(Refusal::Invalid)?;
+        rules.insert(version, resolved);
+    }
+    Ok(rules)
+}
