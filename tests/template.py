@@ -163,6 +163,18 @@ class Permissions(unittest.TestCase):
             )
         ]
         self.assertEqual([name for name, _ in writers], ["WriteTable"])
+        # Besides, visits may be added by whoever adds visits.
+        for name, statement in statements():
+            if name != "WriteTable" and {"dynamodb:PutItem", "dynamodb:UpdateItem"} & set(listed(statement["Action"])):
+                self.assertEqual((name, statement["Action"]), ("TrackClick", "dynamodb:PutItem"))
+                self.assertEqual(
+                    statement["Condition"],
+                    {
+                        "ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["VIS#*"]},
+                        # Without keys the condition above would hold.
+                        "Null": {"dynamodb:LeadingKeys": "false"},
+                    },
+                )
         denied = [s for s in writers[0][1] if s["Effect"] == "Deny"]
         self.assertEqual(set(denied[0]["Action"]), {"dynamodb:UpdateItem", "dynamodb:DeleteItem"})
         self.assertEqual(denied[0]["Condition"], {"ForAnyValue:StringLike": {"dynamodb:LeadingKeys": ["JRN#*"]}})
@@ -326,13 +338,13 @@ class Api(unittest.TestCase):
     def setUp(self):
         self.api = RESOURCES["Api"]["Properties"]
 
-    def test_only_webhooks_are_open_to_everybody(self):
+    def test_only_webhooks_and_referral_links_are_open_to_everybody(self):
         opened = [
-            event["Path"]
+            f"{event['Method']} {event['Path']}"
             for _, event in events("HttpApi")
             if event.get("Auth", {}).get("Authorizer") == "NONE"
         ]
-        self.assertEqual(opened, ["/webhooks/{sourceId}"])
+        self.assertEqual(opened, ["POST /webhooks/{sourceId}", "GET /r/{code}", "HEAD /r/{code}"])
         self.assertIn(self.api["Auth"]["DefaultAuthorizer"], self.api["Auth"]["Authorizers"])
 
     def test_tokens_are_those_of_the_user_pools_own_clients(self):
@@ -363,6 +375,8 @@ class Api(unittest.TestCase):
         json.loads(self.api["AccessLogSettings"]["Format"])
         for settings in [self.api["DefaultRouteSettings"], *self.api["RouteSettings"].values()]:
             self.assertEqual(set(settings), {"ThrottlingRateLimit", "ThrottlingBurstLimit"})
+        for name in {name for name, event in events("HttpApi") if "Auth" in event}:
+            self.assertIn("ReservedConcurrentExecutions", functions()[name], name)
         routes = [f"{event['Method']} {event['Path']}" for _, event in events("HttpApi")]
         for route in self.api["RouteSettings"]:
             self.assertIn(route, routes)

@@ -33,6 +33,8 @@ pub fn expected() -> Vec<(&'static str, Value)> {
         ("batch-payouts/hourly.json", json!({"runsStarted": 1, "payoutsResumed": 0, "failed": 0, "unfinished": false})),
         ("draft-payout/one-partner.json", json!({"batchItemFailures": []})),
         ("publish-changes/sale-booked.json", json!({"batchItemFailures": []})),
+        ("track-click/referral-link.json", json!(302)),
+        ("track-click/unknown-code.json", json!(404)),
     ]
 }
 
@@ -63,6 +65,7 @@ pub async fn sampled() -> World {
         "id": PROGRAM, "currency": "USD", "timeZone": "UTC", "holdDays": 0, "minHoldDays": 0, "approval": "automatic",
         "minimumPayout": 0, "largePayoutLimit": 100_000, "ruleSignOff": true, "coolingOffDays": 3,
         "schedule": {"frequency": "monthly", "runDay": 1, "anchor": "2026-01-05", "cutOffDays": 0, "payDays": 0},
+        "landingPage": "https://shop.example/",
     }));
     workflows::setup::create_program(context, &serde_json::from_value(program).unwrap()).await.unwrap();
     let partner = of(json!({

@@ -5,13 +5,14 @@ use http::Method;
 use serde_json::{Value, json};
 use tests::{ADMIN, ANALYST, APPROVER, FINANCE, MANAGER, Plan, REVIEWER, Request, Who, World};
 
-const READS: [&str; 19] = [
+const READS: [&str; 20] = [
     "/programs",
     "/programs/{program}",
     "/programs/{program}/rule-sets",
     "/programs/{program}/rule-sets/1",
     "/partners?programId={program}",
     "/partners/{partner}",
+    "/links?programId={program}",
     "/sources?programId={program}",
     "/conversions/{conversion}",
     "/commissions",
@@ -28,12 +29,13 @@ const READS: [&str; 19] = [
 ];
 
 /// Every way to change something, with the roles that may besides an admin.
-const WRITES: [(&str, &[&str]); 18] = [
+const WRITES: [(&str, &[&str]); 19] = [
     ("/programs", &["program-manager"]),
     ("/programs/{program}/rule-sets", &["program-manager"]),
     ("/programs/{program}/rule-sets/1/sign-off", &["program-manager"]),
     ("/programs/{program}/rule-sets/1/publish", &["program-manager"]),
     ("/partners", &["program-manager"]),
+    ("/links", &["program-manager", "partner"]),
     ("/sources", &["program-manager"]),
     ("/conversions", &[]),
     ("/commissions/approve", &["reviewer"]),
@@ -178,15 +180,18 @@ async fn a_partner_reads_their_own_data_only() {
         ("/commissions/{commission}", 200, 404, 404),
         ("/commissions/{commission}/explanation", 200, 404, 404),
         ("/balances?partnerId={partner}", 200, 404, 404),
+        ("/links?partnerId={partner}", 200, 404, 404),
         ("/payouts?partnerId={partner}", 200, 404, 404),
         ("/payouts/{payout}", 200, 404, 404),
         ("/payouts/{payout}/lines", 200, 404, 404),
         ("/commissions", 200, 200, 403),
         ("/payouts", 200, 200, 403),
         ("/balances", 200, 200, 403),
+        ("/links", 200, 200, 403),
         ("/commissions?programId={program}", 200, 200, 403),
         ("/payouts?programId={program}", 200, 200, 403),
         ("/balances?programId={program}", 200, 200, 403),
+        ("/links?programId={program}", 200, 200, 403),
     ] {
         for (who, expect) in [(own, to_own), (foreign, to_foreign), (without_partner, to_none)] {
             let reply = world.get(who, &furnished.path(pattern)).await;

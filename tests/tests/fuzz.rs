@@ -344,6 +344,72 @@ fn no_header_and_no_path_opens_a_webhook() {
     });
 }
 
+#[test]
+fn no_link_and_no_header_lead_anywhere_but_to_the_shop() {
+    const PIECES: [&str; 24] = [
+        "https:",
+        "https://",
+        "http://",
+        "//",
+        "/",
+        "\\",
+        ":",
+        "@",
+        ".",
+        "?",
+        "#",
+        "&",
+        "\t",
+        "\n",
+        " ",
+        "\u{0}",
+        "\u{3002}",
+        "%2f",
+        "%5c",
+        "shop.example",
+        "evil.example",
+        "javascript:",
+        "443",
+        "xn--",
+    ];
+    // Not `host` and `x-forwarded-proto`, which API Gateway writes itself.
+    const HEADERS: [&str; 8] =
+        ["cookie", "user-agent", "referer", "x-forwarded-host", "sec-purpose", "purpose", "sec-fetch-dest", "x-moz"];
+    const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
+    let pieces = || prop::collection::vec(select(PIECES.to_vec()), 0..6).prop_map(|pieces| pieces.concat());
+    let to = prop_oneof![
+        pieces(),
+        pieces().prop_map(|rest| format!("https://shop.example{rest}")),
+        Just("https://shop.example/shoes?x=1#y".to_owned()),
+        any::<String>(),
+    ];
+    let header = prop_oneof![header_value(), "pp_visitor=vis_[0-9a-z]{24,28}".prop_map(|text| text.parse().unwrap())];
+    let headers = prop::collection::vec((select(HEADERS.to_vec()), header), 0..4);
+    let runtime = runtime();
+    let world = runtime.block_on(Plan::new().program("landingPage", "https://shop.example/").start());
+    proptest!(percent(800), |(
+        code in prop_oneof![4 => Just("ANNA10".to_owned()), 1 => uri_text()],
+        to in prop::option::of(to),
+        more in uri_text(),
+        headers in headers,
+    )| {
+        let encoded: Vec<_> = to.unwrap_or_default().bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let path = format!("/r/{code}?to={}&campaign={more}&channel={more}&{more}={more}", encoded.concat());
+        let mut request = Request::get("").at(&path).header("user-agent", BROWSER);
+        request.headers.extend(headers.into_iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value)));
+        let reply = runtime.block_on(world.send(request));
+        match reply.headers.get("location") {
+            Some(location) => {
+                assert_eq!(reply.status, 302);
+                let location = location.to_str().unwrap();
+                assert!(location.starts_with("https://shop.example/"), "{path} leads to {location}");
+            }
+            None => assert!([400, 404].contains(&reply.status), "{path}: {}", reply.text),
+        }
+    });
+    runtime.block_on(world.audit_holds());
+}
+
 // --- The API ------------------------------------------------------------------------------------------------------
 
 /// Everything there is one of, so that routes have something to work on.
@@ -389,9 +455,8 @@ impl Furnished {
 
     /// Every route that takes a body, with one it accepts.
     fn posts(&self) -> Vec<(String, Value)> {
-        let Self { world, commission, payout, exception, .. } = self;
+        let Self { world, payout, exception, .. } = self;
         let (program, partner, payout_id) = (&world.program, &world.partner, &payout["id"]);
-        let ids = json!({"ids": [commission], "reason": "test", "atomic": false});
         let reasons = json!({"payouts": [{"id": payout_id, "reason": "test"}]});
         let mut posts = vec![
             (
@@ -401,6 +466,7 @@ impl Furnished {
                     "coolingOffDays": 3, "approval": "manual", "minimumPayout": "50.00", "largePayoutLimit": "1000.00",
                     "minimumSales": 0, "ruleSignOff": true, "attribution": {"model": "last_touch"},
                     "schedule": {"frequency": "biweekly", "runDay": 1, "anchor": "2026-01-05", "cutOffDays": 1, "payDays": 1},
+                    "landingPage": "https://shop.example/", "allowedHosts": ["blog.example"],
                 }),
             ),
             (
@@ -486,9 +552,22 @@ impl Furnished {
             ("/payouts/cancel".to_owned(), reasons),
             (format!("/exceptions/{exception}/resolve"), json!({"resolution": "done"})),
         ];
-        let verdicts = ["hold", "release", "approve", "reject", "reinstate"];
-        posts.extend(verdicts.map(|verdict| (format!("/commissions/{verdict}"), ids.clone())));
+        posts.extend(self.verdicts());
+        posts.push(("/links".to_owned(), self.link()));
         posts
+    }
+
+    fn verdicts(&self) -> [(String, Value); 5] {
+        let ids = json!({"ids": [self.commission], "reason": "test", "atomic": false});
+        let verdicts = ["hold", "release", "approve", "reject", "reinstate"];
+        verdicts.map(|verdict| (format!("/commissions/{verdict}"), ids.clone()))
+    }
+
+    fn link(&self) -> Value {
+        json!({
+            "partnerId": self.world.partner, "code": "SPRING", "campaign": "spring", "channel": "mail",
+            "destination": "https://shop.example/",
+        })
     }
 
     /// Every list, with filters that find more than one.
@@ -498,6 +577,7 @@ impl Furnished {
             "/programs?".to_owned(),
             format!("/partners?programId={program}"),
             format!("/sources?programId={program}"),
+            format!("/links?programId={program}"),
             format!("/commissions?partnerId={partner}"),
             format!("/commissions?programId={program}"),
             "/commissions?".to_owned(),

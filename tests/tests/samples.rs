@@ -18,7 +18,9 @@ async fn invoke(world: &World, function: &str, event: Value) -> Value {
         world.clock_at(NOW);
     }
     match function {
-        "storefront-webhook" | "payouts-api" => over_http(world, function, event).await["statusCode"].clone(),
+        "storefront-webhook" | "payouts-api" | "track-click" => {
+            over_http(world, function, event).await["statusCode"].clone()
+        }
         _ => world.system.invoke(function, event).await.unwrap(),
     }
 }
@@ -27,15 +29,25 @@ async fn over_http(world: &World, function: &str, event: Value) -> Value {
     let context = world.system.context.clone();
     let request: LambdaRequest = serde_json::from_value(event).unwrap();
     let event = LambdaEvent::new(request, lambda_runtime::Context::default());
-    let response = if function == "payouts-api" {
-        Adapter::from(payouts_api::api(context, "partner-payouts/cursor-key".to_owned())).call(event).await.unwrap()
-    } else {
-        let webhook = std::sync::Arc::new(Webhook::new(context));
-        let service = service_fn(move |request| {
-            let webhook = std::sync::Arc::clone(&webhook);
-            async move { webhook.handle(request).await }
-        });
-        Adapter::from(service).call(event).await.unwrap()
+    let response = match function {
+        "payouts-api" => {
+            Adapter::from(payouts_api::api(context, "partner-payouts/cursor-key".to_owned())).call(event).await.unwrap()
+        }
+        "track-click" => {
+            let service = service_fn(move |request| {
+                let context = context.clone();
+                async move { track_click::handle(&context, request).await }
+            });
+            Adapter::from(service).call(event).await.unwrap()
+        }
+        _ => {
+            let webhook = std::sync::Arc::new(Webhook::new(context));
+            let service = service_fn(move |request| {
+                let webhook = std::sync::Arc::clone(&webhook);
+                async move { webhook.handle(request).await }
+            });
+            Adapter::from(service).call(event).await.unwrap()
+        }
     };
     serde_json::to_value(response).unwrap()
 }

@@ -78,6 +78,11 @@ impl Caller {
         self.is_staff() || self.partner.as_ref() == Some(partner)
     }
 
+    /// Whether the caller is this partner, whatever else they are.
+    pub fn is(&self, partner: &PartnerId) -> bool {
+        self.partner.as_ref() == Some(partner)
+    }
+
     /// Which partner a list is about: any for staff, only their own for a partner.
     pub fn scope(&self, asked: Option<PartnerId>) -> Answer<Option<PartnerId>> {
         if self.is_staff() {

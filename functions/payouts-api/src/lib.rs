@@ -11,6 +11,7 @@ mod conversions;
 mod exceptions;
 mod extract;
 mod idempotency;
+mod links;
 mod listing;
 mod partners;
 mod payouts;
@@ -71,8 +72,13 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/programs/{id}/rule-sets/{version}", get(rules::read))
         .route("/programs/{id}/rule-sets/{version}/sign-off", post(rules::sign_off))
         .route("/programs/{id}/rule-sets/{version}/publish", post(rules::publish))
+        .route("/programs/{id}/rule-sets/{version}/dry-run", post(rules::dry_run))
+        .route("/programs/{id}/rule-sets/{version}/diff", get(rules::diff))
         .route("/partners", post(partners::create).get(partners::list))
         .route("/partners/{id}", get(partners::read).patch(partners::change))
+        .route("/partners/{id}/suspend", post(partners::suspend))
+        .route("/partners/{id}/activate", post(partners::activate))
+        .route("/links", post(links::create).get(links::list))
         .route("/sources", post(sources::create).get(sources::list))
         .route("/conversions", post(conversions::report).get(conversions::list))
         .route("/conversions/{id}", get(conversions::read))

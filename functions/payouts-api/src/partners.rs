@@ -158,6 +158,36 @@ pub async fn change(
     Ok(Tagged { tag: tag(&partner), shown: show::partner(&partner, &program) })
 }
 
+pub async fn suspend(state: State<Shared>, caller: Caller, if_match: IfMatch, id: Id<PartnerId>) -> Answer<Tagged> {
+    set_status(state, caller, if_match, id, PartnerStatus::Suspended).await
+}
+
+pub async fn activate(state: State<Shared>, caller: Caller, if_match: IfMatch, id: Id<PartnerId>) -> Answer<Tagged> {
+    set_status(state, caller, if_match, id, PartnerStatus::Active).await
+}
+
+/// Being so already is success.
+async fn set_status(
+    State(shared): State<Shared>,
+    caller: Caller,
+    if_match: IfMatch,
+    Id(id): Id<PartnerId>,
+    status: PartnerStatus,
+) -> Answer<Tagged> {
+    caller.must_be(&[Role::ProgramManager])?;
+    let read = visible(&shared, &caller, &id).await?;
+    if_match.check(&tag(&read))?;
+    let program = programs::load(&shared, &read.program).await?;
+    let partner = if read.status == status {
+        read
+    } else {
+        let partner = Partner { status, version: read.version + 1, ..read.clone() };
+        workflows::setup::change_partner(&shared.context, &partner, &read).await?;
+        partner
+    };
+    Ok(Tagged { tag: tag(&partner), shown: show::partner(&partner, &program) })
+}
+
 fn tag(partner: &Partner) -> String {
     format!("\"{}\"", partner.version)
 }
@@ -210,11 +240,16 @@ enum Payment {
 
 impl Payment {
     fn fits(self, reasons: &[NotPayable]) -> bool {
-        use NotPayableCode::{BelowThreshold, NegativeBalance, NextRun, NoPayoutMethod, PartnerSuspended};
+        use NotPayableCode::{
+            BelowThreshold, MinimumSales, NegativeBalance, NextRun, NoPayoutMethod, PartnerSuspended,
+        };
         reasons.iter().any(|reason| match self {
             Self::Due => reason.code == NextRun,
             Self::DueIncomplete => {
-                matches!(reason.code, BelowThreshold | NegativeBalance | NoPayoutMethod | PartnerSuspended)
+                matches!(
+                    reason.code,
+                    BelowThreshold | MinimumSales | NegativeBalance | NoPayoutMethod | PartnerSuspended
+                )
             }
         })
     }

@@ -20,7 +20,7 @@ use crate::caller::{Caller, Role};
 use crate::extract::{Body, Fields, Filter, Id, Paging, finish};
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
-use crate::{Api, Shared, show};
+use crate::{Api, Shared, links, show};
 
 const OPERATION: &str = "programs";
 
@@ -54,6 +54,10 @@ pub struct Input {
     attribution: AttributionInput,
     #[serde(default)]
     anomaly_rules: AnomalyRules,
+    #[serde(default)]
+    landing_page: Option<String>,
+    #[serde(default)]
+    allowed_hosts: Vec<String>,
 }
 
 fn usd() -> String {
@@ -106,7 +110,7 @@ impl Default for ScheduleInput {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct AttributionInput {
-    model: Model,
+    model: String,
     window_days: u16,
     weights: Option<BTreeMap<String, Weight>>,
 }
@@ -122,21 +126,26 @@ enum Weight {
 impl Default for AttributionInput {
     fn default() -> Self {
         let Attribution { model, window_days, .. } = Attribution::default();
-        Self { model, window_days, weights: None }
+        Self { model: model.as_str().to_owned(), window_days, weights: None }
     }
 }
 
 impl AttributionInput {
     /// Weights that the model does not use are left out.
-    fn attribution(self) -> Attribution {
+    fn attribution(self, fields: &mut Fields) -> Attribution {
+        let model = Model::ALL.into_iter().find(|model| model.as_str() == self.model).unwrap_or_else(|| {
+            let known: Vec<_> = Model::ALL.iter().map(|model| model.as_str()).collect();
+            fields.refuse("/attribution/model", format!("must be one of {}", known.join(", ")));
+            Model::default()
+        });
         let text = |weight| match weight {
             Weight::Text(text) => text,
             Weight::Number(number) => number.to_string(),
         };
-        let used = matches!(self.model, Model::PositionBased | Model::Custom);
+        let used = matches!(model, Model::PositionBased | Model::Custom);
         let weights = self.weights.filter(|_| used);
         let weights = weights.map(|weights| weights.into_iter().map(|(name, weight)| (name, text(weight))).collect());
-        Attribution { model: self.model, window_days: self.window_days, weights }
+        Attribution { model, window_days: self.window_days, weights }
     }
 }
 
@@ -153,12 +162,14 @@ impl Input {
             fields.check(days <= MAX_HOLD_DAYS, pointer, "at most 3650 days");
         }
         fields.check(self.minimum_sales <= MAX_MINIMUM_SALES, "/minimumSales", "at most 1000");
-        let attribution = self.attribution.attribution();
+        let attribution = self.attribution.attribution(&mut fields);
         for error in attribution.check().into_iter().chain(self.anomaly_rules.check()) {
             fields.refuse(&error.pointer, error.detail);
         }
         let name = fields.text("/name", &self.name);
         let schedule = self.schedule.check(&mut fields);
+        let landing_page = links::landing_page(&mut fields, self.landing_page.as_deref());
+        let allowed_hosts = links::allowed_hosts(&mut fields, &self.allowed_hosts);
         // Amounts can only be read where the currency is known.
         let built = currency.zip(time_zone).zip(schedule).map(|((currency, time_zone), schedule)| Program {
             id,
@@ -176,8 +187,8 @@ impl Input {
             minimum_sales: self.minimum_sales,
             attribution,
             anomaly_rules: self.anomaly_rules,
-            landing_page: None,
-            allowed_hosts: Vec::new(),
+            landing_page,
+            allowed_hosts,
             created_at: now,
             created_by: by.to_owned(),
         });

@@ -6,12 +6,14 @@ use axum::http::StatusCode;
 use domain::ids::ProgramId;
 use domain::program::Program;
 use domain::rules::{Example, RuleSet, RuleSetDraft};
+use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use workflows::Refusal;
 
 use crate::caller::{Caller, Role};
-use crate::extract::{Body, Fields, Id, IfMatch, Tagged, VersionOf};
-use crate::problem::Answer;
+use crate::extract::{Body, Fields, Filter, Id, IfMatch, Tagged, VersionOf};
+use crate::problem::{Answer, Problem};
 use crate::programs::load;
 use crate::{Shared, show};
 
@@ -105,4 +107,68 @@ pub async fn publish(
     if_match.check(&tagged(&load_version(&shared, &program, version).await?).tag)?;
     let set = workflows::rules::publish(&shared.context, &program, version, &caller.subject).await?;
     Ok(tagged(&set))
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Period {
+    from: Timestamp,
+    to: Timestamp,
+}
+
+/// What the version would have paid for the sales of a past period, against what was paid. Writes nothing.
+pub async fn dry_run(
+    State(shared): State<Shared>,
+    caller: Caller,
+    VersionOf(program, version): VersionOf<ProgramId>,
+    period: Body<Period>,
+) -> Answer<Json<Value>> {
+    caller.must_be(&[Role::ProgramManager, Role::Finance, Role::Analyst])?;
+    let Period { from, to } = period.get()?;
+    if from >= to {
+        return Err(Problem::invalid_field("/to", "must be after from"));
+    }
+    let program = load(&shared, &program).await?;
+    let set = load_version(&shared, &program, version).await?;
+    let told = workflows::dry_run::dry_run(&shared.context, &program, &set, from, to).await?;
+    let partners: Vec<_> = told
+        .partners
+        .iter()
+        .map(|partner| {
+            json!({
+                "partnerId": partner.partner, "conversions": partner.conversions, "before": partner.sums.before,
+                "after": partner.sums.after, "difference": partner.sums.difference,
+            })
+        })
+        .collect();
+    Ok(Json(json!({
+        "version": version, "from": from, "to": to, "conversions": told.conversions,
+        "total": {"before": told.total.before, "after": told.total.after, "difference": told.total.difference},
+        "changed": told.changed, "partners": partners, "sentence": told.sentence,
+    })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Against {
+    /// The version to compare with; left out, the one before.
+    against: Option<u32>,
+}
+
+/// In words, what is different from another version.
+pub async fn diff(
+    State(shared): State<Shared>,
+    caller: Caller,
+    VersionOf(program, version): VersionOf<ProgramId>,
+    Filter(Against { against }): Filter<Against>,
+) -> Answer<Json<Value>> {
+    caller.must_be_staff()?;
+    let program = load(&shared, &program).await?;
+    let set = load_version(&shared, &program, version).await?;
+    let against = against.unwrap_or(version.saturating_sub(1));
+    if against == 0 {
+        return Err(Problem::invalid_field("", "there is no earlier version to compare with"));
+    }
+    let other = load_version(&shared, &program, against).await?;
+    let changes = domain::rules::differences(&other.draft, &set.draft);
+    Ok(Json(json!({"version": version, "against": against, "changes": changes})))
 }

@@ -9,7 +9,7 @@ use domain::payout::Payout;
 use domain::program::{Partner, Program};
 use domain::rules::RuleSet;
 use serde_json::{Value, json};
-use store::{Exception, Source, Unrewarded};
+use store::{Exception, Link, Source, Unrewarded};
 use workflows::balances::PartnerBalance;
 use workflows::runs::Report;
 
@@ -19,8 +19,9 @@ pub fn program(program: &Program) -> Value {
         "id": program.id, "name": program.name, "currency": program.currency, "timeZone": program.time_zone,
         "holdDays": program.hold_days, "minHoldDays": program.min_hold_days, "approval": program.approval,
         "minimumPayout": money(program.minimum_payout), "largePayoutLimit": money(program.large_payout_limit),
-        "minimumSales": program.minimum_sales, "attribution": program.attribution, "anomalyRules": program.anomaly_rules, "ruleSignOff": program.rule_sign_off, "coolingOffDays": program.cooling_off_days,
-        "schedule": program.schedule, "createdAt": program.created_at,
+        "minimumSales": program.minimum_sales, "attribution": program.attribution, "anomalyRules": program.anomaly_rules,
+        "ruleSignOff": program.rule_sign_off, "coolingOffDays": program.cooling_off_days, "schedule": program.schedule,
+        "landingPage": program.landing_page, "allowedHosts": program.allowed_hosts, "createdAt": program.created_at,
     })
 }
 
@@ -44,6 +45,14 @@ pub fn partner(partner: &Partner, program: &Program) -> Value {
         "code": partner.code, "type": partner.kind, "group": partner.group, "customerId": partner.customer_id,
         "minimumPayout": partner.minimum_payout.map(|amount| Money::new(amount, program.currency)),
         "trusted": partner.trusted, "status": partner.status, "payoutMethods": methods, "createdAt": partner.created_at,
+    })
+}
+
+pub fn link(link: &Link) -> Value {
+    json!({
+        "code": link.code, "url": format!("/r/{}", link.code.as_str()), "programId": link.program,
+        "partnerId": link.partner, "campaign": link.campaign, "channel": link.channel,
+        "destination": link.destination, "createdAt": link.created_at,
     })
 }
 
@@ -87,8 +96,8 @@ pub fn balance(partner: &Partner, program: &Program, of: &PartnerBalance) -> Val
         "held": bucket(Bucket::Held), "inPayout": bucket(Bucket::InPayout), "paid": bucket(Bucket::Paid),
         "reversed": bucket(Bucket::Reversed), "rejected": bucket(Bucket::Rejected),
         "earned": money(of.balance.earned().unwrap_or_default()),
-        "reserve": money(of.balance.reserve().unwrap_or_default()),
-        "due": money(of.balance.due().unwrap_or_default()),
+        "reserve": money(of.balance.reserve().and_then(|sum| sum.plus(of.blocked)).unwrap_or_default()),
+        "due": money(of.balance.due().and_then(|sum| sum.minus(of.blocked)).unwrap_or_default()),
         "notPayableBecause": of.not_payable_because,
     })
 }

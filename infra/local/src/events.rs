@@ -17,7 +17,10 @@ pub fn http_event(method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes,
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         joined.entry(name.as_str().to_owned()).and_modify(|all| *all = format!("{all},{value}")).or_insert(value);
     }
-    // API Gateway hands bodies over as text only where the content type says so.
+    // API Gateway hands cookies over apart from the other headers.
+    let cookies = joined.remove("cookie");
+    let cookies: Option<Vec<&str>> = cookies.as_deref().map(|all| all.split("; ").collect());
+    // It hands bodies over as text only where the content type says so.
     let kind = joined.get("content-type").map(String::as_str).unwrap_or_default();
     let textual = kind.starts_with("text/") || kind.contains("json") || kind.contains("x-www-form-urlencoded");
     let text = std::str::from_utf8(body).ok().filter(|_| textual);
@@ -27,6 +30,7 @@ pub fn http_event(method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes,
         "routeKey": "$default",
         "rawPath": uri.path(),
         "rawQueryString": uri.query().unwrap_or_default(),
+        "cookies": cookies,
         "headers": joined,
         "requestContext": {
             "accountId": embedded::ACCOUNT, "apiId": "local", "domainName": "127.0.0.1", "domainPrefix": "local",

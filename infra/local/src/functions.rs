@@ -51,21 +51,33 @@ impl Functions {
 
     /// An HTTP API's event, for the function its path belongs to.
     pub async fn http(&self, event: Value) -> Result<HttpAnswer, Failed> {
-        let to_webhook = event["rawPath"].as_str().is_some_and(|path| path.starts_with("/webhooks/"));
+        let first = event["rawPath"].as_str().and_then(|path| path.split('/').nth(1)).unwrap_or_default().to_owned();
         let request: LambdaRequest = serde_json::from_value(event).map_err(Failed::of)?;
         let event = LambdaEvent::new(request, lambda_runtime::Context::default());
-        let response = if to_webhook {
-            let webhook = Arc::clone(&self.webhook);
-            let service = lambda_runtime::service_fn(move |request| {
-                let webhook = Arc::clone(&webhook);
-                async move { webhook.handle(request).await }
-            });
-            let response = Adapter::from(service).call(event);
-            response.await.map_err(Failed::of)?
-        } else {
-            // Apart, because the adapter may not cross threads while it waits.
-            let response = Adapter::from(self.api.clone()).call(event);
-            response.await.map_err(Failed::of)?
+        // Each apart, because the adapter may not cross threads while it waits.
+        let response = match first.as_str() {
+            "webhooks" => {
+                let webhook = Arc::clone(&self.webhook);
+                let service = lambda_runtime::service_fn(move |request| {
+                    let webhook = Arc::clone(&webhook);
+                    async move { webhook.handle(request).await }
+                });
+                let response = Adapter::from(service).call(event);
+                response.await.map_err(Failed::of)?
+            }
+            "r" => {
+                let context = self.context.clone();
+                let service = lambda_runtime::service_fn(move |request| {
+                    let context = context.clone();
+                    async move { track_click::handle(&context, request).await }
+                });
+                let response = Adapter::from(service).call(event);
+                response.await.map_err(Failed::of)?
+            }
+            _ => {
+                let response = Adapter::from(self.api.clone()).call(event);
+                response.await.map_err(Failed::of)?
+            }
         };
         answer(&serde_json::to_value(response).map_err(Failed::of)?)
     }
@@ -106,6 +118,11 @@ fn answer(response: &Value) -> Result<HttpAnswer, Failed> {
     for (name, value) in response["headers"].as_object().into_iter().flatten() {
         if let (Ok(name), Some(Ok(value))) = (name.parse::<http::HeaderName>(), value.as_str().map(str::parse)) {
             headers.insert(name, value);
+        }
+    }
+    for cookie in response["cookies"].as_array().into_iter().flatten() {
+        if let Some(Ok(value)) = cookie.as_str().map(str::parse) {
+            headers.append(http::header::SET_COOKIE, value);
         }
     }
     let text = response["body"].as_str().unwrap_or_default();

@@ -54,6 +54,18 @@ pub enum Model {
 }
 
 impl Model {
+    pub const ALL: [Self; 5] = [Self::LastTouch, Self::FirstTouch, Self::Linear, Self::PositionBased, Self::Custom];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LastTouch => "last_touch",
+            Self::FirstTouch => "first_touch",
+            Self::Linear => "linear",
+            Self::PositionBased => "position_based",
+            Self::Custom => "custom",
+        }
+    }
+
     pub const fn words(self) -> &'static str {
         match self {
             Self::LastTouch => "last touch",

@@ -169,6 +169,9 @@ pub struct Standing {
     pub next_run: Option<Date>,
     /// When the next waiting line matures.
     pub next_due: Option<Timestamp>,
+    /// How much of what is payable too few sales hold back, and how many more it takes for any of it.
+    pub blocked: Minor,
+    pub missing_sales: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -180,6 +183,7 @@ pub enum NotPayableCode {
     HoldPeriod,
     PartnerSuspended,
     NoPayoutMethod,
+    MinimumSales,
     NegativeBalance,
     BelowThreshold,
     NextRun,
@@ -194,9 +198,16 @@ pub struct NotPayable {
     /// A moment or a date, where one is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
-    /// What is missing to the minimum payout.
+    /// What is missing to the minimum payout, or to minimum sales.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub missing: Option<Money>,
+    pub missing: Option<Missing>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Missing {
+    Amount(Money),
+    Sales(u32),
 }
 
 /// Why each unpaid cent is unpaid. Every cent appears once, under the first reason that applies, so the sum is the unpaid total.
@@ -213,17 +224,23 @@ pub fn not_payable_because(balance: &Balance, standing: &Standing) -> Result<Vec
         reason(Code::AwaitingReview, balance.amount(Bucket::Pending)),
         waiting,
     ];
-    reasons.push(if standing.suspended {
-        reason(Code::PartnerSuspended, payable)
+    let free = payable.minus(standing.blocked)?;
+    if standing.suspended {
+        reasons.push(reason(Code::PartnerSuspended, payable));
     } else if !standing.has_method {
-        reason(Code::NoPayoutMethod, payable)
-    } else if payable.is_negative() {
-        reason(Code::NegativeBalance, payable)
-    } else if payable < standing.minimum {
-        NotPayable { missing: Some(money(standing.minimum.minus(payable)?)), ..reason(Code::BelowThreshold, payable) }
+        reasons.push(reason(Code::NoPayoutMethod, payable));
     } else {
-        NotPayable { until: standing.next_run.map(|date| date.to_string()), ..reason(Code::NextRun, payable) }
-    });
+        let missing = Some(Missing::Sales(standing.missing_sales));
+        reasons.push(NotPayable { missing, ..reason(Code::MinimumSales, standing.blocked) });
+        reasons.push(if free.is_negative() {
+            reason(Code::NegativeBalance, free)
+        } else if free < standing.minimum {
+            let missing = Missing::Amount(money(standing.minimum.minus(free)?));
+            NotPayable { missing: Some(missing), ..reason(Code::BelowThreshold, free) }
+        } else {
+            NotPayable { until: standing.next_run.map(|date| date.to_string()), ..reason(Code::NextRun, free) }
+        });
+    }
     reasons.retain(|reason| !reason.amount.amount.is_zero());
     Ok(reasons)
 }
@@ -242,6 +259,8 @@ mod tests {
             minimum: minor(5_000),
             next_run: Some("2026-12-01".parse().unwrap()),
             next_due: None,
+            blocked: Minor::ZERO,
+            missing_sales: 0,
         }
     }
 
@@ -265,8 +284,13 @@ mod tests {
         assert_eq!(code(9_000, &Standing { has_method: false, ..standing() }), Some(NoPayoutMethod));
         let suspended = Standing { suspended: true, has_method: false, ..standing() };
         assert_eq!(code(9_000, &suspended), Some(PartnerSuspended));
-        let missing = not_payable_because(&payable(4_000), &standing()).unwrap()[0].missing.unwrap();
-        assert_eq!(missing.to_string(), "10.00 USD");
+        let reasons = not_payable_because(&payable(4_000), &standing()).unwrap();
+        assert_eq!(reasons[0].missing, Some(Missing::Amount(Money::new(minor(1_000), standing().currency))));
+        let gated = Standing { blocked: minor(3_000), missing_sales: 2, ..standing() };
+        let reasons = not_payable_because(&payable(9_000), &gated).unwrap();
+        let told: Vec<_> = reasons.iter().map(|reason| (reason.code, reason.amount.amount.units())).collect();
+        assert_eq!(told, [(NotPayableCode::MinimumSales, 3_000), (NextRun, 6_000)]);
+        assert_eq!(reasons[0].missing, Some(Missing::Sales(2)));
     }
 
     proptest! {

@@ -235,6 +235,11 @@ impl LineId {
         format!("com_{}{within}", partner.body()).parse()
     }
 
+    /// What the positions of all lines from a second on sort after. (Positions know seconds only: the second itself is within.)
+    pub fn position_of(time: Timestamp) -> String {
+        encode_time(time)
+    }
+
     /// All that tells it from the partner's other lines.
     pub fn within_partner(&self) -> &str {
         &self.body()[UUID_CHARS..]

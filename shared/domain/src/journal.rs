@@ -210,7 +210,12 @@ impl Change {
         let to = Bucket::of(self.after.state.name());
         let (from, taken_before) = match &self.before {
             None => (Bucket::Accrued, Minor::ZERO),
-            Some(before) => (Bucket::of(before.state.name()), before.taken_back),
+            Some(before) => {
+                let from = Bucket::of(before.state.name());
+                // Another amount is accrued where the line was.
+                moves.push((Bucket::Accrued, from, self.after.amount.minus(before.amount)?));
+                (from, before.taken_back)
+            }
         };
         // What is taken back leaves through the bucket the line was in; what is given back returns the same way.
         let taken = self.after.taken_back.minus(taken_before)?;

@@ -16,6 +16,7 @@ pub mod explain;
 pub mod ids;
 pub mod journal;
 pub mod line;
+pub mod link;
 pub mod money;
 pub mod order;
 pub mod payout;

@@ -327,6 +327,11 @@ impl Line {
         }
     }
 
+    /// Whether the partner has too few sales for this line to be paid. What takes back is never held back.
+    pub fn lacks_sales(&self, sales: u32, of_program: u32) -> bool {
+        !self.amount.is_negative() && self.minimum_sales.unwrap_or(of_program) > sales
+    }
+
     /// The reason a person gave for the state it is in.
     pub fn reason(&self) -> Option<&str> {
         match &self.state {

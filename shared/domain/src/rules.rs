@@ -149,6 +149,63 @@ impl RuleSet {
     }
 }
 
+/// In plain words, what a draft says differently from another. Rules are the same rule if they have the same key.
+pub fn differences(before: &RuleSetDraft, after: &RuleSetDraft) -> Vec<String> {
+    let key = |rule: &RuleInput| slug(rule.key.as_deref().unwrap_or(&rule.name));
+    let mut told = Vec::new();
+    if before.effective_from != after.effective_from {
+        told.push(format!("It is effective from {} instead of {}.", after.effective_from, before.effective_from));
+    }
+    for rule in &after.rules {
+        match before.rules.iter().find(|old| key(old) == key(rule)) {
+            None => told.push(format!("Rule {:?} is new.", rule.name)),
+            Some(old) => {
+                let (old, new) = (flat(old), flat(rule));
+                let fields: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+                for field in fields.into_iter().filter(|field| old.get(*field) != new.get(*field)) {
+                    let text =
+                        |fields: &BTreeMap<String, String>| fields.get(field).map_or("nothing", |text| text).to_owned();
+                    told.push(format!("Rule {:?}: {field} is {} instead of {}.", rule.name, text(&new), text(&old)));
+                }
+            }
+        }
+    }
+    for rule in before.rules.iter().filter(|old| !after.rules.iter().any(|rule| key(rule) == key(old))) {
+        told.push(format!("Rule {:?} is gone.", rule.name));
+    }
+    told
+}
+
+/// Every filled field of a rule by its name, parts of lists numbered from 1.
+fn flat(rule: &RuleInput) -> BTreeMap<String, String> {
+    fn walk(at: &str, value: &serde_json::Value, fields: &mut BTreeMap<String, String>) {
+        use serde_json::Value;
+        let below = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at} {name}") };
+        match value {
+            Value::Null => {}
+            Value::Object(parts) => parts.iter().for_each(|(name, part)| walk(&below(name), part, fields)),
+            Value::Array(parts) if parts.iter().all(Value::is_string) => {
+                let words: Vec<_> = parts.iter().filter_map(Value::as_str).collect();
+                if !words.is_empty() {
+                    fields.insert(at.to_owned(), words.join(", "));
+                }
+            }
+            Value::Array(parts) => {
+                (1..).zip(parts).for_each(|(n, part): (usize, _)| walk(&below(&n.to_string()), part, fields));
+            }
+            Value::String(text) => {
+                fields.insert(at.to_owned(), text.clone());
+            }
+            other => {
+                fields.insert(at.to_owned(), other.to_string());
+            }
+        }
+    }
+    let mut fields = BTreeMap::new();
+    walk("", &serde_json::json!(rule), &mut fields);
+    fields
+}
+
 /// The published version in force at a moment: the latest to have started; of two starting together, the newer.
 pub fn in_force(versions: &[RuleSet], at: Timestamp) -> Option<&RuleSet> {
     versions
@@ -787,6 +844,27 @@ mod tests {
             assert_eq!(pointers(with("recurrence", json!(recurrence))), ["/rules/0/recurrence"], "{recurrence}");
         }
         assert_eq!(pointers(with("minimumSales", json!(1_001))), ["/rules/0/minimumSales"]);
+    }
+
+    #[test]
+    fn the_difference_of_two_versions_is_told_in_words() {
+        use serde_json::json;
+        let one = draft(json!([{"name": "Ten", "reward": {"kind": "percent", "rate": "10"}},
+            {"name": "Old", "reward": {"kind": "flat", "amount": "1"}}]));
+        let two = draft(
+            json!([{"name": "Ten", "match": {"products": ["A", "B"]}, "reward": {"kind": "percent", "rate": "12"}},
+            {"name": "New", "reward": {"kind": "flat", "amount": "1"}}]),
+        );
+        assert_eq!(
+            differences(&one, &two),
+            [
+                "Rule \"Ten\": match products is A, B instead of nothing.",
+                "Rule \"Ten\": reward rate is 12 instead of 10.",
+                "Rule \"New\" is new.",
+                "Rule \"Old\" is gone.",
+            ]
+        );
+        assert!(differences(&one, &one).is_empty());
     }
 
     #[test]

@@ -21,6 +21,10 @@ pub struct Terms {
     /// The run is not about this partner.
     pub excluded: bool,
     pub has_method: bool,
+    /// Sales that count towards minimum sales.
+    pub sales: u32,
+    /// The program's minimum sales, where a line's rule has no other.
+    pub minimum_sales: u32,
 }
 
 /// Up to when lines must be due to be paid.
@@ -55,6 +59,8 @@ pub enum CarriedBecause {
     BelowThreshold,
     PartnerSuspended,
     NoPayoutMethod,
+    /// Too few sales yet for what is payable to be paid.
+    MinimumSales,
     Excluded,
     DraftInProgress,
 }
@@ -69,6 +75,7 @@ pub fn select(payable: Vec<Line>, terms: &Terms) -> Result<Selection, MoneyError
     if terms.excluded {
         return carried(CarriedBecause::Excluded);
     }
+    let blocked = payable.iter().any(|line| line.lacks_sales(terms.sales, terms.minimum_sales));
     let mut lines = within(payable, terms)?;
     // Before anything is judged by them.
     lines.truncate(MAX_LINES);
@@ -81,7 +88,7 @@ pub fn select(payable: Vec<Line>, terms: &Terms) -> Result<Selection, MoneyError
         return Ok(Selection::Lines { lines, total });
     }
     if total.is_zero() {
-        return carried(CarriedBecause::NothingPayable);
+        return carried(if blocked { CarriedBecause::MinimumSales } else { CarriedBecause::NothingPayable });
     }
     if !terms.has_method {
         return carried(CarriedBecause::NoPayoutMethod);
@@ -100,7 +107,7 @@ fn total(lines: &[Line]) -> Result<Minor, MoneyError> {
 /// stopping before it would be exceeded.
 fn within(payable: Vec<Line>, terms: &Terms) -> Result<Vec<Line>, MoneyError> {
     let (mut lines, mut positive): (Vec<_>, Vec<_>) = payable.into_iter().partition(|line| line.amount.is_negative());
-    positive.retain(|line| terms.cut_off.admits(line.due_at));
+    positive.retain(|line| terms.cut_off.admits(line.due_at) && !line.lacks_sales(terms.sales, terms.minimum_sales));
     positive.sort_by(|a, b| (a.occurred_at, &a.id).cmp(&(b.occurred_at, &b.id)));
     let Some(limit) = terms.limit else {
         lines.extend(positive);
@@ -134,6 +141,8 @@ mod tests {
             suspended: false,
             excluded: false,
             has_method: true,
+            sales: 0,
+            minimum_sales: 0,
         }
     }
 
@@ -182,6 +191,18 @@ mod tests {
         assert_eq!(taken(&[5_000, -10], &scheduled), Err(CarriedBecause::NegativeBalance));
         let later = Terms { cut_off: CutOff::Before(now() + SignedDuration::from_nanos(1)), ..scheduled };
         assert_eq!(taken(&[5_000, -10], &later), Ok(vec![-10, 5_000]));
+    }
+
+    #[test]
+    fn too_few_sales_hold_back_earnings_and_never_debts() {
+        let gated = |sales| Terms { sales, minimum_sales: 3, minimum: None, ..terms() };
+        assert_eq!(taken(&[5_000], &gated(2)), Err(CarriedBecause::MinimumSales));
+        assert_eq!(taken(&[5_000], &gated(3)), Ok(vec![5_000]));
+        assert_eq!(taken(&[5_000, -10], &gated(2)), Err(CarriedBecause::NegativeBalance));
+        let mut free = payable(&[5_000, 700]);
+        free[1].minimum_sales = Some(0);
+        let Selection::Lines { total, .. } = select(free, &gated(2)).unwrap() else { panic!() };
+        assert_eq!(total, minor(700), "a rule may ask for other minimum sales");
     }
 
     #[test]

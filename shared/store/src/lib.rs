@@ -19,6 +19,7 @@ pub use items::exception::{Exception, ExceptionCode, ExceptionStatus};
 pub use items::idempotency::{Answer, Remembered};
 pub use items::journal::Chain;
 pub use items::lines::LinePosition;
+pub use items::link::Link;
 pub use items::membership::Membership;
 pub use items::payouts::DraftLock;
 pub use items::program::{partner_position, program_position};

@@ -1,15 +1,16 @@
 //! What the store promises, on the embedded engine, or on any DynamoDB: `STORE_ENDPOINT=http://127.0.0.1:8000 cargo test -p store`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use domain::attribution::Touch;
 use domain::balance::Bucket;
-use domain::ids::{ConversionId, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId};
+use domain::ids::{ClickId, ConversionId, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId, VisitorId};
 use domain::journal::{Change, Entry, EntryRef, What};
 use domain::line::{Evidence, Line, LineKind, LineState, StateName};
 use domain::money::Minor;
 use domain::program::{ApprovalMode, Frequency, MethodKind, Partner, PartnerStatus, PayoutMethod, Program, Schedule};
 use domain::rating::{Applied, Basis, Specificity};
 use jiff::Timestamp;
-use store::{Store, StoreError, Transaction, create_table};
+use store::{Link, Store, StoreError, Transaction, create_table};
 
 async fn store() -> Store {
     let name = format!("contract-{}", uuid());
@@ -196,6 +197,92 @@ async fn a_code_belongs_to_one_partner_of_a_program() {
         assert_eq!(store.commit(transaction).await.is_ok(), fine);
     }
     assert_eq!(store.partner("t", &PartnerId::from_uuid(2)).await.unwrap(), None, "nothing half done");
+}
+
+#[tokio::test]
+async fn a_code_leads_to_one_place_in_the_whole_table() {
+    let store = store().await;
+    let link = |n, program| Link { program: ProgramId::from_uuid(program), ..Link::of(&partner(n, 1)) };
+    let same = |n, program| Link { code: "SAME".parse().unwrap(), ..link(n, program) };
+    for (link, fine) in [(same(1, 1), true), (same(2, 1), false), (same(3, 2), false), (link(3, 2), true)] {
+        let mut transaction = Transaction::new("test");
+        transaction.create_link(&link).unwrap();
+        assert_eq!(store.commit(transaction).await.is_ok(), fine, "{link:?}");
+    }
+    assert_eq!(store.link("t", &"same".parse().unwrap()).await.unwrap(), Some(same(1, 1)));
+    assert_eq!(store.link("t", &"CODE1".parse().unwrap()).await.unwrap(), None);
+    assert_eq!(store.links("t", &ProgramId::from_uuid(2), None, None, 10).await.unwrap().items, [link(3, 2)]);
+}
+
+#[tokio::test]
+async fn a_partners_links_are_listed_page_by_page_the_oldest_first() {
+    let store = store().await;
+    let mut made = Vec::new();
+    for n in 0..5_u8 {
+        for partner in [partner(1, 1), partner(2, 1), partner(3, 1)] {
+            let mut transaction = Transaction::new("test");
+            let link = Link {
+                code: format!("{}-{n}", partner.code.as_str()).parse().unwrap(),
+                created_at: at("2026-02-01T00:00:00Z") + jiff::SignedDuration::from_secs(i64::from(9 - n)),
+                ..Link::of(&partner)
+            };
+            transaction.create_link(&link).unwrap();
+            store.commit(transaction).await.unwrap();
+            made.extend((partner.id == PartnerId::from_uuid(2)).then_some(link));
+        }
+    }
+    made.reverse();
+    let (program, partner) = (ProgramId::from_uuid(1), PartnerId::from_uuid(2));
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.links("t", &program, Some(&partner), after.as_deref(), 2).await.unwrap();
+        found.extend(page.items);
+        after = page.after;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, made);
+    assert_eq!(store.link_count("t", &program, &partner, 3).await.unwrap(), 3, "no further than asked");
+    assert_eq!(store.link_count("t", &program, &partner, 9).await.unwrap(), 5);
+    assert_eq!(store.links("t", &program, None, None, 100).await.unwrap().items.len(), 15);
+}
+
+#[tokio::test]
+async fn of_very_many_touches_the_latest_of_the_window_are_found() {
+    let store = store().await;
+    let (program, visitor) = (ProgramId::from_uuid(1), VisitorId::from_uuid(1));
+    let first = at("2026-02-01T00:00:00Z");
+    let mut made = Vec::new();
+    for n in 0..250_i64 {
+        // Two programs in turn, two clicks a second.
+        let moment = first + jiff::SignedDuration::from_millis(500 * n);
+        let click = ClickId::derive(&visitor, moment, n.unsigned_abs().into());
+        let touch = Touch {
+            click,
+            partner: PartnerId::from_uuid(1),
+            at: moment,
+            code: "CODE1".into(),
+            channel: None,
+            campaign: None,
+            landing_page: None,
+            device: None,
+            referrer: None,
+        };
+        let mut transaction = Transaction::new("test");
+        transaction.create_touch(&ProgramId::from_uuid(1 + u128::from(n % 2 == 1)), &touch).unwrap();
+        store.commit(transaction).await.unwrap();
+        made.extend((n % 2 == 0).then_some(touch));
+    }
+    let found =
+        store.touches("t", &program, &visitor, first, first + jiff::SignedDuration::from_hours(1)).await.unwrap();
+    assert_eq!(found, made[25..], "a hundred of this program among the latest two hundred");
+    let end = made[10].at;
+    assert_eq!(store.touches("t", &program, &visitor, made[4].at, end).await.unwrap(), made[4..=10]);
+    let stranger = VisitorId::from_uuid(2);
+    assert_eq!(store.touches("t", &program, &stranger, first, end).await.unwrap(), []);
+    assert_eq!(store.touch("t", &program, &made[3].click).await.unwrap().as_ref(), Some(&made[3]));
+    assert_eq!(store.touch("t", &ProgramId::from_uuid(2), &made[3].click).await.unwrap(), None);
 }
 
 #[tokio::test]

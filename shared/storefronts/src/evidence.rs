@@ -37,6 +37,7 @@ impl Evidence {
             match name.as_ref() {
                 "ref" | "aff" | "via" => self.reference(&value),
                 "utm_campaign" => self.campaign(&value),
+                "visitor_id" => keep(&mut self.visitor_id, &value),
                 name => self.click(&name.replace('_', "").to_ascii_lowercase(), &value),
             }
         }
@@ -141,6 +142,19 @@ mod tests {
             found.named(name, value);
             assert_eq!((found.click_id.as_deref(), found.partner), (Some(expect), None), "{name}={value}");
         }
+    }
+
+    #[test]
+    fn a_landing_page_tells_what_a_referral_link_put_into_its_address() {
+        let mut found = Evidence::default();
+        found.landing("/p?ref=ANNA10&click_id=clk_1&visitor_id=vis_1&color=red");
+        let expect = Evidence {
+            partner: Some(code("ANNA10")),
+            click_id: Some("clk_1".into()),
+            visitor_id: Some("vis_1".into()),
+            campaign: None,
+        };
+        assert_eq!(found, expect);
     }
 
     #[test]

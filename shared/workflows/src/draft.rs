@@ -39,6 +39,8 @@ pub async fn draft(context: &Context, run: &Run, partner: &PartnerId, by: &str) 
 
 /// What the run would decide now, without writing.
 pub async fn preview(context: &Context, run: &Run, partner: &Partner, program: &Program) -> Result<Selection> {
+    let payable = payable_lines(context, partner, program).await?;
+    let sales = crate::sales::of(context, OPERATION, program, partner, &payable).await?;
     let terms = Terms {
         cut_off: if run.cut_off_inclusive { CutOff::UpTo(run.cut_off) } else { CutOff::Before(run.cut_off) },
         limit: run.request.amount,
@@ -46,8 +48,10 @@ pub async fn preview(context: &Context, run: &Run, partner: &Partner, program: &
         suspended: partner.status == PartnerStatus::Suspended,
         excluded: run.exclude.contains(&partner.id) || (!run.include.is_empty() && !run.include.contains(&partner.id)),
         has_method: method(run, partner).is_some(),
+        sales: sales.count,
+        minimum_sales: program.minimum_sales,
     };
-    Ok(select(payable_lines(context, partner, program).await?, &terms)?)
+    Ok(select(payable, &terms)?)
 }
 
 /// The method a request names, else the one the partner prefers.

@@ -6,7 +6,7 @@ use domain::ids::{ConversionId, ProgramId};
 use domain::line::Evidence;
 use domain::program::Program;
 use domain::rating::Standing;
-use domain::rules::{FieldError, Rule, RuleSet, RuleSetDraft, RuleSetState};
+use domain::rules::{FieldError, NOTICE, Rule, RuleSet, RuleSetDraft, RuleSetState};
 use domain::tally::Tallies;
 use store::{StoreError, Transaction};
 
@@ -25,6 +25,10 @@ pub async fn draft(context: &Context, program: &Program, draft: RuleSetDraft, au
     }
     until_fresh(|| async {
         let versions = context.store.rule_sets(OPERATION, &program.id).await?;
+        let first = !versions.iter().any(RuleSet::is_published);
+        if !first && draft.effective_from < context.now() + NOTICE {
+            return Err(Refusal::invalid("/effectiveFrom", "must be at least five minutes ahead"));
+        }
         let set = RuleSet {
             program: program.id.clone(),
             version: versions.last().map_or(1, |last| last.version + 1),

@@ -282,6 +282,7 @@ pub(crate) fn not_payable(because: CarriedBecause) -> Refusal {
             CarriedBecause::BelowThreshold => "what is payable does not reach the minimum payout",
             CarriedBecause::PartnerSuspended => "the partner is suspended",
             CarriedBecause::NoPayoutMethod => "the partner has no payout method",
+            CarriedBecause::MinimumSales => "what is payable waits until the partner has made more sales",
             CarriedBecause::Excluded => "the partner is excluded",
             CarriedBecause::DraftInProgress => "a payout to this partner is being drafted",
         }

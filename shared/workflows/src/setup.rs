@@ -4,8 +4,9 @@ use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use domain::ids::SourceId;
 use domain::program::{Partner, Program};
 use serde::{Deserialize, Serialize};
-use store::{Source, StoreError, Transaction};
+use store::{Link, Source, StoreError, Transaction};
 
+use crate::changes::until_fresh;
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 
@@ -33,13 +34,23 @@ pub async fn create_program(context: &Context, program: &Program) -> Result<()> 
     Ok(context.store.commit(transaction).await?)
 }
 
+/// The partner's code is also its first link, unless another program's link has it: codes are unique in a program, links
+/// everywhere.
 pub async fn create_partner(context: &Context, partner: &Partner) -> Result<()> {
-    let mut transaction = Transaction::new("create partner");
-    transaction.create_partner(partner)?;
-    match context.store.commit(transaction).await {
-        Err(StoreError::Stale) => Err(Refusal::invalid("/code", "another partner of the program has this code")),
-        other => Ok(other?),
-    }
+    const OPERATION: &str = "create partner";
+    until_fresh(async || {
+        let store = &context.store;
+        if store.partner_with_code(OPERATION, &partner.program, &partner.code).await?.is_some() {
+            return Err(Refusal::invalid("/code", "another partner of the program has this code"));
+        }
+        let mut transaction = Transaction::new(OPERATION);
+        transaction.create_partner(partner)?;
+        if store.link(OPERATION, &partner.code).await?.is_none() {
+            transaction.create_link(&Link::of(partner))?;
+        }
+        Ok(store.commit(transaction).await?)
+    })
+    .await
 }
 
 pub async fn change_partner(context: &Context, partner: &Partner, read: &Partner) -> Result<()> {

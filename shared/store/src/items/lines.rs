@@ -43,6 +43,42 @@ impl Store {
         self.get_many(operation, &keys).await
     }
 
+    /// One page of the lines in one of a partner's shards, oldest first.
+    pub async fn oldest_lines(
+        &self,
+        operation: &'static str,
+        partner: &Partner,
+        shard: u8,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Listing<Line>, StoreError> {
+        let partition = line_partition(&partner.id, &encode_shard(shard));
+        let limit = Some(i32::try_from(limit).unwrap_or(i32::MAX));
+        self.query(operation, Range { after, limit, ..Range::all(partition) }).await
+    }
+
+    /// All lines of a partner that occurred from one moment until before another, in no particular order.
+    pub async fn lines_between(
+        &self,
+        operation: &'static str,
+        partner: &Partner,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<Line>, StoreError> {
+        let (from_key, until_key) = (LineId::position_of(from), LineId::position_of(until));
+        let mut lines = Vec::new();
+        for shard in 0..partner.shards.max(1) {
+            let range = Range {
+                after: Some(&from_key),
+                up_to: Some(&until_key),
+                ..Range::all(line_partition(&partner.id, &encode_shard(shard)))
+            };
+            lines.extend(self.query_all::<Line>(operation, range).await?);
+        }
+        lines.retain(|line| (from..until).contains(&line.occurred_at));
+        Ok(lines)
+    }
+
     /// A partner's lines, newest first, across all shards.
     pub async fn partner_lines(
         &self,

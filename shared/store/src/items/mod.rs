@@ -7,6 +7,7 @@ pub mod exception;
 pub mod idempotency;
 pub mod journal;
 pub mod lines;
+pub mod link;
 pub mod membership;
 pub mod payouts;
 pub mod program;

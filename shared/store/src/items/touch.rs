@@ -71,7 +71,10 @@ impl Store {
             ..Range::all(visitor_partition(visitor))
         };
         let page = self.query::<StoredTouch>(operation, range).await?;
-        let of_program = page.items.into_iter().rev().filter(|stored| stored.program == *program);
-        Ok(of_program.map(|stored| stored.touch).filter(|touch| (from..=to).contains(&touch.at)).collect())
+        let of_program = page.items.into_iter().filter(|stored| stored.program == *program);
+        let mut touches: Vec<_> =
+            of_program.map(|stored| stored.touch).filter(|touch| (from..=to).contains(&touch.at)).collect();
+        touches.sort_by(|a, b| (a.at, &a.click).cmp(&(b.at, &b.click)));
+        Ok(touches)
     }
 }
