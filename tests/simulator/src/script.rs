@@ -2,7 +2,7 @@
 //! that is what lets a failing history be shortened.
 
 use crate::chance::Chance;
-use crate::told::{ENGINE, HANDS};
+use crate::told::ENGINE;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Act {
@@ -59,14 +59,10 @@ const fn engine(weight: u32) -> u32 {
     if ENGINE { weight } else { 0 }
 }
 
-const fn hands(weight: u32) -> u32 {
-    if HANDS { weight } else { 0 }
-}
-
 const WEIGHTS: [(u32, Act); 28] = [
     (12, Act::Sell),
     (8, Act::Refund),
-    (hands(8), Act::Click),
+    (engine(8), Act::Click),
     (engine(6), Act::Edit),
     (engine(4), Act::Withdraw),
     (20, Act::Tell),
@@ -78,9 +74,9 @@ const WEIGHTS: [(u32, Act); 28] = [
     (5, Act::Mature),
     (6, Act::Batch),
     (8, Act::Review),
-    (hands(5), Act::Adjust),
-    (hands(2), Act::Bonus),
-    (hands(3), Act::Attribute),
+    (engine(5), Act::Adjust),
+    (engine(2), Act::Bonus),
+    (engine(3), Act::Attribute),
     (3, Act::Run),
     (4, Act::Request),
     (11, Act::Approve),

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::chance::Chance;
 use crate::told::{
-    Attribution, Caps, Customer, ENGINE, Edit, HANDS, Item, Match, Metric, Model, Named, Partner, Pay, Program, Recurrence,
+    Attribution, Caps, Customer, ENGINE, Edit, Item, Match, Metric, Model, Named, Partner, Pay, Program, Recurrence,
     Refund, Reward, Rule, Sale, Shape, Tiers, Touch, Window, Withdrawal,
 };
 
@@ -56,7 +56,7 @@ pub fn program(chance: &mut Chance) -> Program {
         frequency: chance.pick(&["monthly", "weekly", "semi_monthly", "biweekly", "on_demand"]).unwrap_or(&"monthly"),
         run_day: 1,
         cut_off_days: chance.pick(&[0, 0, 2]).copied().unwrap_or(0),
-        minimum_sales: if HANDS { chance.pick(&[0, 0, 0, 2]).copied().unwrap_or(0) } else { 0 },
+        minimum_sales: if ENGINE { chance.pick(&[0, 0, 0, 2]).copied().unwrap_or(0) } else { 0 },
         attribution: if ENGINE {
             attribution(chance)
         } else {
@@ -83,7 +83,7 @@ pub fn program_body(program: &Program, name: usize) -> Value {
         "holdDays": program.hold_days, "approval": if program.approves_automatically { "automatic" } else { "manual" },
         "minimumPayout": decimal(program.minimum_payout, program.exponent),
         "largePayoutLimit": decimal(program.large_payout_limit, program.exponent), "ruleSignOff": false,
-        "landingPage": HANDS.then_some("https://shop.example/"), "minimumSales": program.minimum_sales, "attribution": attribution_body(&program.attribution),
+        "landingPage": ENGINE.then_some("https://shop.example/"), "minimumSales": program.minimum_sales, "attribution": attribution_body(&program.attribution),
         "schedule": {"frequency": program.frequency, "runDay": program.run_day, "cutOffDays": program.cut_off_days},
     })
 }
@@ -207,7 +207,7 @@ fn rule(chance: &mut Chance, program: &Program, key: &str) -> Rule {
             1 => Recurrence::Months(i32::try_from(chance.from(1, 3)).unwrap_or(1)),
             _ => Recurrence::Always,
         };
-        minimum_sales = (HANDS && chance.percent(10)).then(|| u32::try_from(chance.from(0, 3)).unwrap_or_default());
+        minimum_sales = (ENGINE && chance.percent(10)).then(|| u32::try_from(chance.from(0, 3)).unwrap_or_default());
     }
     Rule {
         key: key.to_owned(),

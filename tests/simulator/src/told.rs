@@ -5,8 +5,6 @@ use jiff::Timestamp;
 
 /// Whether worlds use the whole commission engine.
 pub const ENGINE: bool = true;
-/// Whether people adjust, give and attribute, visitors follow links, and programs set minimum sales and a model.
-pub const HANDS: bool = false;
 
 /// Amounts are minor units of the program's currency, shares are in basis points: 10,000 is the whole.
 #[derive(Debug, Clone, Default)]

@@ -27,7 +27,7 @@ use crate::items::{Items, plain};
 use crate::script::{Act, Step};
 use crate::shop;
 use crate::tasks::{Ended, Lot, Tasks};
-use crate::told::{About, Answer, Command, Customer, ENGINE, Edit, Partner, RuleSet, SKEW_SECONDS, Sale, Told, Touch};
+use crate::told::{About, Answer, Command, Customer, ENGINE, Edit, Partner, Reward, RuleSet, SKEW_SECONDS, Sale, Shape, Told, Touch};
 
 /// Why a world failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -303,6 +303,7 @@ impl World {
         let version = self.made("ann", &path, &body).await?["version"].as_u64().unwrap_or_default();
         self.made("ann", &format!("{path}/{version}/publish"), &json!({})).await?;
         let version = u32::try_from(version).map_err(broken)?;
+        self.note(|| format!("  version {version} of program {n} from {effective_from}: {rules:?}"));
         self.told.programs[n].rule_sets.push(RuleSet { version, effective_from, rules });
         Ok(())
     }
@@ -487,7 +488,7 @@ impl World {
         let of_program = |touch: &&Touch| self.told.partners[touch.partner].program == partner.program;
         let known: Vec<_> = self.told.touches.iter().filter(of_program).map(|touch| touch.visitor.clone()).collect();
         let mut headers = HeaderMap::new();
-        headers.insert(USER_AGENT, HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64) Firefox/130.0"));
+        headers.insert(USER_AGENT, HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"));
         let again = chance.percent(70);
         if let Some(visitor) = chance.pick(&known).filter(|_| again) {
             headers.insert(COOKIE, format!("pp_visitor={visitor}").parse().map_err(broken)?);
@@ -830,7 +831,8 @@ impl World {
 
     /// A new gross amount, for some line.
     fn adjust(&mut self, chance: &mut Chance) -> Outcome {
-        let lines = self.items.whole_lines();
+        let mut lines = self.items.whole_lines();
+        lines.retain(|line| !self.is_retroactive(line));
         let Some(line) = chance.pick(&lines) else { return Ok(()) };
         let amount = line["amount"].as_i64().unwrap_or_default().abs();
         let amount = match chance.below(6) {
@@ -844,6 +846,16 @@ impl World {
         self.telling.0 = Some(amount);
         let body = json!({"id": id, "amount": amount_told, "reason": "the seed says so"});
         self.command(chance, About::Commissions, "adjust", "/commissions/adjust", vec![id], &body)
+    }
+
+    /// What a retroactive tier makes of an adjustment is not settled: worlds do without.
+    fn is_retroactive(&self, line: &Value) -> bool {
+        let rules = self.told.programs.iter().filter(|program| line["program"] == program.id.as_str());
+        let mut rules = rules.flat_map(|program| &program.rule_sets).flat_map(|set| &set.rules);
+        rules.any(|rule| {
+            let retroactive = matches!(&rule.reward, Reward::Tiered(tiers) if tiers.shape == Shape::Retroactive);
+            retroactive && line["basis"]["rule"] == rule.key.as_str()
+        })
     }
 
     fn bonus(&mut self, chance: &mut Chance) -> Outcome {
@@ -1078,9 +1090,10 @@ impl World {
                         let told: Value =
                             serde_json::from_str(entry["text"].as_str().unwrap_or_default()).unwrap_or_default();
                         *self.written.entry(text(&told["what"])).or_default() += 1;
-                        self.auditor
-                            .read(&self.told, self.clock.now(), entry)
-                            .map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
+                        if let Err(violation) = self.auditor.read(&self.told, self.clock.now(), entry) {
+                            self.note(|| format!("  against {told}"));
+                            return Err(failure(violation.invariant.as_str(), violation.what));
+                        }
                     }
                 }
                 self.items.change(key, item);

@@ -105,7 +105,11 @@ impl Auditor {
             told.partners.get(touch.partner).filter(|partner| partner.program == sale.program)
         };
         let by_touches = || {
-            let of_visitor = told.touches.iter().filter(|touch| Some(&touch.visitor) == sale.visitor.as_ref());
+            let of_customer = |visitor: &String| self.known(sale).any(|known| known.visitors.contains(visitor));
+            let of_visitor = told
+                .touches
+                .iter()
+                .filter(|touch| Some(&touch.visitor) == sale.visitor.as_ref() || of_customer(&touch.visitor));
             let touches: Vec<_> = of_visitor
                 .filter_map(|touch| Some((touch, told.partners.get(touch.partner)?)))
                 .filter(|(_, partner)| partner.program == sale.program)

@@ -137,6 +137,7 @@ impl Auditor {
             if !matches!(sale.action, "sale" | "renewal") {
                 continue;
             }
+            known.visitors.extend(sale.visitor.clone());
             known.bought = true;
             known.sales.push((sale.source.clone(), sale.total, sale.occurred_at));
             if !credits.is_empty() && known.first_attributed.is_none() {

@@ -160,7 +160,9 @@ impl Auditor {
             line.hands.insert(entry.by.to_owned());
             if up {
                 line.reviewed = false;
-                leave_for(&mut line, State::Pending);
+                // Silent in the rules: what a person stopped stays stopped.
+                let state = if line.state == State::Held { State::Held } else { State::Pending };
+                leave_for(&mut line, state);
             }
             effect.lines.push((Some(id.to_owned()), line));
             return Ok(self.retally(entry, effect));

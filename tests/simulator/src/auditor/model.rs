@@ -248,6 +248,8 @@ impl Conversion {
 pub struct Customer {
     pub bought: bool,
     pub first_attributed: Option<Attributed>,
+    /// Who followed links.
+    pub visitors: BTreeSet<String>,
     /// Source, total and time of every sale.
     pub sales: Vec<(String, i64, Timestamp)>,
 }

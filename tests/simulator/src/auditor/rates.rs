@@ -372,7 +372,7 @@ pub fn window_key(window: Window, date: Date) -> String {
         Window::Year => format!("{:04}", date.year()),
         Window::Quarter => format!("{:04}-q{}", date.year(), (date.month() + 2) / 3),
         Window::Month => month_key(date),
-        Window::Rolling(_) => date.to_string(),
+        Window::Rolling(_) => format!("d{date}"),
     }
 }
 

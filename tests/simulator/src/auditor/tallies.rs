@@ -166,5 +166,6 @@ fn true_up_line(entry: &Entry, program: &Program, work: &Work, earning: usize, o
     let state = if owed < 0 { State::Payable } else { State::at_gates(reviewed, due_at, entry.at) };
     let mut line = work.line_of(entry, earning, Kind::TrueUp, owed);
     (line.state, line.reviewed, line.due_at) = (state, reviewed, due_at);
+    line.occurred_at = work.conversion.sale.as_ref().map_or(entry.at, |sale| sale.occurred_at);
     line
 }
