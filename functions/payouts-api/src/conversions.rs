@@ -158,7 +158,7 @@ impl Attribute {
                 let mut sum = Decimal::ZERO;
                 for (n, share) in shares.iter().enumerate() {
                     let partner = fields.take(&format!("/shares/{n}/partnerId"), share.partner_id.parse::<PartnerId>());
-                    let percent = parse_decimal(&share.percent).ok().filter(|percent| percent.is_sign_positive());
+                    let percent = parse_decimal(&share.percent).ok().filter(Decimal::is_sign_positive);
                     // Six decimals of a percent are kept as whole parts.
                     let part =
                         percent.map(|percent| percent * Decimal::from(1_000_000)).filter(|part| part.fract().is_zero());

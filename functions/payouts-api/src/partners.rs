@@ -105,21 +105,30 @@ pub struct Change {
     name: Option<String>,
     #[serde(rename = "type", default)]
     kind: Option<String>,
-    #[serde(default, deserialize_with = "given")]
-    group: Option<Option<String>>,
-    #[serde(default, deserialize_with = "given")]
-    customer_id: Option<Option<String>>,
-    #[serde(default, deserialize_with = "given")]
-    minimum_payout: Option<Option<String>>,
+    #[serde(default)]
+    group: Field,
+    #[serde(default)]
+    customer_id: Field,
+    #[serde(default)]
+    minimum_payout: Field,
     #[serde(default)]
     trusted: Option<bool>,
     #[serde(default)]
     status: Option<PartnerStatus>,
 }
 
-/// Tells what is `null` from what is left out.
-fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+/// A field that may be cleared: what is `null` is told from what is left out.
+#[derive(Debug, Default)]
+enum Field {
+    #[default]
+    LeftOut,
+    Given(Option<String>),
+}
+
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::deserialize(deserializer).map(Self::Given)
+    }
 }
 
 pub async fn change(
@@ -142,13 +151,13 @@ pub async fn change(
     if let Some(kind) = &input.kind {
         partner.kind = fields.text("/type", kind);
     }
-    if let Some(group) = &input.group {
+    if let Field::Given(group) = &input.group {
         partner.group = group.as_deref().map(|group| fields.text("/group", group));
     }
-    if let Some(customer) = &input.customer_id {
+    if let Field::Given(customer) = &input.customer_id {
         partner.customer_id = customer.as_deref().map(|id| fields.text("/customerId", id));
     }
-    if let Some(minimum) = &input.minimum_payout {
+    if let Field::Given(minimum) = &input.minimum_payout {
         partner.minimum_payout = minimum.as_deref().map(|text| fields.amount("/minimumPayout", text, program.currency));
     }
     fields.done()?;

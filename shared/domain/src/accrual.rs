@@ -93,11 +93,25 @@ pub struct Credited {
     /// Of the sum of all parts.
     pub part: u64,
     pub shards: u8,
+    /// What the partner's link says, where the sale itself says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
 }
 
 impl Credited {
     pub fn new(partner: &Partner, part: u64) -> Self {
-        Self { partner: partner.id.clone(), group: partner.group.clone(), part, shards: partner.shards }
+        let (partner, group, shards) = (partner.id.clone(), partner.group.clone(), partner.shards);
+        Self { partner, group, part, shards, campaign: None, channel: None }
+    }
+
+    /// With what the link says by which the partner last touched the customer.
+    #[must_use]
+    pub fn by_touch(self, touches: &[Touch]) -> Self {
+        let last = touches.iter().rfind(|touch| touch.partner == self.partner);
+        let said = |field: fn(&Touch) -> &Option<String>| last.and_then(|touch| field(touch).clone());
+        Self { campaign: said(|touch| &touch.campaign), channel: said(|touch| &touch.channel), ..self }
     }
 }
 
@@ -159,6 +173,8 @@ impl<'a> Accrual<'a> {
             customer: &self.circumstances.customer,
             partner: &credited.partner,
             group: credited.group.as_deref(),
+            campaign: self.sale.campaign.as_deref().or(credited.campaign.as_deref()),
+            channel: self.sale.channel.as_deref().or(credited.channel.as_deref()),
         };
         winners(&case, self.rules)
     }

@@ -276,7 +276,6 @@ pub enum Action {
 
 impl Action {
     /// For serde, which passes references.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
     pub const fn is_sale(&self) -> bool {
         matches!(self, Self::Sale)
     }

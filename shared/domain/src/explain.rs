@@ -106,34 +106,36 @@ fn sentence(line: &Line, known: &Known<'_>, slice: Option<&SliceOf>) -> Result<S
         LineKind::Commission | LineKind::TrueUp | LineKind::Bonus => {}
     }
     let how = how(line, basis);
-    let mut more = String::new();
+    let mut more = Vec::new();
     if let Some(share) = basis.share {
         let divided = if share.divided { ", by largest remainder" } else { "" };
         let percent = Decimal::from(share.part * 100) / Decimal::from(share.whole.max(1));
-        more += &format!(" The partner has {} % of the conversion{divided}.", percent.round_dp(2).normalize());
+        more.push(format!("The partner has {} % of the conversion{divided}.", percent.round_dp(2).normalize()));
     }
     for cap in &basis.caps {
-        more += &capped(cap, |amount| money(amount).to_string());
+        more.push(capped(cap, |amount| money(amount).to_string()));
     }
     if let Some(edit) = &line.edit {
-        more += &format!(" It is for what edit {edit} added to the order.");
+        more.push(format!("It is for what edit {edit} added to the order."));
     }
     if let Some(slice) = slice.filter(|slice| slice.of > 1) {
-        more += &format!(
-            " This is part {} of {} ({} %, after {} days).",
+        more.push(format!(
+            "This is part {} of {} ({} %, after {} days).",
             slice.number, slice.of, slice.percent, slice.days
-        );
+        ));
     }
     if !line.taken_back.is_zero() {
-        more += &format!(" Refunds took back {}; {} remain.", money(line.taken_back), money(line.net()?));
+        more.push(format!("Refunds took back {}; {} remain.", money(line.taken_back), money(line.net()?)));
     }
-    Ok(format!(
-        "{head}: {how}. Rule \"{}\" of version {} applied because {}; the partner was {}.{more}",
+    let first = format!(
+        "{head}: {how}. Rule \"{}\" of version {} applied because {}; the partner was {}.",
         known.rule.map_or(basis.rule.as_str(), |rule| rule.name.as_str()),
         line.rule_set.unwrap_or_default(),
         basis.won_by.words(),
         found(line.evidence.as_ref()),
-    ))
+    );
+    more.insert(0, first);
+    Ok(more.join(" "))
 }
 
 fn found(evidence: Option<&Evidence>) -> String {
@@ -231,7 +233,7 @@ fn capped(capped: &Capped, money: impl Fn(Minor) -> String) -> String {
         Cap::PerProgramMonth => "the program and month",
     };
     format!(
-        " It was capped at {} ({} for {per}) instead of {}.",
+        "It was capped at {} ({} for {per}) instead of {}.",
         money(capped.to),
         money(capped.limit),
         money(capped.from)

@@ -210,7 +210,7 @@ impl Charge {
     /// What rose, as an extra sale.
     fn sale(self, of: &Sale) -> Sale {
         let Self { items, total, tax, shipping, discount } = self;
-        Sale { items, total, tax, shipping, discount, ..of.clone() }
+        Sale { total, tax, shipping, discount, items, ..of.clone() }
     }
 }
 

@@ -211,6 +211,9 @@ pub struct Case<'a> {
     pub customer: &'a Standing,
     pub partner: &'a PartnerId,
     pub group: Option<&'a str>,
+    /// As the sale tells, else as the partner's link does.
+    pub campaign: Option<&'a str>,
+    pub channel: Option<&'a str>,
 }
 
 /// Which rules rate the sale, in the order of the first item each rates. An item that no rule matches earns nothing.
@@ -279,10 +282,10 @@ impl Match {
         actions
             && product
             && holds(&self.categories, item_text(|item| &item.category))
-            && holds(&self.campaigns, sale.campaign.as_deref())
+            && holds(&self.campaigns, case.campaign)
             && holds(&self.partners, Some(case.partner.as_str()))
             && holds(&self.groups, case.group)
-            && holds(&self.channels, sale.channel.as_deref())
+            && holds(&self.channels, case.channel)
             && holds(&self.countries, sale.country.as_deref().map(str::to_ascii_uppercase).as_deref())
             && self.customer.is_none_or(|kind| is_new == (kind == CustomerKind::New))
             && self.min_order.is_none_or(|min| net >= min)
@@ -333,18 +336,18 @@ impl Rateable {
         product.checked_div(self.whole.into()).ok_or(MoneyError::Overflow)
     }
 
-    fn percent(&self, rate: Percent, base: Decimal) -> Result<Decimal, MoneyError> {
-        let product = base.checked_mul(rate.value()).ok_or(MoneyError::Overflow)?;
-        product.checked_div(Decimal::ONE_HUNDRED).ok_or(MoneyError::Overflow)
-    }
-
     fn pay(&self, pay: Pay) -> Result<Decimal, MoneyError> {
         match pay {
-            Pay::Rate(rate) => self.of(self.percent(rate, self.base.units().into())?),
+            Pay::Rate(rate) => self.of(percent(rate, self.base.units().into())?),
             Pay::Amount(_) if self.extra => Ok(Decimal::ZERO),
             Pay::Amount(amount) => self.of(amount.units().into()),
         }
     }
+}
+
+fn percent(rate: Percent, base: Decimal) -> Result<Decimal, MoneyError> {
+    let product = base.checked_mul(rate.value()).ok_or(MoneyError::Overflow)?;
+    product.checked_div(Decimal::ONE_HUNDRED).ok_or(MoneyError::Overflow)
 }
 
 /// What a rule pays for this. `position` is how far the metric has come before it, in the window named.
@@ -424,7 +427,7 @@ fn by_amount(tiers: &Tiers, of: &Rateable, before: i64) -> Result<(Vec<TierPart>
             }
         };
         let portion = left.min(room);
-        let earned = of.percent(rate, portion)?;
+        let earned = percent(rate, portion)?;
         if !portion.is_zero() || parts.is_empty() && left.is_zero() {
             parts.push(TierPart { after, base: Some(portion.normalize()), pay: tier.pay });
         }
@@ -522,6 +525,8 @@ pub(crate) mod tests {
             customer: &Standing::default(),
             partner: &partner.id,
             group: partner.group.as_deref(),
+            campaign: sale.campaign.as_deref(),
+            channel: sale.channel.as_deref(),
         };
         let earn = |won: &Won<'_>| {
             let units = won.items.iter().map(|at| sale.items[*at].quantity).sum();

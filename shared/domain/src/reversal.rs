@@ -44,7 +44,7 @@ impl Reversal<'_> {
         for mut earning in earnings(&mut lines) {
             let Some(of) = earning.commissions.first().map(|line| (**line).clone()) else { continue };
             let (part, whole) = self.share(&of)?;
-            earning.zeros(part == whole, self)?;
+            earning.zeros(part == whole, self);
             let target = earning.gross()?.proportion(part, whole)?;
             let difference = target.minus(earning.reversed()?)?;
             let left = if difference.is_negative() {
@@ -114,7 +114,7 @@ fn earnings(lines: &mut [Line]) -> Vec<Earning<'_>> {
     earnings
 }
 
-impl<'a> Earning<'a> {
+impl Earning<'_> {
     fn lines(&self) -> impl Iterator<Item = &Line> {
         self.commissions.iter().chain(&self.others).map(|line| &**line)
     }
@@ -133,22 +133,21 @@ impl<'a> Earning<'a> {
     }
 
     /// What can shrink and grow, in the order in which it shrinks: adjustments, then slices, the newest first.
-    fn newest_first(&mut self) -> impl DoubleEndedIterator<Item = &mut &'a mut Line> {
+    fn newest_first(&mut self) -> impl DoubleEndedIterator<Item = &mut Line> {
         let adjustments = self.others.iter_mut().filter(|line| line.kind == LineKind::Adjustment);
-        self.commissions.iter_mut().chain(adjustments).rev()
+        self.commissions.iter_mut().chain(adjustments).map(|line| &mut **line).rev()
     }
 
     /// Lines of zero have nothing to take back, but must not stand as if their sale did.
-    fn zeros(&mut self, whole: bool, of: &Reversal<'_>) -> Result<(), LineError> {
+    fn zeros(&mut self, whole: bool, of: &Reversal<'_>) {
         for line in self.newest_first().filter(|line| line.amount.is_zero()) {
             let payout = line.payout().and_then(|(payout, _)| of.open.get(payout));
             let changed = if whole { line.clone().reverse_zero(payout) } else { line.clone().restore_zero(of.now) };
             // What is paid, or as it should be, stays so.
             if let Ok(changed) = changed {
-                **line = changed;
+                *line = changed;
             }
         }
-        Ok(())
     }
 
     /// Returns what could not be taken from the lines themselves.
@@ -162,7 +161,7 @@ impl<'a> Earning<'a> {
             match line.clone().take_back(step, payout) {
                 Ok(after) => {
                     left = left.minus(step)?;
-                    **line = after;
+                    *line = after;
                 }
                 // Too late for this line: the next older one, and in the end a clawback.
                 Err(LineError::PayoutClosed | LineError::Illegal { .. }) => {}
@@ -183,7 +182,7 @@ impl<'a> Earning<'a> {
             match line.clone().give_back(step, payout, of.now) {
                 Ok(after) => {
                     left = left.minus(step)?;
-                    **line = after;
+                    *line = after;
                 }
                 Err(LineError::PayoutClosed | LineError::Illegal { .. }) => {}
                 Err(error) => return Err(error),

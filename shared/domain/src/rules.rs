@@ -699,7 +699,7 @@ impl Resolver {
             match tiers.last() {
                 None if after != 0 => self.refuse(&field("after"), "the first tier starts after 0"),
                 Some(previous) if is_read && after <= previous.after => {
-                    self.refuse(&field("after"), "tiers must ascend")
+                    self.refuse(&field("after"), "tiers must ascend");
                 }
                 _ => {}
             }

@@ -262,7 +262,7 @@ pub fn contribution<'a>(
     for line in lines.clone().into_iter().filter(stands) {
         earned = earned.plus(line.net()?)?;
     }
-    let basis_base = of.basis.as_ref().map_or(Ok(Minor::ZERO), |basis| basis.own_base())?;
+    let basis_base = of.basis.as_ref().map_or(Ok(Minor::ZERO), crate::rating::Basis::own_base)?;
     let (revenue, partial) = if counts {
         let gross = Minor::total(
             lines.into_iter().filter(|line| line.kind.is_part_of_gross() && stands(line)).map(|line| line.amount),

@@ -91,6 +91,7 @@ fn partner(n: u128, shards: u8) -> Partner {
             preferred: true,
         }],
         shards,
+        version: 1,
         created_at: at("2026-01-01T00:00:00Z"),
         created_by: "ann".into(),
     }

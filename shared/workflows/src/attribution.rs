@@ -38,7 +38,8 @@ impl Found {
     }
 
     pub fn credited(&self) -> Vec<Credited> {
-        self.partners.iter().map(|(partner, part)| Credited::new(partner, *part)).collect()
+        let credited = |(partner, part): &(Partner, u64)| Credited::new(partner, *part).by_touch(&self.touches);
+        self.partners.iter().map(credited).collect()
     }
 
     /// Partners with their parts, as a customer remembers them.
@@ -79,6 +80,9 @@ pub async fn find(context: &Context, search: &Search<'_>) -> Result<Option<Found
         check_partner(&found.0, search.sale)?;
         return Ok(Some(Found::one(found.0, found.1)));
     }
+    if let Some(found) = by_click(context, search).await? {
+        return Ok(Some(found));
+    }
     if let Some(found) = by_touches(context, search).await? {
         return Ok(Some(found));
     }
@@ -116,14 +120,16 @@ async fn named(context: &Context, search: &Search<'_>) -> Result<Option<(Partner
             return Ok(Some((partner, Evidence::Coupon(code.as_str().to_owned()))));
         }
     }
-    let click = search.sale.click_id.as_deref().and_then(|click| click.parse::<ClickId>().ok());
-    if let Some(click) = click
-        && let Some(touch) = context.store.touch(OPERATION, program, &click).await?
-        && let Some(partner) = context.store.partner(OPERATION, &touch.partner).await?
-    {
-        return Ok(Some((partner, Evidence::Click(click))));
-    }
     Ok(None)
+}
+
+async fn by_click(context: &Context, search: &Search<'_>) -> Result<Option<Found>, SearchError> {
+    let click = search.sale.click_id.as_deref().and_then(|click| click.parse::<ClickId>().ok());
+    let Some(click) = click else { return Ok(None) };
+    let Some(touch) = context.store.touch(OPERATION, &search.program.id, &click).await? else { return Ok(None) };
+    let Some(partner) = context.store.partner(OPERATION, &touch.partner).await? else { return Ok(None) };
+    check_partner(&partner, search.sale)?;
+    Ok(Some(Found { evidence: Evidence::Click(click), touches: vec![touch], partners: vec![(partner, 1)] }))
 }
 
 async fn by_touches(context: &Context, search: &Search<'_>) -> Result<Option<Found>, SearchError> {

@@ -164,7 +164,7 @@ async fn attempt(context: &Context, incoming: &Incoming<'_>) -> Result<Ingested,
     let order = history.order_with(event).map_err(NotBooked::from)?;
     match (&event.body, &order) {
         (EventBody::Sale(sale), Some(order)) => accrue(context, incoming, &conversion, &history, sale, order).await,
-        (EventBody::Sale(_), None) | (_, None) => park(context, incoming, &conversion, &history).await,
+        (_, None) => park(context, incoming, &conversion, &history).await,
         (_, Some(order)) => change(context, incoming, &conversion, &history, order).await,
     }
 }

@@ -196,12 +196,13 @@ async fn commit(
 }
 
 /// A conversion some of whose lines are decided about.
-struct Decided {
+struct Judged {
     id: ConversionId,
     order: Order,
     history: History,
     lines: Vec<Line>,
-    decided: Vec<Line>,
+    /// The same after the decision.
+    after: Vec<Line>,
 }
 
 /// Adds what else the changes cause: tallies move, and retroactive tiers are trued up.
@@ -233,12 +234,12 @@ async fn with_tallies(
     Ok(all)
 }
 
-async fn decide(context: &Context, operation: &'static str, id: ConversionId, changes: &[Change]) -> Result<Decided> {
+async fn decide(context: &Context, operation: &'static str, id: ConversionId, changes: &[Change]) -> Result<Judged> {
     let history = History::read(context, operation, &id).await?;
     let order = history.order()?.ok_or_else(|| StoreError::Corrupt(format!("{id} has lines and no sale")))?;
     let lines = context.store.lines(operation, &history.lines()).await?;
-    let mut decided = lines.clone();
-    for line in &mut decided {
+    let mut after = lines.clone();
+    for line in &mut after {
         if let Some(change) = changes.iter().find(|change| change.after.id == line.id) {
             // What was decided about must not have changed since.
             if change.before.as_ref() != Some(line) {
@@ -247,7 +248,7 @@ async fn decide(context: &Context, operation: &'static str, id: ConversionId, ch
             *line = change.after.clone();
         }
     }
-    Ok(Decided { id, order, history, lines, decided })
+    Ok(Judged { id, order, history, lines, after })
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one write")]
@@ -257,7 +258,7 @@ async fn book(
     transaction: &mut Transaction,
     entry: &mut Entry,
     program: &Program,
-    decided: &[Decided],
+    decided: &[Judged],
     open: &OpenPayouts,
     now: Timestamp,
 ) -> Result<Vec<Change>> {
@@ -283,7 +284,7 @@ async fn book(
             received_at: now,
             now,
         };
-        changes.extend(booking.book(&conversion.lines, conversion.decided.clone(), None, &mut tallies)?);
+        changes.extend(booking.book(&conversion.lines, conversion.after.clone(), None, &mut tallies)?);
     }
     entry.tallies.extend(read.known());
     transaction.tallies(&program.id, &read, &tallies)?;

@@ -1,0 +1,552 @@
+//! Laws of the engine as a whole: a book of conversions that is kept in memory, one event after the other.
+
+use jiff::SignedDuration;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::accrual::Credited;
+use crate::conversion::tests::{minor, refund, sale};
+use crate::conversion::{ConversionEvent, Edit, EventBody, Sale, Withdrawal};
+use crate::explain::{Known, explain};
+use crate::ids::SourceId;
+use crate::line::{Evidence, LineState, StateName};
+use crate::money::Minor;
+use crate::program::ApprovalMode;
+use crate::rating::Standing;
+use crate::rating::tests::{partner, program, rules};
+use crate::tally::{Tally, WindowKey};
+
+/// One program's conversions, by order.
+struct Book {
+    program: Program,
+    rules: RulesByVersion,
+    partners: Vec<Credited>,
+    conversions: BTreeMap<String, (Vec<ConversionEvent>, Vec<Line>)>,
+    tallies: BTreeMap<TallyKey, Tally>,
+    now: Timestamp,
+}
+
+impl Book {
+    fn new(rule: serde_json::Value) -> Self {
+        Self {
+            program: program(|program| program.approval = ApprovalMode::Automatic),
+            rules: BTreeMap::from([(1, rules(json!([rule])))]),
+            partners: vec![Credited::new(&partner(), 1)],
+            conversions: BTreeMap::new(),
+            tallies: BTreeMap::new(),
+            now: "2026-06-01T00:00:00Z".parse().unwrap(),
+        }
+    }
+
+    fn among(mut self, parts: &[u64]) -> Self {
+        let with = |(n, part): (usize, &u64)| Credited {
+            partner: PartnerId::from_uuid(n as u128 + 1),
+            ..Credited::new(&partner(), *part)
+        };
+        self.partners = parts.iter().enumerate().map(with).collect();
+        self
+    }
+
+    fn accept(&mut self, order: &str, body: EventBody) {
+        let id = match &body {
+            EventBody::Sale(_) => order.to_owned(),
+            _ => format!("e{}", self.conversions.get(order).map_or(0, |(events, _)| events.len())),
+        };
+        self.accept_as(order, &id, body);
+    }
+
+    fn accept_as(&mut self, order: &str, id: &str, body: EventBody) {
+        self.now += SignedDuration::from_secs(1);
+        let (events, lines) = self.conversions.remove(order).unwrap_or_default();
+        let before = Order::of(&events).unwrap();
+        let mut events = events;
+        events.push(ConversionEvent { id: id.to_owned(), occurred_at: self.now, body });
+        let after = Order::of(&events).unwrap();
+        let lines = self.step(order, &lines, lines.clone(), before.as_ref(), after.as_ref(), id);
+        self.conversions.insert(order.to_owned(), (events, lines));
+    }
+
+    fn step(
+        &mut self,
+        order: &str,
+        lines: &[Line],
+        decided: Vec<Line>,
+        before: Option<&Order>,
+        after: Option<&Order>,
+        cause: &str,
+    ) -> Vec<Line> {
+        let source = SourceId::of_api(&self.program.id);
+        let circumstances = Circumstances {
+            rule_set: 1,
+            terms: Terms::of(&self.program),
+            evidence: Evidence::PartnerId,
+            touches: vec![],
+            partners: self.partners.clone(),
+            customer: Standing::default(),
+            objection: None,
+        };
+        let conversion = ConversionId::derive(&self.program.id, &source, order);
+        let booking = Booking {
+            program: &self.program,
+            conversion: &conversion,
+            order,
+            rules: &self.rules,
+            before: State { order: before, attribution: 0 },
+            after: State { order: after, attribution: 0 },
+            open: &BTreeMap::new(),
+            cause,
+            received_at: self.now,
+            now: self.now,
+        };
+        let accruing = Accruing { circumstances: &circumstances, by_hand: None };
+        let mut read = BTreeMap::new();
+        for (first, last) in booking.reads(lines, Some(&accruing)).unwrap() {
+            read.extend(self.tallies.range(first..=last).map(|(key, tally)| (key.clone(), tally.clone())));
+        }
+        let mut tallies = Tallies::new(read);
+        let changes = booking.book(lines, decided, Some(&accruing), &mut tallies).unwrap();
+        for (key, step) in tallies.steps() {
+            let sum = self.tallies.remove(key).unwrap_or_default().plus(step).unwrap();
+            self.tallies.insert(key.clone(), sum);
+        }
+        let mut lines = lines.to_vec();
+        for change in changes {
+            match lines.iter_mut().find(|line| line.id == change.after.id) {
+                Some(line) => *line = change.after,
+                None => lines.push(change.after),
+            }
+        }
+        lines
+    }
+
+    fn sell(&mut self, order: &str, total: i64) {
+        self.accept(order, EventBody::Sale(sale(total, 0, &[])));
+    }
+
+    fn refund(&mut self, order: &str, total: i64) {
+        self.accept(order, EventBody::Refund(refund(total)));
+    }
+
+    /// A person rejects every line of an order that may be.
+    fn reject(&mut self, order: &str) {
+        self.now += SignedDuration::from_secs(1);
+        let Some((events, lines)) = self.conversions.remove(order) else { return };
+        let decided =
+            lines.iter().map(|line| line.clone().reject("no", None).unwrap_or_else(|_| line.clone())).collect();
+        let state = Order::of(&events).unwrap();
+        let cause = format!("reject{}", self.now);
+        let lines = self.step(order, &lines, decided, state.as_ref(), state.as_ref(), &cause);
+        self.conversions.insert(order.to_owned(), (events, lines));
+    }
+
+    /// A payout takes an order's lines, and is paid.
+    fn pay(&mut self, order: &str) {
+        let payout = crate::payout::tests::payout(1).id;
+        let Some((_, lines)) = self.conversions.get_mut(order) else { return };
+        for line in lines.iter_mut() {
+            if matches!(line.state, LineState::Approved | LineState::Payable) {
+                let payable = Line { state: LineState::Payable, ..line.clone() };
+                *line = payable.claim(&payout, 0).unwrap().pay(&payout, self.now).unwrap();
+            }
+        }
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.conversions.values().flat_map(|(_, lines)| lines)
+    }
+
+    fn nets(&self, order: &str) -> Vec<i64> {
+        self.conversions[order].1.iter().map(|line| line.net().unwrap().units()).collect()
+    }
+
+    fn total(&self) -> i64 {
+        let standing = self.lines().filter(|line| line.state.name() != StateName::Rejected);
+        standing.map(|line| line.net().unwrap().units()).sum()
+    }
+
+    fn tally(&self, window: &str) -> &Tally {
+        let of = |(key, _): &(&TallyKey, &Tally)| key.window.as_str() == window;
+        self.tallies.iter().find(of).map(|(_, tally)| tally).unwrap()
+    }
+}
+
+fn tiered(metric: &str, shape: &str, tiers: serde_json::Value) -> serde_json::Value {
+    json!({"name": "t", "reward": {"kind": "tiered", "metric": metric, "window": "lifetime", "shape": shape, "tiers": tiers}})
+}
+
+fn by_count(amounts: [&str; 3]) -> serde_json::Value {
+    let [a, b, c] = amounts;
+    tiered(
+        "count",
+        "retroactive",
+        json!([{"after": "0", "amount": a}, {"after": "2", "amount": b}, {"after": "4", "amount": c}]),
+    )
+}
+
+#[test]
+fn a_retroactive_tier_re_rates_what_was_sold_before_it() {
+    let mut book = Book::new(by_count(["250", "275", "300"]));
+    let mut totals = Vec::new();
+    for n in 1..=5 {
+        book.sell(&n.to_string(), 10_000);
+        totals.push(book.total());
+    }
+    assert_eq!(totals, [25_000, 50_000, 82_500, 110_000, 150_000]);
+    let kinds: Vec<_> = book.conversions["3"].1.iter().map(|line| (line.kind, line.amount.units())).collect();
+    assert_eq!(kinds, [(LineKind::Commission, 27_500), (LineKind::TrueUp, 5_000)]);
+}
+
+#[test]
+fn of_three_one_refunded_leaves_two_at_the_lower_tier_paid_or_not() {
+    for paid in [false, true] {
+        let mut book = Book::new(by_count(["250", "275", "300"]));
+        (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+        if paid {
+            (1..=3).for_each(|n| book.pay(&n.to_string()));
+        }
+        book.refund("1", 10_000);
+        assert_eq!(book.total(), 50_000);
+        assert_eq!(book.tally("life").count, 2);
+    }
+}
+
+#[test]
+fn a_partial_refund_of_an_amount_is_not_given_again() {
+    let mut book = Book::new(by_count(["250", "275", "300"]));
+    (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+    book.refund("2", 5_000);
+    assert_eq!(book.total(), 82_500 - 12_500);
+}
+
+#[test]
+fn a_rejected_conversion_gives_its_position_back() {
+    let mut book = Book::new(by_count(["250", "275", "300"]));
+    (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+    book.reject("2");
+    // Rejected is only what was pending; an approved line is rejected, too.
+    assert_eq!(book.total(), 50_000);
+}
+
+#[test]
+fn what_a_cap_leaves_is_clamped_and_a_freed_cap_serves_later_sales_only() {
+    let mut rule = json!({"name": "t", "reward": {"kind": "percent", "rate": "10"}});
+    rule["caps"] = json!({"perPartnerMonth": "15.00"});
+    let mut book = Book::new(rule);
+    (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+    assert_eq!([book.nets("1"), book.nets("2"), book.nets("3")], [[1_000], [500], [0]]);
+    book.refund("1", 10_000);
+    book.sell("4", 10_000);
+    assert_eq!([book.nets("2"), book.nets("3"), book.nets("4")], [[500], [0], [1_000]]);
+    let month = WindowKey::month(book.now.to_zoned(jiff::tz::TimeZone::UTC).date());
+    assert_eq!(book.tally(month.as_str()).commission, minor(1_500));
+}
+
+#[test]
+fn a_won_dispute_gives_back_what_was_clawed_back_and_no_more() {
+    let mut book = Book::new(json!({"name": "t", "reward": {"kind": "percent", "rate": "10"}}));
+    book.sell("1", 10_000);
+    book.pay("1");
+    book.accept_as("1", "dp", EventBody::Refund(refund(10_000)));
+    let won = |refund: &str| {
+        EventBody::Withdrawal(Withdrawal { conversion: "1".into(), refund: refund.into(), reason: None })
+    };
+    book.accept_as("1", "w", won("dp"));
+    assert_eq!(book.nets("1"), [1_000, -1_000, 1_000]);
+    let last = book.conversions["1"].1.last().unwrap().clone();
+    assert_eq!((last.kind, last.due_at), (LineKind::Reinstatement, book.conversions["1"].1[0].due_at));
+    book.accept_as("1", "w2", won("dp"));
+    assert_eq!(book.nets("1").iter().sum::<i64>(), 1_000);
+}
+
+fn restated(to: &Sale) -> EventBody {
+    let Sale { currency, total, tax, shipping, discount, items, .. } = to.clone();
+    EventBody::Edit(Edit { conversion: "1".into(), currency, total, tax, shipping, discount, items })
+}
+
+#[test]
+fn an_edit_down_is_a_refund_and_an_edit_up_an_extra_earning_without_a_position() {
+    let tiers = json!([{"after": "0", "rate": "10"}, {"after": "1", "rate": "20"}]);
+    let mut book = Book::new(tiered("count", "marginal_by_order", tiers));
+    book.sell("1", 10_000);
+    book.sell("2", 10_000);
+    book.accept_as("1", "up", restated(&sale(15_000, 0, &[])));
+    assert_eq!(book.nets("1"), [1_000, 500], "rated where the order was");
+    assert_eq!(book.tally("life").count, 2);
+    book.accept_as("1", "down", restated(&sale(8_000, 0, &[])));
+    assert_eq!(book.nets("1").iter().sum::<i64>(), 800);
+    let mut flat = Book::new(json!({"name": "f", "reward": {"kind": "flat", "amount": "5"}}));
+    flat.sell("1", 10_000);
+    flat.accept_as("1", "up", restated(&sale(15_000, 0, &[])));
+    assert_eq!(flat.nets("1"), [500, 0]);
+}
+
+#[test]
+fn equal_rewards_are_divided_and_others_rated_by_weight() {
+    let mut book = Book::new(json!({"name": "t", "reward": {"kind": "flat", "amount": "10"}})).among(&[1, 1, 1]);
+    book.sell("1", 10_000);
+    assert_eq!(book.nets("1"), [334, 333, 333]);
+}
+
+/// Everything a property does to a book.
+#[derive(Debug, Clone)]
+enum Act {
+    Sell(u8, i64),
+    Refund(u8, i64),
+    Edit(u8, i64),
+    Withdraw(u8, u8),
+    Pay(u8),
+    Reject(u8),
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let order = || 0_u8..4;
+    let act = prop_oneof![
+        4 => (order(), 1_i64..20_000).prop_map(|(order, total)| Act::Sell(order, total)),
+        3 => (order(), 1_i64..12_000).prop_map(|(order, total)| Act::Refund(order, total)),
+        2 => (order(), 1_i64..30_000).prop_map(|(order, total)| Act::Edit(order, total)),
+        1 => (order(), 0_u8..6).prop_map(|(order, event)| Act::Withdraw(order, event)),
+        1 => order().prop_map(Act::Pay),
+        1 => order().prop_map(Act::Reject),
+    ];
+    prop::collection::vec(act, 1..20)
+}
+
+fn play(book: &mut Book, acts: &[Act]) {
+    for act in acts {
+        let known = |order: &u8| book.conversions.contains_key(&order.to_string());
+        match act {
+            Act::Sell(order, total) if !known(order) => book.sell(&order.to_string(), *total),
+            Act::Refund(order, total) if known(order) => book.refund(&order.to_string(), *total),
+            Act::Edit(order, total) if known(order) => book.accept(&order.to_string(), restated(&sale(*total, 0, &[]))),
+            Act::Withdraw(order, event) if known(order) => {
+                let withdrawal =
+                    Withdrawal { conversion: order.to_string(), refund: format!("e{event}"), reason: None };
+                book.accept(&order.to_string(), EventBody::Withdrawal(withdrawal));
+            }
+            Act::Pay(order) => book.pay(&order.to_string()),
+            Act::Reject(order) => book.reject(&order.to_string()),
+            _ => {}
+        }
+    }
+}
+
+fn any_rule() -> impl Strategy<Value = serde_json::Value> {
+    let tiers = || json!([{"after": "0", "rate": "10"}, {"after": "2", "rate": "15"}, {"after": "120", "rate": "20"}]);
+    prop_oneof![
+        Just(json!({"name": "p", "reward": {"kind": "percent", "rate": "12.5"}})),
+        Just(json!({"name": "s", "reward": {"kind": "percent", "rate": "33.3"},
+            "slices": [{"share": "40", "days": 0}, {"share": "60", "days": 60}]})),
+        Just(tiered("count", "marginal_by_order", tiers())),
+        Just(tiered("revenue", "marginal_by_order", tiers())),
+        Just(tiered("revenue", "marginal_by_amount", tiers())),
+        Just(tiered("commission", "marginal_by_amount", tiers())),
+        Just(tiered("revenue", "retroactive", tiers())),
+        Just(tiered("count", "retroactive", tiers())),
+        Just(by_count(["2.50", "2.75", "3.00"])),
+    ]
+}
+
+proptest! {
+    /// Whatever happens, each tally is the sum of what its earnings contribute, and a retroactive window that is open has earned exactly
+    /// what its tier says.
+    #[test]
+    fn tallies_are_the_sum_of_contributions(rule in any_rule(), acts in acts()) {
+        let mut book = Book::new(rule);
+        play(&mut book, &acts);
+        let mut sums: BTreeMap<TallyKey, Tally> = BTreeMap::new();
+        let rule = book.rules[&1][0].clone();
+        for (events, lines) in book.conversions.values() {
+            let order = Order::of(events).unwrap().unwrap();
+            for of in heads(lines) {
+                let part = share(&order, 0, of).unwrap();
+                let own = lines.iter().filter(|line| line.earning() == of.earning());
+                let step = contribution(own, part, rule.retroactive().is_some()).unwrap();
+                for key in tallies_of(of) {
+                    let sum = sums.remove(&key).unwrap_or_default().plus(&step).unwrap();
+                    sums.insert(key, sum);
+                }
+            }
+            for line in lines.iter().filter(|line| line.kind == LineKind::TrueUp) {
+                for key in tallies_of(&Line { kind: LineKind::Commission, ..line.clone() }) {
+                    let step = crate::accrual::true_up_step(1, line.amount);
+                    let sum = sums.remove(&key).unwrap_or_default().plus(&step).unwrap();
+                    sums.insert(key, sum);
+                }
+            }
+        }
+        sums.retain(|_, tally| !tally.is_zero());
+        book.tallies.retain(|_, tally| !tally.is_zero());
+        prop_assert_eq!(&sums, &book.tallies);
+        let stood_still = acts.iter().all(|act| !matches!(act, Act::Edit(..)));
+        if let (Some(tiers), true) = (rule.retroactive(), stood_still) {
+            for tally in book.tallies.values() {
+                let rounding = i64::try_from(acts.len()).unwrap();
+                prop_assert!(tally.outstanding(tiers, 1).unwrap().units().abs() <= rounding);
+            }
+        }
+    }
+
+    /// A conversion that was refunded whole has earned nothing, whatever happened in between and however it was paid.
+    #[test]
+    fn a_full_refund_leaves_nothing(rule in any_rule(), acts in acts()) {
+        let mut book = Book::new(rule);
+        let retroactive = book.rules[&1][0].retroactive().is_some();
+        play(&mut book, &acts);
+        let orders: Vec<_> = book.conversions.keys().cloned().collect();
+        for order in &orders {
+            book.accept_as(order, "the last", EventBody::Refund(refund(1_000_000)));
+        }
+        for order in &orders {
+            let own = book.conversions[order].1.iter().filter(|line| line.kind != LineKind::TrueUp);
+            let left: i64 = own.filter(|line| line.state.name() != StateName::Rejected).map(|line| line.net().unwrap().units()).sum();
+            let rejected = book.conversions[order].1.iter().any(|line| line.state.name() == StateName::Rejected);
+            prop_assert!(rejected || left == 0, "{order}: {left}");
+        }
+        if retroactive && acts.iter().all(|act| !matches!(act, Act::Reject(_))) {
+            prop_assert_eq!(book.total(), 0, "with the true-ups");
+        }
+    }
+
+    /// A refund, its withdrawal and others come to the same cents in any order, as long as nothing was paid in between.
+    #[test]
+    fn what_went_back_does_not_depend_on_the_order_of_arrival(
+        total in 100_i64..20_000, backs in prop::collection::vec(1_i64..9_000, 1..5), withdrawn in 0_usize..5, seed: u64,
+    ) {
+        let events = |shuffled: bool| {
+            let mut events: Vec<(String, EventBody)> = vec![("1".to_owned(), EventBody::Sale(sale(total, 0, &[])))];
+            events.extend(backs.iter().enumerate().map(|(n, back)| (format!("r{n}"), EventBody::Refund(refund(*back)))));
+            let withdrawal = Withdrawal { conversion: "1".into(), refund: format!("r{withdrawn}"), reason: None };
+            events.push(("w".to_owned(), EventBody::Withdrawal(withdrawal)));
+            if shuffled {
+                let mut seed = seed;
+                for n in (1..events.len()).rev() {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    events.swap(n, usize::try_from(seed >> 33).unwrap() % (n + 1));
+                }
+            }
+            events
+        };
+        let earned = |events: Vec<(String, EventBody)>| {
+            let mut book = Book::new(json!({"name": "s", "reward": {"kind": "percent", "rate": "33.3"},
+                "slices": [{"share": "40", "days": 0}, {"share": "60", "days": 60}]}));
+            for (id, body) in events {
+                book.accept_as("1", &id, body);
+            }
+            book.nets("1")
+        };
+        prop_assert_eq!(earned(events(false)), earned(events(true)));
+    }
+
+    /// Shares by any weights sum to the whole reward, and slices to their earning.
+    #[test]
+    fn parts_sum_to_the_whole(total in 0_i64..1_000_000, weights in prop::collection::vec(1_u64..100, 1..6)) {
+        let mut shared = Book::new(json!({"name": "s", "reward": {"kind": "percent", "rate": "10"},
+            "slices": [{"share": "33.3", "days": 0}, {"share": "66.7", "days": 9}]})).among(&weights);
+        shared.sell("1", total);
+        let whole = crate::money::Percent::new(10.into()).of(minor(total)).unwrap();
+        prop_assert_eq!(shared.total(), whole.units());
+    }
+
+    /// However a period's revenue is cut into orders, tiers by amount pay the same to within half a cent an order.
+    #[test]
+    fn tiers_by_amount_do_not_depend_on_how_revenue_is_cut(orders in prop::collection::vec(1_i64..9_000, 1..8)) {
+        let tiers = json!([{"after": "0", "rate": "10"}, {"after": "50", "rate": "12"}, {"after": "100", "rate": "15"}]);
+        let mut cut = Book::new(tiered("revenue", "marginal_by_amount", tiers.clone()));
+        for (n, total) in orders.iter().enumerate() {
+            cut.sell(&n.to_string(), *total);
+        }
+        let mut whole = Book::new(tiered("revenue", "marginal_by_amount", tiers));
+        whole.sell("1", orders.iter().sum());
+        let most = i64::try_from(orders.len()).unwrap() / 2 + 1;
+        prop_assert!((cut.total() - whole.total()).abs() <= most);
+    }
+}
+
+/// One sentence for each way a line comes to be. `UPDATE_GOLDEN=1 cargo test -p domain` writes them anew; read the difference.
+#[test]
+fn golden_explanations() {
+    let mut told: Vec<String> = Vec::new();
+    let mut tell = |title: &str, book: &Book, order: &str| {
+        told.push(format!("## {title}"));
+        for line in &book.conversions[order].1 {
+            let known = Known { rule: line.rule_set.and_then(|_| book.rules[&1].first()), ..Known::default() };
+            told.push(explain(line, &known).unwrap().sentence);
+        }
+    };
+    let plain = |reward: serde_json::Value| json!({"name": "Rule", "reward": reward});
+    for (title, rule) in [
+        ("percent", plain(json!({"kind": "percent", "rate": "12.5"}))),
+        ("flat", plain(json!({"kind": "flat", "amount": "5"}))),
+        ("flat per unit", plain(json!({"kind": "flat_per_unit", "amount": "1"}))),
+        ("of gross", json!({"name": "Rule", "base": "gross", "reward": {"kind": "percent", "rate": "10"}})),
+        (
+            "milestones",
+            json!({"name": "Rule", "reward": {"kind": "percent", "rate": "10"},
+            "slices": [{"share": "40", "days": 0}, {"share": "60", "days": 60}]}),
+        ),
+        (
+            "capped per order",
+            json!({"name": "Rule", "reward": {"kind": "percent", "rate": "10"}, "caps": {"perOrder": "4"}}),
+        ),
+        (
+            "capped per month",
+            json!({"name": "Rule", "reward": {"kind": "percent", "rate": "10"}, "caps": {"perPartnerMonth": "4"}}),
+        ),
+        ("tier by count", tiered("count", "marginal_by_order", json!([{"after": "0", "rate": "10"}]))),
+        ("tier by revenue", tiered("revenue", "marginal_by_order", json!([{"after": "0", "rate": "10"}]))),
+        (
+            "split by amount",
+            tiered(
+                "revenue",
+                "marginal_by_amount",
+                json!([{"after": "0", "rate": "10"}, {"after": "60", "rate": "12"}]),
+            ),
+        ),
+    ] {
+        let mut book = Book::new(rule);
+        book.sell("1001", 10_000);
+        tell(title, &book, "1001");
+    }
+    let mut book = Book::new(by_count(["250", "275", "300"]));
+    (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+    tell("a tier is reached", &book, "3");
+    book.refund("1", 10_000);
+    tell("a tier is left", &book, "1");
+    let mut shared = Book::new(plain(json!({"kind": "flat", "amount": "10"}))).among(&[1, 1, 1]);
+    shared.sell("1001", 10_000);
+    tell("three partners", &shared, "1001");
+    let mut book = Book::new(plain(json!({"kind": "percent", "rate": "10"})));
+    book.sell("1001", 10_000);
+    book.refund("1001", 4_000);
+    tell("refunded in part", &book, "1001");
+    book.accept_as("1001", "up", restated(&sale(15_000, 0, &[])));
+    tell("edited", &book, "1001");
+    book.pay("1001");
+    book.accept_as("1001", "dp", EventBody::Refund(refund(11_000)));
+    let won = Withdrawal { conversion: "1001".into(), refund: "dp".into(), reason: None };
+    book.accept_as("1001", "won", EventBody::Withdrawal(won));
+    tell("clawed back, and given back", &book, "1001");
+    let bonus = Line::bonus(&partner(), book.program.currency, minor(2_000), "b", "ann", book.now);
+    let why = Known { why: Some("best of the quarter"), ..Known::default() };
+    told.extend(["## bonus".to_owned(), explain(&bonus, &why).unwrap().sentence]);
+    let told = told.join("\n") + "\n";
+
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/explanations.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, &told).unwrap();
+    }
+    assert_eq!(told, std::fs::read_to_string(path).unwrap(), "UPDATE_GOLDEN=1 writes it anew");
+}
+
+#[test]
+fn the_same_accrual_again_gives_the_same_lines() {
+    let mut book = Book::new(by_count(["250", "275", "300"]));
+    (1..=2).for_each(|n| book.sell(&n.to_string(), 10_000));
+    let mut again = Book::new(by_count(["250", "275", "300"]));
+    (1..=2).for_each(|n| again.sell(&n.to_string(), 10_000));
+    let bytes = |book: &Book| book.lines().map(|line| json!(line).to_string()).collect::<Vec<_>>();
+    assert_eq!(bytes(&book), bytes(&again));
+    assert_eq!(book.lines().map(|line| line.amount).max(), Some(minor(25_000)));
+    assert_eq!(Minor::total(book.lines().map(|line| line.amount)).unwrap(), minor(50_000));
+}
