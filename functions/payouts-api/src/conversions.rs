@@ -4,8 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use domain::attribution::MAX_PARTNERS;
+use domain::conversion::ConversionEvent;
 use domain::ids::{ConversionId, PartnerId, SourceId};
 use domain::money::parse_decimal;
+use domain::program::Program;
 use domain::rules::FieldError;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
@@ -13,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{Because, ExceptionCode};
 use storefronts::{Unreadable, standard};
+use workflows::Context;
 use workflows::attribution::{Part, by_hand};
 use workflows::exceptions::{Trouble, file};
 use workflows::ingest::{Incoming, Ingested, UnknownPartner, conversion_id, ingest};
@@ -31,45 +34,52 @@ pub async fn report(State(shared): State<Shared>, caller: Caller, body: RawJson)
     let program_id = parsed.program_id.as_deref();
     let program_id = program_id.ok_or_else(|| Problem::invalid_field("/programId", "is needed"))?;
     let program = programs::required(&shared, program_id, "/programId").await?;
-    let source = SourceId::of_api(&program.id);
-    let context = &shared.context;
     let text = String::from_utf8_lossy(&body);
-    let incoming = Incoming {
-        program: &program,
-        source: &source,
-        event: &parsed.event,
-        received_at: context.now(),
-        unknown_partner: UnknownPartner::Refuse,
-        body: Some(&text),
-    };
-    let id = conversion_id(&incoming);
-    let outcome = match ingest(context, incoming).await {
-        Ok(outcome) => outcome,
-        Err(not_booked) => {
-            if not_booked.exception() == Some(ExceptionCode::Contradiction) {
-                let trouble = Trouble {
-                    code: ExceptionCode::Contradiction,
-                    detail: not_booked.to_string(),
-                    program: Some(&program.id),
-                    source: Some(&source),
-                    order: Some(parsed.event.order()),
-                    body: Some(&text),
-                };
-                file(context, trouble).await?;
-            }
-            return Err(not_booked.into());
-        }
-    };
-    let told = match outcome {
-        Ingested::Applied { .. } => "applied",
-        Ingested::AlreadyApplied => "already_applied",
-        Ingested::AwaitingSale => "awaiting_sale",
-        Ingested::Unattributed => "unattributed",
-    };
-    Ok((StatusCode::ACCEPTED, Json(json!({"id": id, "outcome": told}))))
+    let (id, outcome) = book(&shared.context, &program, &parsed.event, &text).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({"id": id, "outcome": outcome.as_str()}))))
 }
 
-fn refused(unreadable: Unreadable) -> Problem {
+/// Books an event under the program's API source. A contradiction is filed, too: somebody must find out which of the two is
+/// right.
+pub async fn book(
+    context: &Context,
+    program: &Program,
+    event: &ConversionEvent,
+    body: &str,
+) -> Answer<(ConversionId, Ingested)> {
+    let source = SourceId::of_api(&program.id);
+    let incoming = Incoming {
+        program,
+        source: &source,
+        event,
+        received_at: context.now(),
+        unknown_partner: UnknownPartner::Refuse,
+        headers: &[],
+        body: Some(body),
+    };
+    let received_at = incoming.received_at;
+    let id = conversion_id(&incoming);
+    let not_booked = match ingest(context, incoming).await {
+        Ok(outcome) => return Ok((id, outcome)),
+        Err(not_booked) => not_booked,
+    };
+    if not_booked.exception() == Some(ExceptionCode::Contradiction) {
+        let trouble = Trouble {
+            code: ExceptionCode::Contradiction,
+            detail: not_booked.to_string(),
+            program: Some(&program.id),
+            source: Some(&source),
+            order: Some(event.order()),
+            received_at,
+            headers: &[],
+            body: Some(body),
+        };
+        file(context, trouble).await?;
+    }
+    Err(not_booked.into())
+}
+
+pub fn refused(unreadable: Unreadable) -> Problem {
     let errors: Vec<_> =
         unreadable.problems().iter().map(|problem| FieldError::new(&problem.pointer, &problem.detail)).collect();
     match unreadable {

@@ -2,24 +2,26 @@
 
 use axum::Json;
 use axum::extract::State;
-use domain::ids::ExceptionId;
+use domain::ids::{ExceptionId, ProgramId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use store::{Exception, ExceptionStatus};
+use store::{Exception, ExceptionCode, ExceptionStatus};
 use workflows::Refusal;
 
 use crate::caller::{Caller, Role};
 use crate::extract::{Fields, Filter, Id, IfMatch, OptionalBody, Paging, Tagged};
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
-use crate::{Shared, show};
+use crate::{Shared, bulk, show};
 
 const OPERATION: &str = "exceptions";
 
 #[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListFilter {
     status: Option<String>,
+    code: Option<ExceptionCode>,
+    program_id: Option<String>,
 }
 
 pub async fn list(
@@ -34,11 +36,16 @@ pub async fn list(
         Some("resolved") => ExceptionStatus::Resolved,
         Some(_) => return Err(Problem::malformed("", "status is open or resolved")),
     };
+    let program = filter.program_id.as_deref().map(|id| bulk::parse::<ProgramId>(id, "program")).transpose()?;
+    let wanted = |exception: &&Exception| {
+        filter.code.is_none_or(|code| code == exception.code)
+            && program.as_ref().is_none_or(|program| exception.program.as_ref() == Some(program))
+    };
     let query = Query::new(&shared, &caller, "exceptions", &filter, paging);
     let store = &shared.context.store;
     let page =
         query.fetch(async |after, limit| store.exceptions(OPERATION, status, after.as_deref(), limit).await).await?;
-    query.page(page.items.iter().map(show::exception).collect(), page.after).await
+    query.page(page.items.iter().filter(wanted).map(show::exception).collect(), page.after).await
 }
 
 fn tag(exception: &Exception) -> String {
@@ -77,5 +84,19 @@ pub async fn resolve(
     let seen = shared.context.store.exception(OPERATION, &id).await?.ok_or(Refusal::NotFound("exception"))?;
     if_match.check(&tag(&seen))?;
     let resolved = workflows::exceptions::resolve(&shared.context, &id, &caller.subject, resolution.as_deref()).await?;
+    Ok(Tagged { tag: tag(&resolved), shown: show::exception(&resolved) })
+}
+
+/// Books the kept body again, as it was received.
+pub async fn replay(
+    State(shared): State<Shared>,
+    caller: Caller,
+    if_match: IfMatch,
+    Id(id): Id<ExceptionId>,
+) -> Answer<Tagged> {
+    caller.must_be(&[Role::ProgramManager, Role::Reviewer, Role::Finance])?;
+    let seen = shared.context.store.exception(OPERATION, &id).await?.ok_or(Refusal::NotFound("exception"))?;
+    if_match.check(&tag(&seen))?;
+    let resolved = workflows::deliver::replay(&shared.context, &id, &caller.subject).await?;
     Ok(Tagged { tag: tag(&resolved), shown: show::exception(&resolved) })
 }

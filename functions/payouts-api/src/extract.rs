@@ -50,7 +50,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Infallible;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
-        Ok(Self(raw(request, state).await.and_then(|bytes| parse(&bytes))))
+        Ok(Self(raw(request, state, is_json, Problem::not_json).await.and_then(|bytes| parse(&bytes))))
     }
 }
 
@@ -68,20 +68,29 @@ impl<S: Send + Sync> FromRequest<S> for RawJson {
     type Rejection = Infallible;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
-        Ok(Self(raw(request, state).await))
+        Ok(Self(raw(request, state, is_json, Problem::not_json).await))
     }
 }
 
-async fn raw<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    if !is_json(request.headers()) {
-        return Err(Problem::not_json());
+/// The bytes of a body of the right content type.
+pub async fn raw<S: Send + Sync>(
+    request: Request,
+    state: &S,
+    is_right: fn(&str) -> bool,
+    wrong: fn() -> Problem,
+) -> Result<Bytes, Problem> {
+    if !is_right(&content_type(request.headers())) {
+        return Err(wrong());
     }
     Bytes::from_request(request, state).await.map_err(|rejection| unreadable(&rejection))
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+fn content_type(headers: &HeaderMap) -> String {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn is_json(kind: &str) -> bool {
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
 

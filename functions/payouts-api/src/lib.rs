@@ -11,6 +11,7 @@ mod conversions;
 mod exceptions;
 mod extract;
 mod idempotency;
+mod import;
 mod links;
 mod listing;
 mod partners;
@@ -75,12 +76,14 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/programs/{id}/rule-sets/{version}/dry-run", post(rules::dry_run))
         .route("/programs/{id}/rule-sets/{version}/diff", get(rules::diff))
         .route("/partners", post(partners::create).get(partners::list))
+        .route("/partners/import", post(import::partners))
         .route("/partners/{id}", get(partners::read).patch(partners::change))
         .route("/partners/{id}/suspend", post(partners::suspend))
         .route("/partners/{id}/activate", post(partners::activate))
         .route("/links", post(links::create).get(links::list))
         .route("/sources", post(sources::create).get(sources::list))
         .route("/conversions", post(conversions::report).get(conversions::list))
+        .route("/conversions/import", post(import::conversions))
         .route("/conversions/{id}", get(conversions::read))
         .route("/conversions/{id}/attribute", post(conversions::attribute))
         .route("/commissions", get(commissions::list).post(commissions::bonus))
@@ -105,6 +108,7 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/exceptions", get(exceptions::list))
         .route("/exceptions/{id}", get(exceptions::read))
         .route("/exceptions/{id}/resolve", post(exceptions::resolve))
+        .route("/exceptions/{id}/replay", post(exceptions::replay))
         .fallback(|| async { Problem::not_found("route") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(from_fn_with_state(Arc::clone(&shared), idempotency::remember))

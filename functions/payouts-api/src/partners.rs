@@ -8,9 +8,10 @@ use axum::http::StatusCode;
 use domain::balance::{NotPayable, NotPayableCode};
 use domain::conversion::Code;
 use domain::ids::PartnerId;
-use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, is_email};
+use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, Program, is_email};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use workflows::Context;
 
 use crate::caller::{Caller, Role};
 use crate::extract::{Body, Fields, Filter, Id, IfMatch, Paging, Tagged, finish};
@@ -24,34 +25,34 @@ const MAX_METHODS: usize = 10;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Input {
-    program_id: String,
-    name: String,
-    email: String,
-    code: String,
+    pub program_id: String,
+    pub name: String,
+    pub email: String,
+    pub code: String,
     #[serde(rename = "type", default = "affiliate")]
-    kind: String,
+    pub kind: String,
     #[serde(default)]
-    group: Option<String>,
+    pub group: Option<String>,
     #[serde(default)]
-    customer_id: Option<String>,
+    pub customer_id: Option<String>,
     #[serde(default)]
-    minimum_payout: Option<String>,
+    pub minimum_payout: Option<String>,
     #[serde(default)]
-    trusted: bool,
+    pub trusted: bool,
     #[serde(default)]
-    payout_methods: Vec<MethodInput>,
+    pub payout_methods: Vec<MethodInput>,
 }
 
 #[derive(Debug, Deserialize)]
-struct MethodInput {
-    kind: MethodKind,
+pub struct MethodInput {
+    pub kind: MethodKind,
     #[serde(default)]
-    details: BTreeMap<String, String>,
+    pub details: BTreeMap<String, String>,
     #[serde(default)]
-    preferred: bool,
+    pub preferred: bool,
 }
 
-fn affiliate() -> String {
+pub fn affiliate() -> String {
     "affiliate".to_owned()
 }
 
@@ -63,17 +64,24 @@ pub async fn create(
     caller.must_be(&[Role::ProgramManager])?;
     let input = input.get()?;
     let program = programs::required(&shared, &input.program_id, "/programId").await?;
+    let partner = parsed(&shared.context, &program, &caller, input)?;
+    workflows::setup::create_partner(&shared.context, &partner).await?;
+    Ok((StatusCode::CREATED, Json(show::partner(&partner, &program))))
+}
+
+/// A new partner of the program, if nothing is wrong with the fields.
+pub fn parsed(context: &Context, program: &Program, caller: &Caller, input: Input) -> Answer<Partner> {
     let mut fields = Fields::default();
     let name = fields.text("/name", &input.name);
     let kind = fields.text("/type", &input.kind);
     let customer_id = input.customer_id.as_deref().map(|id| fields.text("/customerId", id));
     let group = input.group.as_deref().map(|group| fields.text("/group", group));
+    let customer_id = input.customer_id.as_deref().map(|id| fields.text("/customerId", id));
     fields.check(is_email(&input.email), "/email", "is not an e-mail address");
     let code = fields.take("/code", input.code.parse::<Code>());
     let minimum_payout =
         input.minimum_payout.as_deref().map(|text| fields.amount("/minimumPayout", text, program.currency));
     let payout_methods = methods(&mut fields, input.payout_methods);
-    let context = &shared.context;
     let partner = code.map(|code| Partner {
         id: PartnerId::from_uuid(context.clock.uuid()),
         program: program.id.clone(),
@@ -92,9 +100,7 @@ pub async fn create(
         created_at: context.now(),
         created_by: caller.subject.clone(),
     });
-    let partner = finish(fields, partner)?;
-    workflows::setup::create_partner(context, &partner).await?;
-    Ok((StatusCode::CREATED, Json(show::partner(&partner, &program))))
+    finish(fields, partner)
 }
 
 /// What may change of a partner. What is left out stays; `null` clears it.

@@ -81,6 +81,11 @@ impl Problem {
         Self::new("/problems/not-json", "Not JSON", StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
     }
 
+    pub fn not_csv() -> Self {
+        let detail = "send the file as text/csv";
+        Self::new("/problems/not-csv", "Not CSV", StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
+    }
+
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new("/problems/conflict", "Its state does not allow this", StatusCode::CONFLICT, detail)
     }

@@ -130,7 +130,7 @@ pub fn exception(exception: &Exception) -> Value {
     json!({
         "id": exception.id, "code": exception.code, "detail": exception.detail, "programId": exception.program,
         "sourceId": exception.source, "orderId": exception.order, "status": exception.status,
-        "createdAt": exception.created_at, "resolvedAt": exception.resolved_at, "resolvedBy": exception.resolved_by,
+        "receivedAt": exception.received_at, "createdAt": exception.created_at, "resolvedAt": exception.resolved_at, "resolvedBy": exception.resolved_by,
         "resolution": exception.resolution,
     })
 }

@@ -11,7 +11,7 @@ mod visit;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use domain::attribution::Touch;
+use domain::attribution::{Model, Touch};
 use domain::conversion::Code;
 use domain::ids::{ClickId, ProgramId, VisitorId};
 use domain::link::Destination;
@@ -67,8 +67,13 @@ async fn follow(context: &Context, request: &Request) -> Result<Response<Body>, 
     }
     let visitor = visit::visitor(request).unwrap_or_else(|| VisitorId::from_uuid(context.clock.random()));
     let click = record(context, &program.id, touch(context, request, query, link, &destination, &visitor)).await;
-    let mut told = vec![("ref", code.as_str())];
-    told.extend(click.as_ref().map(|click| ("click_id", click.as_str())));
+    let mut told = Vec::new();
+    // A code or a click would name one partner outright; where the program shares among all who touched a customer, only the visitor
+    // must be known.
+    if program.attribution.model == Model::LastTouch || click.is_none() {
+        told.push(("ref", code.as_str()));
+        told.extend(click.as_ref().map(|click| ("click_id", click.as_str())));
+    }
     told.push(("visitor_id", visitor.as_str()));
     let mut response = redirect(&destination.with(&told));
     let window = u64::from(program.attribution.window_days) * DAY_SECONDS;

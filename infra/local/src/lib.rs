@@ -2,6 +2,7 @@
 //!
 //! Nothing in here is compiled into a function. What API Gateway, the Lambda service, the queues' and the stream's event
 //! source mappings and the scheduler do in the cloud, this crate does here; what the product does, it does not.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod clock;
 pub mod demo;
@@ -9,6 +10,7 @@ pub mod events;
 mod faults;
 mod functions;
 mod gateway;
+pub mod import;
 mod system;
 pub mod token;
 mod workers;

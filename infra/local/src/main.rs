@@ -1,10 +1,11 @@
-//! `cargo local up` and `cargo local demo`.
+//! `cargo local up`, `cargo local demo` and `cargo local import`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
+use local::import::{Import, Kind, import};
 use local::{LocalClock, Options, Storage, System, demo, serve};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
@@ -41,6 +42,26 @@ enum Command {
         #[arg(long)]
         exit: bool,
     },
+    /// Send a CSV file of conversions or partners to a system, here or anywhere.
+    Import {
+        /// Where its API is, like http://127.0.0.1:8787.
+        #[arg(long)]
+        url: String,
+        /// The file the bearer token is in; without it, the environment variable PARTNER_PAYOUTS_TOKEN.
+        #[arg(long)]
+        token_file: Option<PathBuf>,
+        #[arg(long)]
+        program: String,
+        #[arg(long)]
+        kind: Kind,
+        /// Tell what would be done, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Go on from this line of the file.
+        #[arg(long, default_value_t = 1)]
+        from_line: u64,
+        file: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -74,6 +95,17 @@ async fn main() -> Result<(), Error> {
             }
             demo::what_next(&mut std::io::stdout(), ports.port)?;
             up(system, &ports).await
+        }
+        Command::Import { url, token_file, program, kind, dry_run, from_line, file } => {
+            let token = match token_file {
+                Some(path) => std::fs::read_to_string(path)?,
+                None => {
+                    std::env::var("PARTNER_PAYOUTS_TOKEN").map_err(|_| "give --token-file or PARTNER_PAYOUTS_TOKEN")?
+                }
+            };
+            let wanted = Import { url, token, program, kind, file, dry_run, from_line };
+            let counts = import(&wanted, &mut std::io::stdout()).await?;
+            if counts.refused > 0 { Err(format!("{} rows were refused", counts.refused).into()) } else { Ok(()) }
         }
     }
 }

@@ -8,6 +8,7 @@ mod cursor;
 mod items;
 mod keys;
 mod meter;
+mod rehearsal;
 mod schema;
 mod table;
 mod transaction;

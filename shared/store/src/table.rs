@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::keys::{Key, Place};
 use crate::meter::Meter;
+use crate::rehearsal::Rehearsal;
 use crate::schema::{LIST_INDEX, WORK_INDEX};
 
 /// Keys in one `BatchGetItem`, by its own limit.
@@ -135,6 +136,7 @@ pub struct Store {
     pub(crate) client: Client,
     pub(crate) table: String,
     pub(crate) meter: Meter,
+    pub(crate) rehearsal: Option<Rehearsal>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,11 +166,18 @@ impl<'a> Range<'a> {
     pub fn prefix(partition: String, prefix: &'a str) -> Self {
         Self { prefix: Some(prefix), ..Self::all(partition) }
     }
+
+    /// Whether a sort key comes after where reading starts, and under the prefix.
+    pub fn continues_with(&self, position: &str) -> bool {
+        let forward = self.order == Order::Forward;
+        let after = self.after.is_none_or(|after| if forward { position > after } else { position < after });
+        after && self.prefix.is_none_or(|prefix| position.starts_with(prefix))
+    }
 }
 
 impl Store {
     pub fn new(client: Client, table: impl Into<String>) -> Self {
-        Self { client, table: table.into(), meter: Meter::default() }
+        Self { client, table: table.into(), meter: Meter::default(), rehearsal: None }
     }
 
     /// The same table and meter under another client.
@@ -186,6 +195,9 @@ impl Store {
         operation: &'static str,
         key: &Key,
     ) -> Result<Option<T>, StoreError> {
+        if let Some(written) = self.rehearsed(key) {
+            return written.map(read).transpose();
+        }
         let answer = self
             .client
             .get_item()
@@ -210,10 +222,17 @@ impl Store {
         for chunk in keys.chunks(BATCH_KEYS) {
             self.get_batch(operation, chunk, &mut found).await?;
         }
+        for key in keys {
+            match self.rehearsed(key) {
+                Some(Some(written)) => drop(found.insert(key.clone(), written)),
+                Some(None) => drop(found.remove(key)),
+                None => {}
+            }
+        }
         keys.iter().filter_map(|key| found.remove(key)).map(read).collect()
     }
 
-    async fn get_batch(
+    pub(crate) async fn get_batch(
         &self,
         operation: &'static str,
         keys: &[Key],
@@ -336,19 +355,17 @@ impl Store {
         let mut items = answer.items.unwrap_or_default();
         let mut more = answer.last_evaluated_key.is_some();
         let last = items.last().map(|item| text_of(item, sk)).transpose()?;
-        let within = |item: &Attributes| -> bool {
-            let Ok(position) = text_of(item, sk) else { return true };
-            let after = range
-                .after
-                .is_none_or(|after| if forward { position.as_str() > after } else { position.as_str() < after });
-            after && range.prefix.is_none_or(|prefix| position.starts_with(prefix))
-        };
+        let within = |item: &Attributes| text_of(item, sk).map_or(true, |position| range.continues_with(&position));
         // Once outside the prefix, there is nothing more to come.
         if range.prefix.is_some_and(|prefix| last.as_deref().is_some_and(|last| !last.starts_with(prefix))) {
             more = false;
         }
         items.retain(within);
-        Ok((items, if more { last } else { None }))
+        let after = if more { last } else { None };
+        if let (Some(rehearsal), None) = (&self.rehearsal, index) {
+            rehearsal.show(&range, after.as_deref(), &mut items)?;
+        }
+        Ok((items, after))
     }
 }
 

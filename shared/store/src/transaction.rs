@@ -14,7 +14,7 @@ use domain::journal::{Change, Sealed, balance_changes};
 use domain::money::Currency;
 
 use crate::keys::Key;
-use crate::table::{Item, Store, StoreError, attributes, key_attributes, number, text};
+use crate::table::{Attributes, Item, Store, StoreError, attributes, key_attributes, number, text};
 
 /// How often a transaction that lost against another is tried again.
 const CONFLICT_TRIES: usize = 8;
@@ -25,7 +25,74 @@ const MAX_ACTIONS: usize = 100;
 #[derive(Debug)]
 pub struct Transaction {
     operation: &'static str,
-    actions: Vec<TransactWriteItem>,
+    actions: Vec<Action>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Action {
+    Put {
+        item: Attributes,
+        condition: Condition,
+    },
+    /// Fails unless the item's attribute has the value.
+    Delete {
+        key: Key,
+        attribute: String,
+        value: String,
+    },
+    /// Adds to numbers; what is not there yet counts as zero.
+    Add {
+        key: Key,
+        sums: Vec<(String, i64)>,
+    },
+}
+
+/// What must stand where an item is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    Anything,
+    Nothing,
+    Revision(u32),
+}
+
+impl Action {
+    fn in_table(self, table: &str) -> Result<TransactWriteItem, StoreError> {
+        let action = TransactWriteItem::builder();
+        Ok(match self {
+            Self::Put { item, condition } => {
+                let put = Put::builder().table_name(table).set_item(Some(item));
+                let put = match condition {
+                    Condition::Anything => put,
+                    Condition::Nothing => put.condition_expression("attribute_not_exists(pk)"),
+                    Condition::Revision(revision) => {
+                        put.condition_expression("rev = :rev").expression_attribute_values(":rev", number(revision))
+                    }
+                };
+                action.put(put.build()?)
+            }
+            Self::Delete { key, attribute, value } => {
+                let delete = Delete::builder()
+                    .table_name(table)
+                    .set_key(Some(key_attributes(&key)))
+                    .condition_expression("#a = :a")
+                    .expression_attribute_names("#a", attribute)
+                    .expression_attribute_values(":a", text(value));
+                action.delete(delete.build()?)
+            }
+            Self::Add { key, sums } => {
+                let mut update = Update::builder().table_name(table).set_key(Some(key_attributes(&key)));
+                let mut adds = Vec::with_capacity(sums.len());
+                for (n, (attribute, value)) in sums.into_iter().enumerate() {
+                    adds.push(format!("#a{n} :a{n}"));
+                    update = update
+                        .expression_attribute_names(format!("#a{n}"), attribute)
+                        .expression_attribute_values(format!(":a{n}"), number(value));
+                }
+                action.update(update.update_expression(format!("ADD {}", adds.join(", "))).build()?)
+            }
+        }
+        .build())
+    }
 }
 
 impl Transaction {
@@ -44,41 +111,27 @@ impl Transaction {
 
     /// Fails if the item exists.
     pub(crate) fn create<T: Item>(&mut self, item: &T) -> Result<(), StoreError> {
-        let put = Put::builder().set_item(Some(attributes(item)?)).condition_expression("attribute_not_exists(pk)");
-        self.put(put)
+        self.put(item, Condition::Nothing)
     }
 
     /// Fails unless the item stands at the revision it was read at.
     pub(crate) fn replace<T: Item>(&mut self, item: &T, read_at: u32) -> Result<(), StoreError> {
-        let put = Put::builder()
-            .set_item(Some(attributes(item)?))
-            .condition_expression("rev = :rev")
-            .expression_attribute_values(":rev", number(read_at));
-        self.put(put)
+        self.put(item, Condition::Revision(read_at))
     }
 
     /// Writes the item whatever stood there: for what only one writer can reach.
     pub(crate) fn write<T: Item>(&mut self, item: &T) -> Result<(), StoreError> {
-        self.put(Put::builder().set_item(Some(attributes(item)?)))
+        self.put(item, Condition::Anything)
     }
 
-    fn put(&mut self, put: aws_sdk_dynamodb::types::builders::PutBuilder) -> Result<(), StoreError> {
-        // The table's name is filled in when it is committed.
-        self.actions.push(TransactWriteItem::builder().put(put.table_name("-").build()?).build());
+    fn put<T: Item>(&mut self, item: &T, condition: Condition) -> Result<(), StoreError> {
+        self.actions.push(Action::Put { item: attributes(item)?, condition });
         Ok(())
     }
 
     /// Fails unless the item's attribute has the value.
-    pub(crate) fn delete_if(&mut self, key: &Key, attribute: &str, value: &str) -> Result<(), StoreError> {
-        let delete = Delete::builder()
-            .table_name("-")
-            .set_key(Some(key_attributes(key)))
-            .condition_expression("#a = :a")
-            .expression_attribute_names("#a", attribute)
-            .expression_attribute_values(":a", text(value))
-            .build()?;
-        self.actions.push(TransactWriteItem::builder().delete(delete).build());
-        Ok(())
+    pub(crate) fn delete_if(&mut self, key: Key, attribute: &str, value: &str) {
+        self.actions.push(Action::Delete { key, attribute: attribute.to_owned(), value: value.to_owned() });
     }
 
     /// Writes changed lines, each conditional on its version, the entry that tells it, and the balances that follow.
@@ -91,35 +144,18 @@ impl Transaction {
         }
         self.entry(entry)?;
         for ((partner, currency, shard), sum) in balance_changes(changes)? {
-            self.add_to_balance(&partner, currency, &shard, &sum)?;
+            self.add_to_balance(&partner, currency, &shard, &sum);
         }
         Ok(())
     }
 
-    fn add_to_balance(
-        &mut self,
-        partner: &PartnerId,
-        currency: Currency,
-        shard: &str,
-        sum: &Balance,
-    ) -> Result<(), StoreError> {
-        let mut adds = Vec::new();
-        let mut update =
-            Update::builder().table_name("-").set_key(Some(key_attributes(&Key::balance(partner, currency, shard))));
+    fn add_to_balance(&mut self, partner: &PartnerId, currency: Currency, shard: &str, sum: &Balance) {
         let amounts = sum.amounts().map(|(bucket, amount)| (bucket.as_str().to_owned(), amount.units()));
         let counts = sum.counts().map(|(state, count)| (count_attribute(state), count));
-        for (n, (attribute, value)) in amounts.chain(counts).enumerate() {
-            adds.push(format!("#a{n} :a{n}"));
-            update = update
-                .expression_attribute_names(format!("#a{n}"), attribute)
-                .expression_attribute_values(format!(":a{n}"), number(value));
+        let sums: Vec<_> = amounts.chain(counts).collect();
+        if !sums.is_empty() {
+            self.actions.push(Action::Add { key: Key::balance(partner, currency, shard), sums });
         }
-        if adds.is_empty() {
-            return Ok(());
-        }
-        let update = update.update_expression(format!("ADD {}", adds.join(", "))).build()?;
-        self.actions.push(TransactWriteItem::builder().update(update).build());
-        Ok(())
     }
 }
 
@@ -137,7 +173,11 @@ impl Store {
         if actions.len() > MAX_ACTIONS {
             return Err(StoreError::TooLarge(actions.len()));
         }
-        let actions: Vec<_> = actions.into_iter().map(|action| in_table(action, &self.table)).collect();
+        if let Some(rehearsal) = &self.rehearsal {
+            return self.rehearse(rehearsal, operation, actions).await;
+        }
+        let actions = actions.into_iter().map(|action| action.in_table(&self.table));
+        let actions = actions.collect::<Result<Vec<_>, _>>()?;
         if let [action] = actions.as_slice()
             && let Some(put) = &action.put
         {
@@ -212,19 +252,6 @@ impl Store {
 /// Names one transaction to DynamoDB for ten minutes.
 fn fresh_token() -> String {
     format!("{:032x}", fastrand::u128(..))
-}
-
-fn in_table(mut action: TransactWriteItem, table: &str) -> TransactWriteItem {
-    if let Some(put) = &mut action.put {
-        table.clone_into(&mut put.table_name);
-    }
-    if let Some(update) = &mut action.update {
-        table.clone_into(&mut update.table_name);
-    }
-    if let Some(delete) = &mut action.delete {
-        table.clone_into(&mut delete.table_name);
-    }
-    action
 }
 
 enum Refusal {

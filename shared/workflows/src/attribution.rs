@@ -128,6 +128,10 @@ async fn by_click(context: &Context, search: &Search<'_>) -> Result<Option<Found
     let Some(click) = click else { return Ok(None) };
     let Some(touch) = context.store.touch(OPERATION, &search.program.id, &click).await? else { return Ok(None) };
     let Some(partner) = context.store.partner(OPERATION, &touch.partner).await? else { return Ok(None) };
+    // Who may not earn now is passed over, as among touches.
+    if partner.status == PartnerStatus::Suspended {
+        return Ok(None);
+    }
     check_partner(&partner, search.sale)?;
     Ok(Some(Found { evidence: Evidence::Click(click), touches: vec![touch], partners: vec![(partner, 1)] }))
 }
@@ -270,7 +274,7 @@ pub async fn by_hand(context: &Context, conversion: &ConversionId, parts: &[Part
         entry.why = Some(why.to_owned());
         let mut transaction = Transaction::new(BY_HAND);
         if context.store.is_unrewarded(BY_HAND, conversion).await? {
-            transaction.unlist_unrewarded(conversion)?;
+            transaction.unlist_unrewarded(conversion);
         }
         let step = Step {
             operation: BY_HAND,

@@ -50,4 +50,10 @@ impl Context {
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
+
+    /// The same, but that the table is not changed: what is written is seen by this context and its clones alone.
+    #[must_use]
+    pub fn rehearsal(&self) -> Self {
+        Self { store: self.store.rehearsal(), ..self.clone() }
+    }
 }

@@ -247,7 +247,7 @@ async fn close(context: &Context, payout: &Payout, by: &str) -> Result<Payout> {
     closed.entry = sealed.at.clone();
     let mut transaction = Transaction::new(CLOSE);
     transaction.replace_payout(&closed, payout)?;
-    transaction.unlock_draft(payout)?;
+    transaction.unlock_draft(payout);
     transaction.entry(&sealed)?;
     context.store.commit(transaction).await?;
     Ok(closed)

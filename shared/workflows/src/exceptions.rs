@@ -1,6 +1,7 @@
 //! Filing what needs a person, with everything needed to look into it.
 
 use domain::ids::{ExceptionId, Hash, ProgramId, SourceId};
+use jiff::Timestamp;
 use store::{Exception, ExceptionCode, ExceptionStatus, StoreError, Transaction};
 
 use crate::context::Context;
@@ -14,6 +15,9 @@ pub struct Trouble<'a> {
     pub program: Option<&'a ProgramId>,
     pub source: Option<&'a SourceId>,
     pub order: Option<&'a str>,
+    pub received_at: Timestamp,
+    /// Those that reading the body needs.
+    pub headers: &'a [(String, String)],
     pub body: Option<&'a str>,
 }
 
@@ -34,6 +38,8 @@ pub async fn file(context: &Context, trouble: Trouble<'_>) -> Result<ExceptionId
         source: trouble.source.cloned(),
         order: trouble.order.map(str::to_owned),
         status: ExceptionStatus::Open,
+        received_at: Some(trouble.received_at),
+        headers: trouble.headers.to_vec(),
         created_at: context.now(),
         resolved_at: None,
         resolved_by: None,
@@ -49,11 +55,17 @@ pub async fn file(context: &Context, trouble: Trouble<'_>) -> Result<ExceptionId
     Ok(id)
 }
 
-pub async fn resolve(context: &Context, id: &ExceptionId, by: &str, resolution: Option<&str>) -> Result<Exception> {
-    let open = context.store.exception("resolve exception", id).await?.ok_or(Refusal::NotFound("exception"))?;
-    if open.status == ExceptionStatus::Resolved {
-        return Err(Refusal::Illegal("the exception is resolved already".to_owned()));
+/// An exception that something can still be done about.
+pub async fn open(context: &Context, id: &ExceptionId) -> Result<Exception> {
+    let exception = context.store.exception("resolve exception", id).await?.ok_or(Refusal::NotFound("exception"))?;
+    match exception.status {
+        ExceptionStatus::Open => Ok(exception),
+        ExceptionStatus::Resolved => Err(Refusal::Illegal("the exception is resolved already".to_owned())),
     }
+}
+
+pub async fn resolve(context: &Context, id: &ExceptionId, by: &str, resolution: Option<&str>) -> Result<Exception> {
+    let open = open(context, id).await?;
     let resolved = Exception {
         status: ExceptionStatus::Resolved,
         resolved_at: Some(context.now()),

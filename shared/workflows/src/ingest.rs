@@ -49,7 +49,8 @@ pub struct Incoming<'a> {
     pub event: &'a ConversionEvent,
     pub received_at: Timestamp,
     pub unknown_partner: UnknownPartner,
-    /// As received, to be kept with an exception.
+    /// As received, to be kept with an exception: headers that reading it needs, and body.
+    pub headers: &'a [(String, String)],
     pub body: Option<&'a str>,
 }
 
@@ -64,6 +65,18 @@ pub enum Ingested {
     AwaitingSale,
     /// A sale whose partner is not known.
     Unattributed,
+}
+
+impl Ingested {
+    /// Its name in answers.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Applied { .. } => "applied",
+            Self::AlreadyApplied => "already_applied",
+            Self::AwaitingSale => "awaiting_sale",
+            Self::Unattributed => "unattributed",
+        }
+    }
 }
 
 /// Why an event was not booked.
@@ -428,6 +441,8 @@ async fn file_trouble(
         program: Some(&incoming.program.id),
         source: Some(incoming.source),
         order: Some(incoming.event.order()),
+        received_at: incoming.received_at,
+        headers: incoming.headers,
         body: incoming.body,
     };
     crate::exceptions::file(context, trouble).await?;

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod balances;
 mod changes;
 pub mod context;
+pub mod deliver;
 pub mod draft;
 pub mod dry_run;
 pub mod error;

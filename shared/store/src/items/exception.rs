@@ -22,6 +22,12 @@ pub struct Exception {
     /// The source's id of the order it is about.
     pub order: Option<String>,
     pub status: ExceptionStatus,
+    /// When what it is about was received.
+    #[serde(default)]
+    pub received_at: Option<Timestamp>,
+    /// Of what was received: those that reading the body needs.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
     pub created_at: Timestamp,
     pub resolved_at: Option<Timestamp>,
     pub resolved_by: Option<String>,

@@ -112,8 +112,8 @@ impl Transaction {
         })
     }
 
-    pub fn unlock_draft(&mut self, payout: &Payout) -> Result<(), StoreError> {
-        self.delete_if(&Key::draft_lock(&payout.partner, payout.currency), "payout", payout.id.as_str())
+    pub fn unlock_draft(&mut self, payout: &Payout) {
+        self.delete_if(Key::draft_lock(&payout.partner, payout.currency), "payout", payout.id.as_str());
     }
 }
 

@@ -56,8 +56,8 @@ impl Transaction {
     }
 
     /// Fails unless it is listed.
-    pub fn unlist_unrewarded(&mut self, conversion: &ConversionId) -> Result<(), StoreError> {
-        self.delete_if(&Key::unrewarded(conversion), "conversion", conversion.as_str())
+    pub fn unlist_unrewarded(&mut self, conversion: &ConversionId) {
+        self.delete_if(Key::unrewarded(conversion), "conversion", conversion.as_str());
     }
 }
 
