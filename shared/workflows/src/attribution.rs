@@ -177,10 +177,16 @@ async fn by_first_sale(context: &Context, search: &Search<'_>) -> Result<Option<
     let Some(first) = first else { return Ok(None) };
     let ids: Vec<_> = first.iter().map(|(partner, _)| partner.clone()).collect();
     let partners = context.store.partners_by_id(OPERATION, &ids).await?;
-    let active = partners.into_iter().filter(|partner| partner.status == PartnerStatus::Active);
+    let mut partners: Vec<_> = partners.into_iter().filter(|partner| partner.status == PartnerStatus::Active).collect();
+    // As with touches: whoever renews an own purchase is passed over, and alone refused.
+    if let (true, Some(partner)) = (partners.iter().all(|partner| is_customer(partner, search.sale)), partners.first())
+    {
+        check_partner(partner, search.sale)?;
+    }
+    partners.retain(|partner| !is_customer(partner, search.sale));
     let part = |partner: &Partner| first.iter().find(|(id, _)| *id == partner.id).map_or(0, |(_, part)| *part);
     let partners: Vec<_> =
-        active.map(|partner| (part(&partner), partner)).map(|(part, partner)| (partner, part)).collect();
+        partners.into_iter().map(|partner| (part(&partner), partner)).map(|(part, partner)| (partner, part)).collect();
     Ok(if partners.is_empty() {
         None
     } else {
