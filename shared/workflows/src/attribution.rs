@@ -273,8 +273,8 @@ pub async fn by_hand(context: &Context, conversion: &ConversionId, parts: &[Part
         let mut entry = Entry::new(conversion.as_str(), position, now, by, What::Attribute);
         entry.why = Some(why.to_owned());
         let mut transaction = Transaction::new(BY_HAND);
-        if context.store.is_unrewarded(BY_HAND, conversion).await? {
-            transaction.unlist_unrewarded(conversion);
+        if let Some(listed) = context.store.listed_unrewarded(BY_HAND, conversion).await? {
+            transaction.unlist_unrewarded(&listed)?;
         }
         let step = Step {
             operation: BY_HAND,

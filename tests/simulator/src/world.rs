@@ -27,7 +27,9 @@ use crate::items::{Items, plain};
 use crate::script::{Act, Step};
 use crate::shop;
 use crate::tasks::{Ended, Lot, Tasks};
-use crate::told::{About, Answer, Command, Customer, ENGINE, Edit, Partner, Reward, RuleSet, SKEW_SECONDS, Sale, Shape, Told, Touch};
+use crate::told::{
+    About, Answer, Command, Customer, ENGINE, Edit, Partner, Reward, RuleSet, SKEW_SECONDS, Sale, Shape, Told, Touch,
+};
 
 /// Why a world failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -488,7 +490,10 @@ impl World {
         let of_program = |touch: &&Touch| self.told.partners[touch.partner].program == partner.program;
         let known: Vec<_> = self.told.touches.iter().filter(of_program).map(|touch| touch.visitor.clone()).collect();
         let mut headers = HeaderMap::new();
-        headers.insert(USER_AGENT, HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"));
+        headers.insert(
+            USER_AGENT,
+            HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"),
+        );
         let again = chance.percent(70);
         if let Some(visitor) = chance.pick(&known).filter(|_| again) {
             headers.insert(COOKIE, format!("pp_visitor={visitor}").parse().map_err(broken)?);
