@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use domain::ids::PayoutId;
-use domain::journal::{Change, Entry, What};
+use domain::journal::{Change, Entry, Seen, What};
 use domain::line::{Line, LineState};
 use domain::payout::{OpenPayout, Page, Payout, PayoutState, Retallied};
 use jiff::Timestamp;
@@ -40,6 +40,30 @@ pub fn command_stream(what: What, at: Timestamp, by: &str, changes: &[Change]) -
     let lines: Vec<_> =
         changes.iter().map(|change| (&change.after.id, change.before.as_ref().map(|line| line.version))).collect();
     domain::ids::command_stream(&serde_json::json!([what, at, by, lines]).to_string())
+}
+
+/// Refuses what was overtaken between the reading of lines and of tallies: to be called once the tallies are read, about what was looked at
+/// and is not going to be changed. From then on whoever changes that moves one of those tallies, too, and only one of both can
+/// be written.
+pub async fn unless_overtaken(store: &Store, operation: &'static str, seen: &[Seen]) -> Result<()> {
+    let mut versions = BTreeMap::new();
+    for seen in seen {
+        match seen {
+            Seen::Line { line, version } => drop(versions.insert(line.clone(), *version)),
+            Seen::Conversion { conversion, entries } => {
+                if store.is_written(operation, conversion.as_str(), entries + 1).await? {
+                    return Err(StoreError::Stale.into());
+                }
+            }
+        }
+    }
+    let ids: Vec<_> = versions.keys().cloned().collect();
+    let lines = if ids.is_empty() { Vec::new() } else { store.lines(operation, &ids).await? };
+    if lines.iter().all(|line| versions.get(&line.id) == Some(&line.version)) {
+        Ok(())
+    } else {
+        Err(StoreError::Stale.into())
+    }
 }
 
 /// The open payouts that hold some of these lines.

@@ -15,7 +15,7 @@ use domain::rules::Rule;
 use jiff::Timestamp;
 use store::{StoreError, Transaction, Unrewarded};
 
-use crate::changes::{OpenPayouts, Written, write};
+use crate::changes::{OpenPayouts, Written, unless_overtaken, write};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 
@@ -206,6 +206,9 @@ impl Step<'_> {
         entry.circumstances = self.accruing.map(|of| of.circumstances.clone());
         entry.tallies = read.known();
         entry.note_seen(self.lines, &changes);
+        if !reads.is_empty() {
+            unless_overtaken(&context.store, self.operation, &entry.seen).await?;
+        }
         transaction.tallies(&self.program.id, &read, &tallies)?;
         let written = write(&context.store, transaction, self.operation, entry, changes, self.open).await?;
         for payout in &written.cancelled {

@@ -11,7 +11,7 @@ use domain::program::Program;
 use jiff::Timestamp;
 use store::{StoreError, Transaction};
 
-use crate::changes::{OpenPayouts, command_stream, until_fresh, write};
+use crate::changes::{OpenPayouts, command_stream, unless_overtaken, until_fresh, write};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 use crate::history::{History, rules_of};
@@ -231,6 +231,7 @@ async fn with_tallies(
         }
         all.extend(book(context, operation, transaction, entry, &program, &decided, open, now).await?);
     }
+    unless_overtaken(&context.store, operation, &entry.seen).await?;
     Ok(all)
 }
 

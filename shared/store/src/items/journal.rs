@@ -55,6 +55,12 @@ impl Store {
         stored.into_iter().map(StoredEntry::open).collect()
     }
 
+    /// Whether an entry stands at this position of a stream.
+    pub async fn is_written(&self, operation: &'static str, stream: &str, position: u32) -> Result<bool, StoreError> {
+        let stored: Option<StoredEntry> = self.get(operation, &Key::entry(stream, position)).await?;
+        Ok(stored.is_some())
+    }
+
     pub async fn entry(&self, operation: &'static str, at: &EntryRef) -> Result<Option<Sealed>, StoreError> {
         let stored: Option<StoredEntry> = self.get(operation, &Key::entry(&at.stream, at.position)).await?;
         stored.map(StoredEntry::open).transpose()

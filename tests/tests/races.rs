@@ -1,0 +1,112 @@
+//! What one command read may change before it writes: then it reads again, and the books stay in order.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use domain::ids::LineId;
+use embedded::{CallFuture, Embedded, Service};
+use http::Request;
+use serde_json::json;
+use tests::{Plan, REVIEWER, World};
+use workflows::Context;
+use workflows::review::{Verdict, review};
+
+type Meanwhile = Box<dyn FnOnce() + Send>;
+
+/// The services, between which and a workflow something else happens once: after the first request that says this is answered.
+struct Interrupted {
+    embedded: Embedded,
+    after: [String; 2],
+    meanwhile: Mutex<Option<Meanwhile>>,
+}
+
+impl fmt::Debug for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Interrupted")
+    }
+}
+
+impl Service for Interrupted {
+    fn call(&self, request: Request<Bytes>) -> CallFuture<'_> {
+        Box::pin(async move {
+            let target = request.headers().get("x-amz-target").map_or("", |target| target.to_str().unwrap()).to_owned();
+            let said = format!("{target} {}", String::from_utf8_lossy(request.body()));
+            let answer = self.embedded.call(request).await;
+            if self.after.iter().all(|word| said.contains(word.as_str()))
+                && let Some(meanwhile) = self.meanwhile.lock().unwrap().take()
+            {
+                // Somebody else's function has a thread of its own.
+                std::thread::spawn(meanwhile).join().unwrap();
+            }
+            answer
+        })
+    }
+}
+
+/// The world's context, with something else happening within the first workflow that uses it.
+fn interrupted(world: &World, after: [&str; 2], meanwhile: impl AsyncFnOnce(World) + Send + 'static) -> Context {
+    let other = world.clone();
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { meanwhile(other).await });
+    };
+    let after = after.map(str::to_owned);
+    let meanwhile = Mutex::new(Some(Box::new(run) as Meanwhile));
+    let config = world.system.embedded.sdk_config_through(|embedded| Interrupted { embedded, after, meanwhile });
+    let context = &world.system.context;
+    Context { store: context.store.under(aws_sdk_dynamodb::Client::new(&config)), ..context.clone() }
+}
+
+/// One sale in two slices, under a rule that counts sales.
+async fn counted_in_slices() -> (Arc<World>, Vec<String>) {
+    let rule = json!({"name": "Ladder", "slices": [{"share": "40", "days": 0}, {"share": "60", "days": 60}], "reward": {
+        "kind": "tiered", "metric": "count", "window": "lifetime", "shape": "marginal_by_order",
+        "tiers": [{"after": "0", "rate": "10"}, {"after": "1", "rate": "20"}]}});
+    let world = Plan::new().reviewed().rules([rule]).start().await;
+    world.sale("o1", "100.00").await;
+    let mut lines = world.lines_of("o1").await;
+    lines.sort_by_key(|line| line["dueAt"].as_str().unwrap().to_owned());
+    let ids = lines.iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect();
+    (Arc::new(world), ids)
+}
+
+async fn rejected(context: &Context, id: &str) {
+    let id: LineId = id.parse().unwrap();
+    let verdict = Verdict::Reject { why: "no".to_owned() };
+    let results = Box::pin(review(context, &[id], &verdict, "rita")).await.unwrap();
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+#[tokio::test]
+async fn slices_rejected_at_once_give_their_tier_position_back() {
+    let (world, ids) = counted_in_slices().await;
+    let second = ids[1].clone();
+    let place = second.parse::<LineId>().unwrap().position().to_owned();
+    // The lines of the conversion are read, but not yet its tallies.
+    let context = interrupted(&world, ["BatchGetItem", &place], async move |world| {
+        assert_eq!(world.review(REVIEWER, "reject", &[&second]).await.status, 200);
+    });
+    rejected(&context, &ids[0]).await;
+    assert!(world.lines_of("o1").await.iter().all(|line| line["state"] == "rejected"));
+    world.audit_holds().await;
+    world.sale("o2", "100.00").await;
+    assert_eq!(
+        world.states_of("o2").await.iter().map(|(_, net)| net).sum::<i64>(),
+        1_000,
+        "it is the first that counts"
+    );
+}
+
+#[tokio::test]
+async fn a_refund_while_a_slice_is_rejected_is_not_undone() {
+    let (world, ids) = counted_in_slices().await;
+    // Its events are read, but not yet its lines.
+    let context = interrupted(&world, ["Query", "JRN#cnv_"], async move |world| {
+        assert_eq!(world.refund("r1", "o1", "30.00").await, "applied");
+    });
+    rejected(&context, &ids[0]).await;
+    assert_eq!(world.states_of("o1").await, [("rejected".to_owned(), 400), ("pending".to_owned(), 300)]);
+    world.audit_holds().await;
+}
