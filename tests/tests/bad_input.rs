@@ -108,7 +108,7 @@ async fn rules_are_checked_field_by_field() {
         ("/rules/0/holdDays", json!(3_651), 422, &["/rules/0/holdDays"]),
         ("/rules/0/minimumSales", json!(1_001), 422, &["/rules/0/minimumSales"]),
         ("/rules/0/recurrence", json!("twice"), 422, &["/rules/0/recurrence"]),
-        ("/rules/0/caps/perOrder", json!("5.00"), 422, &["/rules/0/caps"]),
+        ("/rules/0/caps/perOrder", json!("-5.00"), 422, &["/rules/0/caps/perOrder"]),
         ("/rules/0/match/minOrder", json!("0.001"), 422, &["/rules/0/match/minOrder"]),
         ("/rules/0/reward/rate", json!("100.01"), 422, &["/rules/0/reward/rate"]),
         ("/rules/0/reward/rate", json!("-1"), 422, &["/rules/0/reward/rate"]),
