@@ -310,7 +310,8 @@ impl<W: Write> Story<'_, W> {
     async fn click(&mut self) -> Result<()> {
         let uri: Uri = "/r/TRAVEL".parse().map_err(failed)?;
         let mut headers = HeaderMap::new();
-        let browser = http::HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0");
+        let browser =
+            http::HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0");
         headers.insert("user-agent", browser);
         let answer = self.system.http(&Method::GET, &uri, &headers, &Bytes::new()).await?;
         let target = answer.headers.get("location").and_then(|target| target.to_str().ok()).unwrap_or_default();
