@@ -125,6 +125,8 @@ pub struct Accrual<'a> {
     pub order: &'a str,
     /// The sale, or what an edit added to it.
     pub sale: &'a Sale,
+    /// The sale itself, whose size rules may ask for.
+    pub whole: &'a Sale,
     /// The edit that added it.
     pub edit: Option<&'a str>,
     /// The journal entry by which a person attributed it; zero: nobody had to.
@@ -168,6 +170,7 @@ impl<'a> Accrual<'a> {
     fn winners(&self, credited: &'a Credited, zone: &TimeZone) -> Result<Vec<Won<'a>>, MoneyError> {
         let case = Case {
             sale: self.sale,
+            goods: self.whole.net()?,
             occurred_at: self.sold_at,
             zone,
             customer: &self.circumstances.customer,

@@ -71,8 +71,7 @@ impl<'a> Booking<'a> {
     }
 
     fn accrual<'b>(&'b self, accruing: &Accruing<'b>, part: &'b Part, origins: &'b Origins) -> Accrual<'b> {
-        let sold_at =
-            self.after.order.and_then(|order| order.parts().first()).map_or(part.occurred_at, |sale| sale.occurred_at);
+        let first = self.after.order.and_then(|order| order.parts().first()).unwrap_or(part);
         let version = accruing.circumstances.rule_set;
         Accrual {
             program: self.program,
@@ -81,10 +80,11 @@ impl<'a> Booking<'a> {
             conversion: self.conversion,
             order: self.order,
             sale: &part.sale,
+            whole: &first.sale,
             edit: part.edit.as_deref(),
             attribution: self.after.attribution,
             by_hand: accruing.by_hand,
-            sold_at,
+            sold_at: first.occurred_at,
             occurred_at: part.occurred_at,
             received_at: self.received_at,
             now: self.now,

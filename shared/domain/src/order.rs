@@ -16,6 +16,10 @@ use crate::money::{Minor, MoneyError};
 pub struct Order {
     /// The sale, and then what edits added.
     parts: Vec<Part>,
+    /// What it costs by now: of this, goods are that share of a total which is prorated.
+    now: Charge,
+    /// What was charged for it, by the sale and by edits that made it dearer.
+    charged: Minor,
     back: Back,
     /// Some refund went beyond what was charged.
     pub beyond_charge: bool,
@@ -40,6 +44,7 @@ impl Order {
         let mut parts = vec![Part { edit: None, occurred_at: event.occurred_at, sale: sale.clone() }];
         let withdrawn: BTreeSet<_> = events.iter().filter_map(|event| withdrawn(event)).collect();
         let mut refunds = Vec::new();
+        let mut charged = sale.total;
         let mut now = (event.occurred_at, Charge::of(sale));
         for event in &events {
             match &event.body {
@@ -47,6 +52,7 @@ impl Order {
                 EventBody::Edit(edit) if event.occurred_at >= now.0 => {
                     let after = Charge::edited(edit);
                     let (fell, rose) = now.1.compare(&after)?;
+                    charged = charged.plus(after.total.minus(now.1.total)?.max(Minor::ZERO))?;
                     refunds.extend(fell.map(|fell| fell.refund(edit)));
                     if let Some(rose) = rose {
                         let sale = rose.sale(sale);
@@ -62,9 +68,8 @@ impl Order {
             back.add(&parts, refund);
         }
         back.clamp(&parts);
-        let charged = Minor::total(parts.iter().map(|part| part.sale.total))?;
         let beyond_charge = back.cash > i128::from(charged.units());
-        Ok(Some(Self { parts, back, beyond_charge }))
+        Ok(Some(Self { parts, now: now.1, charged, back, beyond_charge }))
     }
 
     /// Never empty: the sale comes first.
@@ -83,7 +88,7 @@ impl Order {
     /// cost nothing share their part's fate. An order that cost nothing is refunded when all that was charged for it,
     /// which may be nothing either, has gone back.
     pub fn share(&self, edit: Option<&str>, items: &[usize]) -> Result<(i128, i128), MoneyError> {
-        let mut general = self.back.general(&self.parts)?;
+        let mut general = self.back.general(&self.now)?;
         for (at, part) in self.parts.iter().enumerate() {
             let net = i128::from(part.sale.net()?.units());
             let named = self.back.named(at, &part.sale, |_| true);
@@ -94,7 +99,7 @@ impl Order {
                 continue;
             }
             if net == 0 {
-                return Ok((i128::from(self.is_wholly_back()?), 1));
+                return Ok((i128::from(self.is_wholly_back()), 1));
             }
             let amounts = items.iter().filter_map(|position| part.sale.items.get(*position)).map(|item| item.amount);
             let amount = i128::from(Minor::total(amounts)?.units());
@@ -113,9 +118,8 @@ impl Order {
         Ok((0, 1))
     }
 
-    fn is_wholly_back(&self) -> Result<bool, MoneyError> {
-        let charged = Minor::total(self.parts.iter().map(|part| part.sale.total))?;
-        Ok(self.back != Back::default() && self.back.cash >= i128::from(charged.units()))
+    fn is_wholly_back(&self) -> bool {
+        self.back != Back::default() && self.back.cash >= i128::from(self.charged.units())
     }
 }
 
@@ -128,7 +132,7 @@ fn withdrawn(event: &ConversionEvent) -> Option<&str> {
 }
 
 /// What an order costs at some moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Charge {
     items: Vec<Item>,
     total: Minor,
@@ -235,7 +239,7 @@ fn differences(before: &[Item], after: &[Item]) -> Result<Vec<Item>, MoneyError>
 /// What has gone back to the customer so far, kept exact: named items apart from what must be prorated.
 ///
 /// A refund counts by what is known of it: its items; else its goods, where tax and shipping are told; else a share of the total,
-/// in proportion to what goods were of the order's total (less tax, or less shipping, where only that one is told).
+/// in proportion to what goods are of the order's total by now (less tax, or less shipping, where only that one is told).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Back {
     /// Refunded amount per part and item position, gift cards included.
@@ -313,15 +317,13 @@ impl Back {
     }
 
     /// Goods refunded without naming items. What is prorated is rounded to whole minor units, once per kind, on its sum.
-    fn general(&self, parts: &[Part]) -> Result<i128, MoneyError> {
-        let sum = |field: fn(&Sale) -> Minor| Minor::total(parts.iter().map(|part| field(&part.sale)));
-        let net = Minor::total(parts.iter().map(|part| part.sale.net()).collect::<Result<Vec<_>, _>>()?)?;
-        let charged = sum(|sale| sale.total)?;
+    fn general(&self, order: &Charge) -> Result<i128, MoneyError> {
+        let net = order.net()?;
         let mut general = self.goods;
         for (part, whole) in [
-            (self.mixed, charged),
-            (self.mixed_without_tax, charged.minus(sum(|sale| sale.tax)?)?),
-            (self.mixed_without_shipping, charged.minus(sum(|sale| sale.shipping)?)?),
+            (self.mixed, order.total),
+            (self.mixed_without_tax, order.total.minus(order.tax)?),
+            (self.mixed_without_shipping, order.total.minus(order.shipping)?),
         ] {
             // Gift cards may leave less to charge than tax and shipping alone.
             let whole = i128::from(whole.units()).max(0);
@@ -405,6 +407,23 @@ pub(crate) mod tests {
         let taxed = edit("e1", 10, &sale(12_000, 2_000, &[]));
         let order = Order::of([&first, &taxed]).unwrap().unwrap();
         assert_eq!((order.parts().len(), order.share(None, &[]).unwrap().0), (1, 0));
+    }
+
+    #[test]
+    fn a_total_is_prorated_by_the_order_as_it_was_edited_to_be() {
+        let half = |edited: &Sale, total: i64| {
+            let first = event("1", 0, EventBody::Sale(sale(12_000, 2_000, &[("A", 4_000), ("B", 6_000)])));
+            let events = [edit("e1", 10, edited), event("r1", 20, EventBody::Refund(refund(total)))];
+            let order = Order::of([&first, &events[0], &events[1]]).unwrap().unwrap();
+            assert!(!order.beyond_charge);
+            let earned = |edit, net| taken(net, order.share(edit, &[]).unwrap());
+            (earned(None, 10_000), earned(Some("e1"), 6_000))
+        };
+        // B went, C came at the same price: half of the new order is 50.00 of goods, beside the 60.00 that went.
+        assert_eq!(half(&sale(12_000, 2_000, &[("A", 4_000), ("C", 6_000)]), 6_000), (10_000, 1_000));
+        // Twice as dear, without items: half of it is as much as the sale was.
+        assert_eq!(half(&sale(24_000, 4_000, &[]), 12_000).0, 10_000);
+        assert_eq!(half(&sale(24_000, 4_000, &[]), 24_000), (10_000, 6_000));
     }
 
     #[test]

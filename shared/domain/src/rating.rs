@@ -206,6 +206,8 @@ impl Recurrence {
 #[derive(Debug, Clone, Copy)]
 pub struct Case<'a> {
     pub sale: &'a Sale,
+    /// Goods of the order as it was sold: by this its size is told, whatever an edit adds.
+    pub goods: Minor,
     pub occurred_at: Timestamp,
     pub zone: &'a TimeZone,
     pub customer: &'a Standing,
@@ -218,10 +220,9 @@ pub struct Case<'a> {
 
 /// Which rules rate the sale, in the order of the first item each rates. An item that no rule matches earns nothing.
 pub fn winners<'a>(case: &Case<'_>, rules: &'a [Rule]) -> Result<Vec<Won<'a>>, MoneyError> {
-    let net = case.sale.net()?;
     let mut won: Vec<Won<'a>> = Vec::new();
     let mut take = |item: Option<&Item>, at: Option<usize>| {
-        if let Some((rule, by)) = best(rules, case, net, item) {
+        if let Some((rule, by)) = best(rules, case, item) {
             match won.iter_mut().find(|other| other.rule.key == rule.key) {
                 Some(other) => other.items.extend(at),
                 None => won.push(Won { rule, by, items: at.into_iter().collect() }),
@@ -237,12 +238,12 @@ pub fn winners<'a>(case: &Case<'_>, rules: &'a [Rule]) -> Result<Vec<Won<'a>>, M
     Ok(won)
 }
 
-fn best<'a>(rules: &'a [Rule], case: &Case<'_>, net: Minor, item: Option<&Item>) -> Option<(&'a Rule, Specificity)> {
+fn best<'a>(rules: &'a [Rule], case: &Case<'_>, item: Option<&Item>) -> Option<(&'a Rule, Specificity)> {
     rules
         .iter()
         .enumerate()
         .filter(|(_, rule)| {
-            rule.matches.agrees(case, net, item) && rule.recurrence.pays(case.customer, case.occurred_at, case.zone)
+            rule.matches.agrees(case, item) && rule.recurrence.pays(case.customer, case.occurred_at, case.zone)
         })
         // Later in the list is newer.
         .max_by_key(|(n, rule)| (rule.matches.specificity(), rule.priority, *n))
@@ -263,7 +264,7 @@ impl Match {
         .unwrap_or(Specificity::ProgramDefault)
     }
 
-    fn agrees(&self, case: &Case<'_>, net: Minor, item: Option<&Item>) -> bool {
+    fn agrees(&self, case: &Case<'_>, item: Option<&Item>) -> bool {
         let sale = case.sale;
         let holds = |set: &std::collections::BTreeSet<String>, value: Option<&str>| {
             set.is_empty() || value.is_some_and(|value| set.contains(value))
@@ -288,8 +289,8 @@ impl Match {
             && holds(&self.channels, case.channel)
             && holds(&self.countries, sale.country.as_deref().map(str::to_ascii_uppercase).as_deref())
             && self.customer.is_none_or(|kind| is_new == (kind == CustomerKind::New))
-            && self.min_order.is_none_or(|min| net >= min)
-            && self.max_order.is_none_or(|max| net <= max)
+            && self.min_order.is_none_or(|min| case.goods >= min)
+            && self.max_order.is_none_or(|max| case.goods <= max)
             && (self.coupons.is_empty() || sale.coupon_codes().any(|code| self.coupons.contains(code.as_str())))
             && self.metadata.iter().all(|(key, value)| sale.metadata.get(key) == Some(value))
     }
@@ -520,6 +521,7 @@ pub(crate) mod tests {
         let partner = partner();
         let case = Case {
             sale,
+            goods: sale.net()?,
             occurred_at: "2026-06-01T00:00:00Z".parse().unwrap(),
             zone: &TimeZone::UTC,
             customer: &Standing::default(),

@@ -262,6 +262,7 @@ mod tests {
             conversion: &ConversionId::derive(&program.id, &source, "1"),
             order: "1",
             sale: order,
+            whole: order,
             edit: None,
             attribution: 0,
             by_hand: None,

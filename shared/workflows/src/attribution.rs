@@ -177,10 +177,16 @@ async fn by_first_sale(context: &Context, search: &Search<'_>) -> Result<Option<
     let Some(first) = first else { return Ok(None) };
     let ids: Vec<_> = first.iter().map(|(partner, _)| partner.clone()).collect();
     let partners = context.store.partners_by_id(OPERATION, &ids).await?;
-    let active = partners.into_iter().filter(|partner| partner.status == PartnerStatus::Active);
+    let mut partners: Vec<_> = partners.into_iter().filter(|partner| partner.status == PartnerStatus::Active).collect();
+    // As with touches: whoever renews an own purchase is passed over, and alone refused.
+    if let (true, Some(partner)) = (partners.iter().all(|partner| is_customer(partner, search.sale)), partners.first())
+    {
+        check_partner(partner, search.sale)?;
+    }
+    partners.retain(|partner| !is_customer(partner, search.sale));
     let part = |partner: &Partner| first.iter().find(|(id, _)| *id == partner.id).map_or(0, |(_, part)| *part);
     let partners: Vec<_> =
-        active.map(|partner| (part(&partner), partner)).map(|(part, partner)| (partner, part)).collect();
+        partners.into_iter().map(|partner| (part(&partner), partner)).map(|(part, partner)| (partner, part)).collect();
     Ok(if partners.is_empty() {
         None
     } else {
@@ -267,8 +273,8 @@ pub async fn by_hand(context: &Context, conversion: &ConversionId, parts: &[Part
         let mut entry = Entry::new(conversion.as_str(), position, now, by, What::Attribute);
         entry.why = Some(why.to_owned());
         let mut transaction = Transaction::new(BY_HAND);
-        if context.store.is_unrewarded(BY_HAND, conversion).await? {
-            transaction.unlist_unrewarded(conversion);
+        if let Some(listed) = context.store.listed_unrewarded(BY_HAND, conversion).await? {
+            transaction.unlist_unrewarded(&listed)?;
         }
         let step = Step {
             operation: BY_HAND,

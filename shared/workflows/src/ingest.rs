@@ -269,6 +269,7 @@ fn unrewarded(incoming: &Incoming<'_>, conversion: &ConversionId, sale: &Sale, b
         total: sale.total,
         currency: sale.currency,
         occurred_at: incoming.event.occurred_at,
+        attributed: false,
     }
 }
 

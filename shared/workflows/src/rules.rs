@@ -129,6 +129,7 @@ fn rate_example(program: &Program, rules: &[Rule], sale: &Sale) -> Result<Vec<St
         conversion: &ConversionId::derive(&program.id, &source, "example"),
         order: "example",
         sale,
+        whole: sale,
         edit: None,
         attribution: 0,
         by_hand: None,

@@ -28,6 +28,10 @@ impl Items {
         self.with("LIN#", "").filter_map(|line| Some((line["id"].as_str()?, line["state"].as_str()?))).collect()
     }
 
+    pub fn whole_lines(&self) -> Vec<&Value> {
+        self.with("LIN#", "").collect()
+    }
+
     pub fn payouts(&self) -> Vec<&Value> {
         self.with("PAR#", "PAY#").collect()
     }

@@ -2,13 +2,20 @@
 //! that is what lets a failing history be shortened.
 
 use crate::chance::Chance;
+use crate::told::ENGINE;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Act {
     /// A customer buys; the storefront will tell.
     Sell,
+    /// Somebody follows a partner's link.
+    Click,
     /// Something goes back, perhaps before the storefront has told of the sale.
     Refund,
+    /// An order becomes another.
+    Edit,
+    /// A refund or a chargeback is withdrawn, perhaps before it was told.
+    Withdraw,
     /// The storefront posts something it has to tell, or posts it again.
     Tell,
     /// The same id told with other content.
@@ -26,6 +33,10 @@ pub enum Act {
     Batch,
     /// A person judges commissions.
     Review,
+    /// A person sets a commission's amount, gives a bonus, or decides whose a conversion is.
+    Adjust,
+    Bonus,
+    Attribute,
     /// A person starts a run, asks for a payout, or decides about payouts.
     Run,
     Request,
@@ -43,9 +54,17 @@ pub enum Act {
     Finish,
 }
 
-const WEIGHTS: [(u32, Act); 22] = [
+/// Of what belongs to the whole commission engine.
+const fn engine(weight: u32) -> u32 {
+    if ENGINE { weight } else { 0 }
+}
+
+const WEIGHTS: [(u32, Act); 28] = [
     (12, Act::Sell),
     (8, Act::Refund),
+    (engine(8), Act::Click),
+    (engine(6), Act::Edit),
+    (engine(4), Act::Withdraw),
     (20, Act::Tell),
     (2, Act::Contradict),
     (2, Act::Garbage),
@@ -55,6 +74,9 @@ const WEIGHTS: [(u32, Act); 22] = [
     (5, Act::Mature),
     (6, Act::Batch),
     (8, Act::Review),
+    (engine(5), Act::Adjust),
+    (engine(2), Act::Bonus),
+    (engine(3), Act::Attribute),
     (3, Act::Run),
     (4, Act::Request),
     (11, Act::Approve),

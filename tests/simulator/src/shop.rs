@@ -2,11 +2,29 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::chance::Chance;
-use crate::told::{Item, Named, Partner, Program, Refund, Reward, Rule, Sale};
+use crate::told::{
+    Attribution, Caps, Customer, ENGINE, Edit, Item, Match, Metric, Model, Named, Partner, Pay, Program, Recurrence,
+    Refund, Reward, Rule, Sale, Shape, Tiers, Touch, Window, Withdrawal,
+};
 
-pub const PRODUCTS: [&str; 3] = ["starter", "pro", "team"];
+/// Products and their categories.
+pub const PRODUCTS: [(&str, &str); 3] = [("starter", "plans"), ("pro", "plans"), ("team", "teams")];
+pub const CHANNELS: [&str; 3] = ["web", "mail", "video"];
+const CAMPAIGNS: [&str; 2] = ["spring", "autumn"];
+const COUNTRIES: [&str; 2] = ["DE", "US"];
+pub const GROUPS: [&str; 2] = ["gold", "silver"];
+/// A coupon that is no partner's.
+const COUPON: &str = "SAVE5";
+/// So many customers buy in a program.
+const CUSTOMERS: usize = 6;
+
+/// As addresses are kept where only equality matters.
+pub fn email_hash(address: &str) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(address.as_bytes()))
+}
 
 /// Minor units as a decimal text.
 pub fn decimal(minor: i64, exponent: u32) -> String {
@@ -38,8 +56,25 @@ pub fn program(chance: &mut Chance) -> Program {
         frequency: chance.pick(&["monthly", "weekly", "semi_monthly", "biweekly", "on_demand"]).unwrap_or(&"monthly"),
         run_day: 1,
         cut_off_days: chance.pick(&[0, 0, 2]).copied().unwrap_or(0),
+        minimum_sales: if ENGINE { chance.pick(&[0, 0, 0, 2]).copied().unwrap_or(0) } else { 0 },
+        attribution: if ENGINE {
+            attribution(chance)
+        } else {
+            Attribution { model: Model::LastTouch, window_days: 30 }
+        },
         rule_sets: Vec::new(),
     }
+}
+
+fn attribution(chance: &mut Chance) -> Attribution {
+    let model = match chance.below(6) {
+        0 => Model::FirstTouch,
+        1 | 2 => Model::Linear,
+        3 => Model::PositionBased(*chance.pick(&[[40, 20, 40], [50, 0, 50], [0, 30, 70]]).unwrap_or(&[40, 20, 40])),
+        4 => Model::Custom(vec![("web", 3), ("mail", 1), ("video", 0)]),
+        _ => Model::LastTouch,
+    };
+    Attribution { model, window_days: chance.pick(&[1, 7, 30]).copied().unwrap_or(30) }
 }
 
 pub fn program_body(program: &Program, name: usize) -> Value {
@@ -48,8 +83,26 @@ pub fn program_body(program: &Program, name: usize) -> Value {
         "holdDays": program.hold_days, "approval": if program.approves_automatically { "automatic" } else { "manual" },
         "minimumPayout": decimal(program.minimum_payout, program.exponent),
         "largePayoutLimit": decimal(program.large_payout_limit, program.exponent), "ruleSignOff": false,
+        "landingPage": ENGINE.then_some("https://shop.example/"), "minimumSales": program.minimum_sales, "attribution": attribution_body(&program.attribution),
         "schedule": {"frequency": program.frequency, "runDay": program.run_day, "cutOffDays": program.cut_off_days},
     })
+}
+
+fn attribution_body(attribution: &Attribution) -> Value {
+    let (model, weights) = match &attribution.model {
+        Model::LastTouch => ("last_touch", Value::Null),
+        Model::FirstTouch => ("first_touch", Value::Null),
+        Model::Linear => ("linear", Value::Null),
+        Model::PositionBased([first, middle, last]) => (
+            "position_based",
+            json!({"first": first.to_string(), "middle": middle.to_string(), "last": last.to_string()}),
+        ),
+        Model::Custom(channels) => (
+            "custom",
+            channels.iter().map(|(channel, weight)| ((*channel).to_owned(), json!(weight.to_string()))).collect(),
+        ),
+    };
+    json!({"model": model, "windowDays": attribution.window_days, "weights": weights})
 }
 
 /// A version's rules: one for everything, and some that outrank it.
@@ -57,34 +110,84 @@ pub fn rules(chance: &mut Chance, program: &Program, partners: &[&Partner]) -> V
     let mut rules = vec![rule(chance, program, "standard")];
     if chance.percent(40) {
         let mut special = rule(chance, program, "special");
-        special.product = chance.pick(&PRODUCTS).map(|product| (*product).to_owned());
+        special.matches.products.extend(chance.pick(&PRODUCTS).map(|(product, _)| *product));
         rules.push(special);
     }
     if chance.percent(20)
         && let Some(partner) = chance.pick(partners)
     {
         let mut personal = rule(chance, program, "personal");
-        personal.partner = Some(partner.id.clone());
+        personal.matches.partners.push(partner.id.clone());
         rules.push(personal);
     }
+    if ENGINE {
+        rules.extend(choosy(chance, program, partners));
+    }
     // Discounts belong to orders: what part of one falls to an item is known only where one rule takes them all.
-    let whole = rules.iter().all(|rule| rule.product.is_none());
+    let whole = rules.iter().all(|rule| rule.matches.products.is_empty() && rule.matches.categories.is_empty());
     for rule in &mut rules {
         rule.gross = whole && chance.percent(15);
     }
     rules
 }
 
+/// Rules that ask for more than a product or a partner.
+fn choosy(chance: &mut Chance, program: &Program, partners: &[&Partner]) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for key in ["choosy-1", "choosy-2"] {
+        if !chance.percent(45) {
+            continue;
+        }
+        let mut rule = rule(chance, program, key);
+        rule.priority = i32::from(chance.percent(30));
+        let asks = &mut rule.matches;
+        for _ in 0..=chance.below(2) {
+            match chance.below(10) {
+                0 => asks.groups = chance.pick(&GROUPS).copied().into_iter().collect(),
+                1 => asks.categories = vec!["plans"],
+                2 => asks.campaigns = chance.pick(&CAMPAIGNS).copied().into_iter().collect(),
+                3 => asks.channels = CHANNELS[..1 + chance.below(2)].to_vec(),
+                4 => asks.countries = chance.pick(&COUNTRIES).copied().into_iter().collect(),
+                5 => asks.new_customer = Some(chance.percent(50)),
+                6 => {
+                    asks.min_order = Some(chance.from(0, 20_000));
+                    asks.max_order = chance.percent(50).then_some(50_000);
+                }
+                7 => asks.coupons = vec![COUPON.to_owned()],
+                8 => asks.coupons = chance.pick(partners).map(|partner| partner.code.clone()).into_iter().collect(),
+                _ => asks.actions = vec!["sale", "renewal"],
+            }
+        }
+        rules.push(rule);
+    }
+    if chance.percent(30) {
+        let mut others = rule(chance, program, "others");
+        others.matches.actions = chance.pick(&[vec!["renewal"], vec!["lead", "renewal"]]).cloned().unwrap_or_default();
+        rules.push(others);
+    }
+    rules
+}
+
+fn rate(chance: &mut Chance, highest: i64) -> u32 {
+    u32::try_from(chance.from(1, highest)).unwrap_or_default()
+}
+
 fn rule(chance: &mut Chance, program: &Program, key: &str) -> Rule {
     let reward = match chance.below(8) {
         0 => Reward::Flat(chance.from(0, 2_000)),
         1 => Reward::FlatPerUnit(chance.from(1, 500)),
-        2 | 3 => Reward::TieredByCount(vec![
-            (0, u32::try_from(chance.from(0, 2_000)).unwrap_or_default()),
-            (2, u32::try_from(chance.from(1, 3_000)).unwrap_or_default()),
-            (5, u32::try_from(chance.from(1, 5_000)).unwrap_or_default()),
-        ]),
-        _ => Reward::Percent(u32::try_from(chance.from(1, 6_000)).unwrap_or_default()),
+        2 | 3 if ENGINE => Reward::Tiered(tiers(chance)),
+        2 | 3 => Reward::Tiered(Tiers {
+            metric: Metric::Count,
+            window: Window::Lifetime,
+            shape: Shape::MarginalByOrder,
+            tiers: vec![
+                (0, Pay::Rate(rate(chance, 2_000))),
+                (2, Pay::Rate(rate(chance, 3_000))),
+                (5, Pay::Rate(rate(chance, 5_000))),
+            ],
+        }),
+        _ => Reward::Percent(rate(chance, 6_000)),
     };
     let slices = match chance.below(6) {
         0 => vec![(4_000, 0), (6_000, 60)],
@@ -93,31 +196,126 @@ fn rule(chance: &mut Chance, program: &Program, key: &str) -> Rule {
     };
     let hold_days = chance.percent(15).then(|| u32::try_from(chance.from(0, 40)).unwrap_or_default());
     let hold_days = hold_days.filter(|days| *days != program.hold_days);
-    Rule { key: key.to_owned(), product: None, partner: None, priority: 0, hold_days, gross: false, reward, slices }
+    let mut caps = Caps::default();
+    let (mut recurrence, mut minimum_sales) = (Recurrence::Always, None);
+    if ENGINE {
+        caps.per_order = chance.percent(12).then(|| chance.from(1, 5_000));
+        caps.per_partner_month = chance.percent(10).then(|| chance.from(100, 8_000));
+        caps.per_program_month = chance.percent(10).then(|| chance.from(100, 15_000));
+        recurrence = match chance.below(8) {
+            0 => Recurrence::FirstSale,
+            1 => Recurrence::Months(i32::try_from(chance.from(1, 3)).unwrap_or(1)),
+            _ => Recurrence::Always,
+        };
+        minimum_sales = (ENGINE && chance.percent(10)).then(|| u32::try_from(chance.from(0, 3)).unwrap_or_default());
+    }
+    Rule {
+        key: key.to_owned(),
+        matches: Match::default(),
+        priority: 0,
+        hold_days,
+        minimum_sales,
+        gross: false,
+        reward,
+        slices,
+        caps,
+        recurrence,
+    }
+}
+
+fn tiers(chance: &mut Chance) -> Tiers {
+    let metric = *chance.pick(&[Metric::Count, Metric::Revenue, Metric::Commission]).unwrap_or(&Metric::Count);
+    let shapes = [Shape::MarginalByOrder, Shape::MarginalByAmount, Shape::Retroactive];
+    let mut shape = *chance.pick(&shapes).unwrap_or(&Shape::MarginalByOrder);
+    if (shape, metric) == (Shape::MarginalByAmount, Metric::Count) {
+        shape = Shape::Retroactive;
+    }
+    let windows =
+        [Window::Lifetime, Window::Month, Window::Quarter, Window::Year, Window::Rolling(1), Window::Rolling(30)];
+    let mut window = *chance.pick(&windows).unwrap_or(&Window::Lifetime);
+    if shape == Shape::Retroactive && matches!(window, Window::Rolling(_)) {
+        window = Window::Lifetime;
+    }
+    let steps: [i64; 3] = match metric {
+        Metric::Count => [0, 2, 5],
+        Metric::Revenue => [0, chance.from(1, 20_000), 60_000],
+        Metric::Commission => [0, chance.from(1, 2_000), 8_000],
+    };
+    let flat = shape != Shape::MarginalByAmount && chance.percent(25);
+    let falling = chance.percent(20);
+    let mut rates = [rate(chance, 2_000), 2_000 + rate(chance, 1_000), 3_000 + rate(chance, 2_000)];
+    if falling {
+        rates.reverse();
+    }
+    let pay = |rate: u32| if flat { Pay::Amount(i64::from(rate)) } else { Pay::Rate(rate) };
+    let tiers = steps.into_iter().zip(rates).map(|(after, rate)| (after, pay(rate))).collect();
+    Tiers { metric, window, shape, tiers }
 }
 
 pub fn rule_body(rule: &Rule, exponent: u32) -> Value {
+    let money = |minor: i64| decimal(minor, exponent);
     let reward = match &rule.reward {
-        Reward::Flat(amount) => json!({"kind": "flat", "amount": decimal(*amount, exponent)}),
-        Reward::FlatPerUnit(amount) => json!({"kind": "flat_per_unit", "amount": decimal(*amount, exponent)}),
+        Reward::Flat(amount) => json!({"kind": "flat", "amount": money(*amount)}),
+        Reward::FlatPerUnit(amount) => json!({"kind": "flat_per_unit", "amount": money(*amount)}),
         Reward::Percent(rate) => json!({"kind": "percent", "rate": percent(*rate)}),
-        Reward::TieredByCount(tiers) => {
-            let tiers: Vec<_> =
-                tiers.iter().map(|(after, rate)| json!({"after": after.to_string(), "rate": percent(*rate)})).collect();
-            json!({
-                "kind": "tiered", "metric": "count", "window": "lifetime", "shape": "marginal_by_order", "tiers": tiers,
-            })
-        }
+        Reward::Tiered(tiers) => tiers_body(tiers, exponent),
     };
     let slices: Vec<_> =
         rule.slices.iter().map(|(share, days)| json!({"share": percent(*share), "days": days})).collect();
-    json!({
+    let recurrence = match rule.recurrence {
+        Recurrence::Always => "always".to_owned(),
+        Recurrence::FirstSale => "first_sale".to_owned(),
+        Recurrence::Months(months) => format!("months:{months}"),
+    };
+    let asks = &rule.matches;
+    let mut body = json!({
         "key": rule.key, "name": rule.key, "priority": rule.priority, "holdDays": rule.hold_days,
-        "base": if rule.gross { "gross" } else { "net" }, "reward": reward, "slices": slices,
-        "match": {
-            "products": rule.product.iter().collect::<Vec<_>>(), "partners": rule.partner.iter().collect::<Vec<_>>(),
+        "minimumSales": rule.minimum_sales, "base": if rule.gross { "gross" } else { "net" }, "reward": reward,
+        "slices": slices, "recurrence": recurrence,
+        "caps": {
+            "perOrder": rule.caps.per_order.map(money), "perPartnerMonth": rule.caps.per_partner_month.map(money),
+            "perProgramMonth": rule.caps.per_program_month.map(money),
         },
-    })
+        "match": {
+            "products": asks.products, "categories": asks.categories, "campaigns": asks.campaigns, "partners": asks.partners,
+            "groups": asks.groups, "channels": asks.channels, "countries": asks.countries,
+            "customer": asks.new_customer.map(|new| if new { "new" } else { "returning" }),
+            "minOrder": asks.min_order.map(money), "maxOrder": asks.max_order.map(money), "coupons": asks.coupons,
+        },
+    });
+    if !asks.actions.is_empty() {
+        body["match"]["actions"] = json!(asks.actions);
+    }
+    body
+}
+
+fn tiers_body(tiers: &Tiers, exponent: u32) -> Value {
+    let window = match tiers.window {
+        Window::Lifetime => "lifetime".to_owned(),
+        Window::Month => "month".to_owned(),
+        Window::Quarter => "quarter".to_owned(),
+        Window::Year => "year".to_owned(),
+        Window::Rolling(days) => format!("rolling:{days}"),
+    };
+    let (metric, exponent_of_steps) = match tiers.metric {
+        Metric::Count => ("count", 0),
+        Metric::Revenue => ("revenue", exponent),
+        Metric::Commission => ("commission", exponent),
+    };
+    let shape = match tiers.shape {
+        Shape::MarginalByOrder => "marginal_by_order",
+        Shape::MarginalByAmount => "marginal_by_amount",
+        Shape::Retroactive => "retroactive",
+    };
+    let tier = |(after, pay): &(i64, Pay)| {
+        let after = decimal(*after, exponent_of_steps);
+        match pay {
+            Pay::Rate(rate) => json!({"after": after, "rate": percent(*rate)}),
+            Pay::Amount(amount) => json!({"after": after, "amount": decimal(*amount, exponent)}),
+        }
+    };
+    let steps: Vec<_> = tiers.tiers.iter().map(tier).collect();
+    json!({"kind": "tiered", "metric": metric, "window": window, "shape": shape, "tiers": steps})
 }
 
 /// Somebody buys something, now or up to some days ago.
@@ -129,12 +327,21 @@ pub fn sale(
     partners: &[&Partner],
     now: Timestamp,
 ) -> Sale {
-    let named = match (chance.below(10), chance.pick(partners)) {
-        (0, _) | (_, None) => Named::Nobody,
-        (1..=4, Some(partner)) => Named::Id(partner.id.clone()),
-        (5 | 6, Some(partner)) => Named::Coupon(partner.code.clone()),
-        (_, Some(partner)) => Named::Code(partner.code.clone()),
+    let (mut named, mut coupon) = match (chance.below(10), chance.pick(partners)) {
+        (0, _) | (_, None) => (Named::Nobody, None),
+        (1..=4, Some(partner)) => (Named::Id(partner.id.clone()), None),
+        (5 | 6, Some(partner)) => (Named::Nobody, Some(partner.code.clone())),
+        (_, Some(partner)) => (Named::Code(partner.code.clone()), None),
     };
+    let mut evidence = Evidence::default();
+    if ENGINE {
+        evidence = Evidence::of(chance, at, partners);
+        if chance.percent(10) {
+            coupon = Some(COUPON.to_owned());
+        } else if evidence.action == "renewal" && chance.percent(60) {
+            (named, coupon) = (Named::Nobody, None);
+        }
+    }
     let price = |chance: &mut Chance| match chance.below(8) {
         0 => chance.from(0, 3),
         1 => chance.from(1, 99),
@@ -146,7 +353,7 @@ pub fn sale(
         products.truncate(1 + chance.below(3));
         products
             .into_iter()
-            .map(|product| Item { product: product.to_owned(), quantity: chance.from(1, 4), amount: price(chance) })
+            .map(|(product, category)| Item { product, category, quantity: chance.from(1, 4), amount: price(chance) })
             .collect()
     } else {
         vec![]
@@ -160,8 +367,16 @@ pub fn sale(
         program: at,
         source: source.to_owned(),
         order,
+        action: evidence.action,
         occurred_at: now - SignedDuration::from_secs(back),
         named: if program.id.is_empty() { Named::Nobody } else { named },
+        coupon,
+        click: None,
+        visitor: None,
+        customer: evidence.customer,
+        channel: evidence.channel,
+        campaign: evidence.campaign,
+        country: evidence.country,
         items,
         total: goods + tax + shipping,
         tax,
@@ -171,14 +386,82 @@ pub fn sale(
     }
 }
 
+/// What stands in an order besides goods and money.
+struct Evidence {
+    action: &'static str,
+    customer: Customer,
+    channel: Option<&'static str>,
+    campaign: Option<&'static str>,
+    country: Option<&'static str>,
+}
+
+impl Default for Evidence {
+    fn default() -> Self {
+        Self { action: "sale", customer: Customer::default(), channel: None, campaign: None, country: None }
+    }
+}
+
+impl Evidence {
+    fn of(chance: &mut Chance, program: usize, partners: &[&Partner]) -> Self {
+        let action =
+            *chance.pick(&["sale", "sale", "sale", "sale", "sale", "renewal", "renewal", "lead"]).unwrap_or(&"sale");
+        let mut customer = Customer::default();
+        if chance.percent(60) {
+            let n = chance.below(CUSTOMERS);
+            let (id, hash) =
+                (format!("customer-{n}"), email_hash(&format!("customer{n}.of{program}@customers.example")));
+            let known = chance.below(4);
+            customer.id = (known != 0).then_some(id);
+            customer.email_hash = (known != 1).then_some(hash);
+        }
+        if chance.percent(2)
+            && let Some(partner) = chance.pick(partners)
+        {
+            customer.email_hash = Some(partner.email_hash.clone());
+        }
+        customer.new = chance.percent(15).then(|| chance.percent(50));
+        let mut maybe = |of: &[&'static str]| if chance.percent(60) { chance.pick(of).copied() } else { None };
+        let (channel, campaign, country) = (maybe(&CHANNELS), maybe(&CAMPAIGNS), maybe(&COUNTRIES));
+        Self { action, customer, channel, campaign, country }
+    }
+}
+
+/// The shop learned whose link the customer had followed, and mostly names nobody else.
+pub fn touched(chance: &mut Chance, sale: &mut Sale, touch: &Touch) {
+    if chance.percent(80) {
+        (sale.named, sale.coupon) = (Named::Nobody, None);
+    }
+    if chance.percent(25) {
+        sale.click = Some(touch.click.clone());
+    }
+    if sale.click.is_none() || chance.percent(50) {
+        sale.visitor = Some(touch.visitor.clone());
+    }
+}
+
+/// The same purchase as another storefront tells it.
+pub fn duplicate(chance: &mut Chance, sale: &Sale, source: &str, order: String, now: Timestamp) -> Sale {
+    let apart = SignedDuration::from_secs(chance.from(-30 * 3_600, 30 * 3_600));
+    let occurred_at = (sale.occurred_at + apart).min(now);
+    Sale { source: source.to_owned(), order, occurred_at, accepted: false, ..sale.clone() }
+}
+
 /// A sale nobody made: whoever books it believed an unsigned word.
 pub fn worthless(now: Timestamp) -> Sale {
     Sale {
         program: 0,
         source: String::new(),
         order: "forged".to_owned(),
+        action: "sale",
         occurred_at: now,
         named: Named::Nobody,
+        coupon: None,
+        click: None,
+        visitor: None,
+        customer: Customer::default(),
+        channel: None,
+        campaign: None,
+        country: None,
         items: vec![],
         total: 100,
         tax: 0,
@@ -200,6 +483,7 @@ pub fn refund(chance: &mut Chance, sale: &Sale, id: String, now: Timestamp) -> R
         tax: None,
         shipping: None,
         items: None,
+        chargeback: ENGINE && chance.percent(20),
         accepted: false,
     };
     match chance.below(6) {
@@ -228,11 +512,78 @@ pub fn refund(chance: &mut Chance, sale: &Sale, id: String, now: Timestamp) -> R
     refund
 }
 
+/// The order becomes another: more of some things, less of others.
+pub fn edit(chance: &mut Chance, sale: &Sale, earlier: Option<&Edit>, id: String, now: Timestamp) -> Edit {
+    let (mut items, goods) = match earlier {
+        Some(edit) => (edit.items.clone(), edit.total - edit.tax - edit.shipping),
+        None => (sale.items.clone(), sale.total - sale.tax - sale.shipping),
+    };
+    let way = chance.below(4);
+    let mut change = |amount: i64| {
+        let up = way == 1 || (way == 2 && chance.percent(50));
+        if up { amount + chance.from(0, 5_000) } else { chance.from(0, amount.max(0)) }
+    };
+    let goods = if items.is_empty() {
+        change(goods)
+    } else {
+        for item in &mut items {
+            let before = item.amount;
+            item.amount = change(before);
+            item.quantity += i64::from(item.amount > before);
+        }
+        if way == 3 {
+            // One goes, one comes.
+            items.remove(0);
+            let known: Vec<_> = items.iter().map(|item| item.product).collect();
+            let new = PRODUCTS.iter().find(|(product, _)| !known.contains(product));
+            items.extend(new.map(|(product, category)| Item {
+                product,
+                category,
+                quantity: 2,
+                amount: chance.from(0, 20_000),
+            }));
+        }
+        let goods = items.iter().map(|item| item.amount).sum();
+        if chance.percent(10) {
+            items.clear();
+        }
+        goods
+    };
+    let tax = if sale.tax > 0 { goods / 5 } else { 0 };
+    Edit {
+        program: sale.program,
+        source: sale.source.clone(),
+        order: sale.order.clone(),
+        id,
+        occurred_at: now.max(sale.occurred_at),
+        items,
+        total: goods + tax + sale.shipping,
+        tax,
+        shipping: sale.shipping,
+        discount: sale.discount,
+        accepted: false,
+    }
+}
+
+pub fn withdrawal(chance: &mut Chance, refund: &Refund, id: String, now: Timestamp) -> Withdrawal {
+    let never = chance.percent(8);
+    Withdrawal {
+        program: refund.program,
+        source: refund.source.clone(),
+        order: refund.order.clone(),
+        id,
+        kind: if refund.chargeback { "dispute_won" } else { "refund_withdrawn" },
+        refund: if never { "refund-never".to_owned() } else { refund.id.clone() },
+        occurred_at: now.max(refund.occurred_at),
+        accepted: false,
+    }
+}
+
 fn items_body(items: &[Item], exponent: u32) -> Value {
     let one = |item: &Item| {
         json!({
-            "sku": format!("sku-{}", item.product), "product": item.product, "quantity": item.quantity,
-            "amount": decimal(item.amount, exponent),
+            "sku": format!("sku-{}", item.product), "product": item.product, "category": item.category,
+            "quantity": item.quantity, "amount": decimal(item.amount, exponent),
         })
     };
     items.iter().map(one).collect()
@@ -242,7 +593,7 @@ fn items_body(items: &[Item], exponent: u32) -> Value {
 pub fn sale_body(sale: &Sale, program: &Program) -> Value {
     let money = |minor| decimal(minor, program.exponent);
     let mut body = json!({
-        "programId": program.id, "id": sale.order, "type": "sale", "occurredAt": sale.occurred_at,
+        "programId": program.id, "id": sale.order, "type": sale.action, "occurredAt": sale.occurred_at,
         "amount": {
             "total": money(sale.total), "tax": money(sale.tax), "shipping": money(sale.shipping), "discount": money(sale.discount),
             "currency": program.currency,
@@ -254,16 +605,54 @@ pub fn sale_body(sale: &Sale, program: &Program) -> Value {
     match &sale.named {
         Named::Id(id) => body["partner"] = json!({"id": id}),
         Named::Code(code) => body["partner"] = json!({"code": code.to_lowercase()}),
-        Named::Coupon(code) => body["coupon"] = json!(code),
         Named::Nobody => {}
     }
+    for (field, value) in [
+        ("coupon", sale.coupon.as_deref()),
+        ("clickId", sale.click.as_deref()),
+        ("visitorId", sale.visitor.as_deref()),
+        ("channel", sale.channel),
+        ("campaign", sale.campaign),
+        ("country", sale.country),
+    ] {
+        if let Some(value) = value {
+            body[field] = json!(value);
+        }
+    }
+    if sale.customer != Customer::default() {
+        let customer = &sale.customer;
+        body["customer"] = json!({"id": customer.id, "emailHash": customer.email_hash, "new": customer.new});
+    }
     body
+}
+
+pub fn edit_body(edit: &Edit, program: &Program) -> Value {
+    let money = |minor| decimal(minor, program.exponent);
+    let mut body = json!({
+        "programId": program.id, "id": edit.id, "type": "edit", "conversion": edit.order, "occurredAt": edit.occurred_at,
+        "amount": {
+            "total": money(edit.total), "tax": money(edit.tax), "shipping": money(edit.shipping), "discount": money(edit.discount),
+            "currency": program.currency,
+        },
+    });
+    if !edit.items.is_empty() {
+        body["items"] = items_body(&edit.items, program.exponent);
+    }
+    body
+}
+
+pub fn withdrawal_body(withdrawal: &Withdrawal, program: &Program) -> Value {
+    json!({
+        "programId": program.id, "id": withdrawal.id, "type": withdrawal.kind, "conversion": withdrawal.order,
+        "refund": withdrawal.refund, "occurredAt": withdrawal.occurred_at, "reason": "the seed says so",
+    })
 }
 
 pub fn refund_body(refund: &Refund, program: &Program) -> Value {
     let money = |minor| decimal(minor, program.exponent);
     let mut body = json!({
-        "programId": program.id, "id": refund.id, "type": "refund", "conversion": refund.order, "occurredAt": refund.occurred_at,
+        "programId": program.id, "id": refund.id, "type": if refund.chargeback { "chargeback" } else { "refund" },
+        "conversion": refund.order, "occurredAt": refund.occurred_at,
         "amount": {"total": money(refund.total), "currency": program.currency},
     });
     if let Some(tax) = refund.tax {

@@ -3,6 +3,9 @@
 
 use jiff::Timestamp;
 
+/// Whether worlds use the whole commission engine.
+pub const ENGINE: bool = true;
+
 /// Amounts are minor units of the program's currency, shares are in basis points: 10,000 is the whole.
 #[derive(Debug, Clone, Default)]
 pub struct Told {
@@ -10,6 +13,9 @@ pub struct Told {
     pub partners: Vec<Partner>,
     pub sales: Vec<Sale>,
     pub refunds: Vec<Refund>,
+    pub edits: Vec<Edit>,
+    pub withdrawals: Vec<Withdrawal>,
+    pub touches: Vec<Touch>,
     pub commands: Vec<Command>,
 }
 
@@ -29,6 +35,9 @@ pub struct Program {
     pub frequency: &'static str,
     pub run_day: i8,
     pub cut_off_days: u32,
+    /// Sales whose hold is over that a partner needs before anything is paid.
+    pub minimum_sales: u32,
+    pub attribution: Attribution,
     /// Published versions, oldest first.
     pub rule_sets: Vec<RuleSet>,
 }
@@ -43,18 +52,53 @@ pub struct RuleSet {
 #[derive(Debug, Clone)]
 pub struct Rule {
     pub key: String,
-    /// Only items of this product; else everything.
-    pub product: Option<String>,
-    /// Only this partner (its id).
-    pub partner: Option<String>,
+    pub matches: Match,
     pub priority: i32,
     /// Overrides the program's.
     pub hold_days: Option<u32>,
+    /// Overrides the program's.
+    pub minimum_sales: Option<u32>,
     /// Goods before discounts rather than after.
     pub gross: bool,
     pub reward: Reward,
     /// Share and days; empty means one slice of everything at the hold period.
     pub slices: Vec<(u32, u32)>,
+    pub caps: Caps,
+    pub recurrence: Recurrence,
+}
+
+/// What is empty agrees with everything; without actions, with sales alone.
+#[derive(Debug, Clone, Default)]
+pub struct Match {
+    pub actions: Vec<&'static str>,
+    pub products: Vec<&'static str>,
+    pub categories: Vec<&'static str>,
+    pub campaigns: Vec<&'static str>,
+    /// Ids.
+    pub partners: Vec<String>,
+    pub groups: Vec<&'static str>,
+    pub channels: Vec<&'static str>,
+    pub countries: Vec<&'static str>,
+    /// Whether the customer is to be a new one.
+    pub new_customer: Option<bool>,
+    /// Goods after discounts, inclusive.
+    pub min_order: Option<i64>,
+    pub max_order: Option<i64>,
+    pub coupons: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Caps {
+    pub per_order: Option<i64>,
+    pub per_partner_month: Option<i64>,
+    pub per_program_month: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recurrence {
+    Always,
+    FirstSale,
+    Months(i32),
 }
 
 #[derive(Debug, Clone)]
@@ -63,9 +107,76 @@ pub enum Reward {
     FlatPerUnit(i64),
     /// Basis points.
     Percent(u32),
-    /// By the count of the partner's conversions under this rule, for life, marginal by order: (after, basis points), ascending, the
-    /// first after 0.
-    TieredByCount(Vec<(u64, u32)>),
+    Tiered(Tiers),
+}
+
+#[derive(Debug, Clone)]
+pub struct Tiers {
+    pub metric: Metric,
+    pub window: Window,
+    pub shape: Shape,
+    /// After how many conversions or minor units, ascending, the first after 0; and what is paid from there on.
+    pub tiers: Vec<(i64, Pay)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    Count,
+    Revenue,
+    Commission,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    Lifetime,
+    Month,
+    Quarter,
+    Year,
+    /// Days.
+    Rolling(i32),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    MarginalByOrder,
+    MarginalByAmount,
+    Retroactive,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pay {
+    /// Basis points.
+    Rate(u32),
+    Amount(i64),
+}
+
+/// How sales that name nobody are shared out among who touched the customer.
+#[derive(Debug, Clone)]
+pub struct Attribution {
+    pub model: Model,
+    pub window_days: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Model {
+    LastTouch,
+    FirstTouch,
+    Linear,
+    /// First, middle and last, in percent.
+    PositionBased([u32; 3]),
+    /// Per channel.
+    Custom(Vec<(&'static str, u32)>),
+}
+
+/// Somebody followed a partner's link.
+#[derive(Debug, Clone)]
+pub struct Touch {
+    pub visitor: String,
+    pub click: String,
+    /// Index into `partners`.
+    pub partner: usize,
+    pub at: Timestamp,
+    pub channel: Option<&'static str>,
 }
 
 #[derive(Debug, Clone)]
@@ -74,24 +185,35 @@ pub struct Partner {
     /// Index into `programs`.
     pub program: usize,
     pub code: String,
+    pub group: Option<&'static str>,
+    /// As customers' addresses are hashed.
+    pub email_hash: String,
     /// Overrides the program's.
     pub minimum_payout: Option<i64>,
     pub has_payout_method: bool,
 }
 
-/// How the partner of a sale is named.
+/// How the partner of a sale is named outright.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Named {
     Id(String),
     Code(String),
-    Coupon(String),
-    /// By nothing, or by something no partner has.
     Nobody,
+}
+
+/// What is known of who bought.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Customer {
+    pub id: Option<String>,
+    pub email_hash: Option<String>,
+    /// What the source believes.
+    pub new: Option<bool>,
 }
 
 #[derive(Debug, Clone)]
 pub struct Item {
-    pub product: String,
+    pub product: &'static str,
+    pub category: &'static str,
     pub quantity: i64,
     /// The line's total after discounts, without tax.
     pub amount: i64,
@@ -104,8 +226,18 @@ pub struct Sale {
     /// The source's id: of the storefront connection, or the one the API stands for (see the journal entry's `by`).
     pub source: String,
     pub order: String,
+    /// `sale`, `renewal`, ... as the event's type.
+    pub action: &'static str,
     pub occurred_at: Timestamp,
     pub named: Named,
+    /// A partner's code, or a word that rules may ask for.
+    pub coupon: Option<String>,
+    pub click: Option<String>,
+    pub visitor: Option<String>,
+    pub customer: Customer,
+    pub channel: Option<&'static str>,
+    pub campaign: Option<&'static str>,
+    pub country: Option<&'static str>,
     /// Empty where the source tells only totals.
     pub items: Vec<Item>,
     pub total: i64,
@@ -130,7 +262,41 @@ pub struct Refund {
     pub tax: Option<i64>,
     pub shipping: Option<i64>,
     pub items: Option<Vec<Item>>,
+    /// The customer's bank took it back.
+    pub chargeback: bool,
     /// Whether the system answered that it has it (2xx).
+    pub accepted: bool,
+}
+
+/// An order as it is from now on.
+#[derive(Debug, Clone)]
+pub struct Edit {
+    pub program: usize,
+    pub source: String,
+    pub order: String,
+    /// The edit's own id.
+    pub id: String,
+    pub occurred_at: Timestamp,
+    pub items: Vec<Item>,
+    pub total: i64,
+    pub tax: i64,
+    pub shipping: i64,
+    pub discount: i64,
+    pub accepted: bool,
+}
+
+/// A refund or chargeback does not stand.
+#[derive(Debug, Clone)]
+pub struct Withdrawal {
+    pub program: usize,
+    pub source: String,
+    pub order: String,
+    pub id: String,
+    /// `refund_withdrawn` or `dispute_won`.
+    pub kind: &'static str,
+    /// The id of what is withdrawn.
+    pub refund: String,
+    pub occurred_at: Timestamp,
     pub accepted: bool,
 }
 
@@ -138,12 +304,16 @@ pub struct Refund {
 #[derive(Debug, Clone)]
 pub struct Command {
     pub by: String,
-    /// As in the API's path: `approve`, `hold`, `release`, `reject`, `reinstate` about commissions; `approve`, `send-back`, `cancel`,
+    /// As in the API's path: `approve`, `hold`, `release`, `reject`, `reinstate`, `adjust` about commissions; `approve`, `send-back`, `cancel`,
     /// `mark-paid` about payouts; `runs`, `payouts` (a request) about partners.
     pub about: About,
     pub verb: &'static str,
     pub ids: Vec<String>,
     pub reason: Option<String>,
+    /// Of an adjustment, the new gross amount; of a bonus, its amount.
+    pub amount: Option<i64>,
+    /// Of an attribution by hand: partners and their basis points.
+    pub shares: Vec<(String, u32)>,
     pub at: Timestamp,
     /// What the API answered, if it did: the status, and for bulk calls the ids it said were done.
     pub answer: Option<Answer>,
@@ -152,6 +322,7 @@ pub struct Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
     Commissions,
+    Conversions,
     Payouts,
     Partners,
 }

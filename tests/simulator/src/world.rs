@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use bytes::Bytes;
 use embedded::Embedded;
+use http::header::{COOKIE, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::{SignedDuration, Timestamp};
 use local::events::{http_event, schedule_event, sqs_event, stream_event};
@@ -26,7 +27,9 @@ use crate::items::{Items, plain};
 use crate::script::{Act, Step};
 use crate::shop;
 use crate::tasks::{Ended, Lot, Tasks};
-use crate::told::{About, Answer, Command, Partner, RuleSet, SKEW_SECONDS, Told};
+use crate::told::{
+    About, Answer, Command, Customer, ENGINE, Edit, Partner, Reward, RuleSet, SKEW_SECONDS, Sale, Shape, Told, Touch,
+};
 
 /// Why a world failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +50,8 @@ type Outcome<T = ()> = Result<T, Failure>;
 enum Telling {
     Sale(usize),
     Refund(usize),
+    Edit(usize),
+    Withdrawal(usize),
 }
 
 /// A message taken from a queue, until its function is done with it.
@@ -103,6 +108,8 @@ pub struct World {
     /// How many things may happen at once: a few, or now and then so many that payouts have several pages.
     crowd: usize,
     orders: u64,
+    /// What else the next command says, in the auditor's terms: an amount, and shares.
+    telling: (Option<i64>, Vec<(String, u32)>),
     pub steps: u64,
     written: BTreeMap<String, u64>,
     trace: Option<String>,
@@ -204,6 +211,7 @@ impl World {
             auditor: Auditor::default(),
             crowd: if chance.percent(12) { 25 } else { 3 },
             orders: 0,
+            telling: (None, vec![]),
             steps: 0,
             written: BTreeMap::new(),
             trace: terms.trace.then(String::new),
@@ -258,13 +266,15 @@ impl World {
             id: String::new(),
             program: n,
             code: format!("CODE{number}"),
+            group: if ENGINE && chance.percent(60) { chance.pick(&shop::GROUPS).copied() } else { None },
+            email_hash: shop::email_hash(&format!("partner{number}@partners.example")),
             minimum_payout: chance.percent(20).then(|| chance.from(0, 100) * 10_i64.pow(exponent)),
             has_payout_method: chance.percent(90),
         };
         let method = json!([{"kind": "manual", "details": {}, "preferred": true}]);
         let body = json!({
             "programId": id, "name": format!("Partner {number}"), "email": format!("partner{number}@partners.example"),
-            "code": partner.code, "minimumPayout": partner.minimum_payout.map(|amount| shop::decimal(amount, exponent)),
+            "code": partner.code, "group": partner.group, "minimumPayout": partner.minimum_payout.map(|amount| shop::decimal(amount, exponent)),
             "payoutMethods": if partner.has_payout_method { method } else { json!([]) },
         });
         partner.id = text(&self.made("ann", "/partners", &body).await?["id"]);
@@ -295,6 +305,7 @@ impl World {
         let version = self.made("ann", &path, &body).await?["version"].as_u64().unwrap_or_default();
         self.made("ann", &format!("{path}/{version}/publish"), &json!({})).await?;
         let version = u32::try_from(version).map_err(broken)?;
+        self.note(|| format!("  version {version} of program {n} from {effective_from}: {rules:?}"));
         self.told.programs[n].rule_sets.push(RuleSet { version, effective_from, rules });
         Ok(())
     }
@@ -374,7 +385,13 @@ impl World {
                     self.sell(chance);
                 }
             }
+            Act::Click => self.click(chance).await?,
             Act::Refund => self.refund(chance),
+            Act::Edit => self.edit(chance),
+            Act::Withdraw => self.withdraw(chance),
+            Act::Adjust => self.adjust(chance)?,
+            Act::Bonus => self.bonus(chance)?,
+            Act::Attribute => self.attribute(chance)?,
             Act::Contradict => self.contradict(chance),
             Act::Tell => {
                 for _ in 0..=chance.below(self.crowd).min(step.most) {
@@ -444,10 +461,62 @@ impl World {
         let source = if chance.percent(40) { api_source(&program.id) } else { self.connections[at].id.clone() };
         let order = format!("order-{}", self.orders);
         let partners: Vec<_> = partners.iter().collect();
-        let sale = shop::sale(chance, (at, program), &source, order, &partners, self.clock.now());
+        let known = |sale: &&Sale| sale.program == at && sale.customer != Customer::default();
+        let earlier: Vec<_> = self.told.sales.iter().filter(known).collect();
+        let mut sale = match chance.pick(&earlier) {
+            Some(sale) if ENGINE && chance.percent(8) => {
+                shop::duplicate(chance, sale, &source, order, self.clock.now())
+            }
+            _ => shop::sale(chance, (at, program), &source, order, &partners, self.clock.now()),
+        };
+        let of_program = |touch: &&Touch| self.told.partners[touch.partner].program == at;
+        let touches: Vec<_> = self.told.touches.iter().filter(of_program).collect();
+        if let Some(touch) = chance.pick(&touches)
+            && chance.percent(40)
+        {
+            shop::touched(chance, &mut sale, touch);
+        }
         self.note(|| format!("  {sale:?}"));
         self.told.sales.push(sale);
         self.untold.push(Telling::Sale(self.told.sales.len() - 1));
+    }
+
+    /// In fair weather, since nobody else would know of a touch whose answer was lost.
+    async fn click(&mut self, chance: &mut Chance) -> Outcome {
+        let Some(n) = (!self.told.partners.is_empty()).then(|| chance.below(self.told.partners.len())) else {
+            return Ok(());
+        };
+        let partner = &self.told.partners[n];
+        let of_program = |touch: &&Touch| self.told.partners[touch.partner].program == partner.program;
+        let known: Vec<_> = self.told.touches.iter().filter(of_program).map(|touch| touch.visitor.clone()).collect();
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            USER_AGENT,
+            HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"),
+        );
+        let again = chance.percent(70);
+        if let Some(visitor) = chance.pick(&known).filter(|_| again) {
+            headers.insert(COOKIE, format!("pp_visitor={visitor}").parse().map_err(broken)?);
+        }
+        let channel = if chance.percent(80) { chance.pick(&shop::CHANNELS).copied() } else { None };
+        let query = channel.map(|channel| format!("?channel={channel}")).unwrap_or_default();
+        let uri: Uri = format!("/r/{}{query}", partner.code).parse().map_err(broken)?;
+        let answer =
+            self.api.http(http_event(&Method::GET, &uri, &headers, &Bytes::new(), None)).await.map_err(broken)?;
+        let location = answer.headers.get(LOCATION).and_then(|location| location.to_str().ok()).unwrap_or_default();
+        let named = |name: &str| {
+            let (_, value) = location.split_once(&format!("{name}="))?;
+            value.split('&').next().map(str::to_owned)
+        };
+        let Some((click, visitor)) = named("click_id").zip(named("visitor_id")) else {
+            return Err(failure("a link leads on, and is remembered", format!("{uri}: {} {location}", answer.status)));
+        };
+        let touch = Touch { visitor, click, partner: n, at: self.clock.now(), channel };
+        self.note(|| format!("  {touch:?}"));
+        self.told.touches.push(touch);
+        // Two touches at one moment would have no order.
+        self.clock.pass(1);
+        Ok(())
     }
 
     fn refund(&mut self, chance: &mut Chance) {
@@ -459,9 +528,31 @@ impl World {
         self.untold.push(Telling::Refund(self.told.refunds.len() - 1));
     }
 
+    fn edit(&mut self, chance: &mut Chance) {
+        let Some(sale) = chance.pick(&self.told.sales).cloned() else { return };
+        self.orders += 1;
+        let of_order = |edit: &&Edit| (&edit.source, &edit.order) == (&sale.source, &sale.order);
+        let earlier = self.told.edits.iter().rfind(of_order);
+        let edit = shop::edit(chance, &sale, earlier, format!("edit-{}", self.orders), self.clock.now());
+        self.note(|| format!("  {edit:?}"));
+        self.told.edits.push(edit);
+        self.untold.push(Telling::Edit(self.told.edits.len() - 1));
+    }
+
+    fn withdraw(&mut self, chance: &mut Chance) {
+        let Some(refund) = chance.pick(&self.told.refunds).cloned() else { return };
+        self.orders += 1;
+        let withdrawal = shop::withdrawal(chance, &refund, format!("withdrawal-{}", self.orders), self.clock.now());
+        self.note(|| format!("  {withdrawal:?}"));
+        self.told.withdrawals.push(withdrawal);
+        self.untold.push(Telling::Withdrawal(self.told.withdrawals.len() - 1));
+    }
+
     /// The same id with another amount: whichever comes first is the one.
     fn contradict(&mut self, chance: &mut Chance) {
-        if chance.percent(50) {
+        if ENGINE && chance.percent(30) {
+            self.contradict_later(chance);
+        } else if chance.percent(50) {
             let Some(mut sale) = chance.pick(&self.told.sales).cloned() else { return };
             let more = chance.from(1, 1_000);
             sale.total += more;
@@ -479,6 +570,29 @@ impl World {
             self.note(|| format!("  {refund:?}"));
             self.told.refunds.push(refund);
             self.untold.push(Telling::Refund(self.told.refunds.len() - 1));
+        }
+    }
+
+    fn contradict_later(&mut self, chance: &mut Chance) {
+        if chance.percent(60) {
+            let Some(mut edit) = chance.pick(&self.told.edits).cloned() else { return };
+            let more = chance.from(1, 1_000);
+            edit.total += more;
+            if let Some(item) = edit.items.first_mut() {
+                item.amount += more;
+            }
+            edit.accepted = false;
+            self.note(|| format!("  {edit:?}"));
+            self.told.edits.push(edit);
+            self.untold.push(Telling::Edit(self.told.edits.len() - 1));
+        } else {
+            let Some(mut withdrawal) = chance.pick(&self.told.withdrawals).cloned() else { return };
+            let Some(refund) = chance.pick(&self.told.refunds) else { return };
+            withdrawal.refund = refund.id.clone();
+            withdrawal.accepted = false;
+            self.note(|| format!("  {withdrawal:?}"));
+            self.told.withdrawals.push(withdrawal);
+            self.untold.push(Telling::Withdrawal(self.told.withdrawals.len() - 1));
         }
     }
 
@@ -514,6 +628,15 @@ impl World {
                 let refund = &self.told.refunds[*n];
                 let program = &self.told.programs[refund.program];
                 (refund.program, &refund.source, shop::refund_body(refund, program))
+            }
+            Telling::Edit(n) => {
+                let edit = &self.told.edits[*n];
+                (edit.program, &edit.source, shop::edit_body(edit, &self.told.programs[edit.program]))
+            }
+            Telling::Withdrawal(n) => {
+                let withdrawal = &self.told.withdrawals[*n];
+                let program = &self.told.programs[withdrawal.program];
+                (withdrawal.program, &withdrawal.source, shop::withdrawal_body(withdrawal, program))
             }
         };
         let connection = &self.connections[program];
@@ -665,8 +788,17 @@ impl World {
         let by = chance.pick(&PEOPLE).copied().unwrap_or("ann");
         let reason = body["reason"].as_str().map(str::to_owned);
         self.note(|| format!("  {by}: {path} {body}"));
-        let command = Command { by: by.to_owned(), about, verb, ids, reason, at: self.clock.now(), answer: None };
-        self.told.commands.push(command);
+        self.told.commands.push(Command {
+            by: by.to_owned(),
+            about,
+            verb,
+            ids,
+            reason,
+            amount: std::mem::take(&mut self.telling.0),
+            shares: std::mem::take(&mut self.telling.1),
+            at: self.clock.now(),
+            answer: None,
+        });
         let event = api_event(by, "admin", &Method::POST, path, Some(body))?;
         self.http(chance, Job::Command(self.told.commands.len() - 1), event);
         Ok(())
@@ -700,6 +832,73 @@ impl World {
         }
         let body = json!({"ids": ids, "reason": "the seed says so", "atomic": chance.percent(30)});
         self.command(chance, About::Commissions, verb, &format!("/commissions/{verb}"), ids, &body)
+    }
+
+    /// A new gross amount, for some line.
+    fn adjust(&mut self, chance: &mut Chance) -> Outcome {
+        let mut lines = self.items.whole_lines();
+        lines.retain(|line| !self.is_retroactive(line));
+        let Some(line) = chance.pick(&lines) else { return Ok(()) };
+        let amount = line["amount"].as_i64().unwrap_or_default().abs();
+        let amount = match chance.below(6) {
+            0 => 0,
+            1 => amount,
+            2 | 3 => amount + chance.from(1, 3_000),
+            _ => chance.from(0, amount),
+        };
+        let id = text(&line["id"]);
+        let amount_told = shop::decimal(amount, self.exponent_of(line));
+        self.telling.0 = Some(amount);
+        let body = json!({"id": id, "amount": amount_told, "reason": "the seed says so"});
+        self.command(chance, About::Commissions, "adjust", "/commissions/adjust", vec![id], &body)
+    }
+
+    /// What a retroactive tier makes of an adjustment is not settled: worlds do without.
+    fn is_retroactive(&self, line: &Value) -> bool {
+        let rules = self.told.programs.iter().filter(|program| line["program"] == program.id.as_str());
+        let mut rules = rules.flat_map(|program| &program.rule_sets).flat_map(|set| &set.rules);
+        rules.any(|rule| {
+            let retroactive = matches!(&rule.reward, Reward::Tiered(tiers) if tiers.shape == Shape::Retroactive);
+            retroactive && line["basis"]["rule"] == rule.key.as_str()
+        })
+    }
+
+    fn bonus(&mut self, chance: &mut Chance) -> Outcome {
+        let Some(partner) = chance.pick(&self.told.partners).cloned() else { return Ok(()) };
+        let program = &self.told.programs[partner.program];
+        let amount = if chance.percent(30) { -chance.from(1, 3_000) } else { chance.from(1, 10_000) };
+        self.telling.0 = Some(amount);
+        let body = json!({
+            "partnerId": partner.id, "programId": program.id, "amount": shop::decimal(amount, program.exponent),
+            "reason": "the seed says so",
+        });
+        self.command(chance, About::Partners, "bonus", "/commissions", vec![partner.id], &body)
+    }
+
+    /// A conversion is given to somebody by hand.
+    fn attribute(&mut self, chance: &mut Chance) -> Outcome {
+        let conversions = self.auditor.conversions_of(&self.told, chance.percent(50));
+        let Some((conversion, program)) = chance.pick(&conversions).cloned() else { return Ok(()) };
+        let partners = self.partners_of(program);
+        let mut body = json!({"reason": "the seed says so"});
+        let Some(first) = chance.pick(&partners) else { return Ok(()) };
+        let second = chance.pick(&partners).filter(|second| second.id != first.id && chance.percent(70));
+        let shares = match second {
+            Some(second) => {
+                let share = *chance.pick(&[5_000, 3_333, 6_000, 9_999]).unwrap_or(&5_000);
+                vec![(first.id.clone(), share), (second.id.clone(), 10_000 - share)]
+            }
+            None => vec![(first.id.clone(), 10_000)],
+        };
+        if shares.len() == 1 && chance.percent(70) {
+            body["partnerId"] = json!(first.id);
+        } else {
+            let one = |(id, share): &(String, u32)| json!({"partnerId": id, "percent": shop::percent(*share)});
+            body["shares"] = shares.iter().map(one).collect();
+        }
+        self.telling.1 = shares;
+        let path = format!("/conversions/{conversion}/attribute");
+        self.command(chance, About::Conversions, "attribute", &path, vec![conversion], &body)
     }
 
     fn payouts_in(&self, states: &[&str], anything: bool) -> Vec<Value> {
@@ -814,6 +1013,8 @@ impl World {
                 Some(status) if status < 300 => match telling {
                     Telling::Sale(n) => self.told.sales[n].accepted = true,
                     Telling::Refund(n) => self.told.refunds[n].accepted = true,
+                    Telling::Edit(n) => self.told.edits[n].accepted = true,
+                    Telling::Withdrawal(n) => self.told.withdrawals[n].accepted = true,
                 },
                 Some(status) if status < 500 => {}
                 // Whoever was not answered tells again.
@@ -894,9 +1095,10 @@ impl World {
                         let told: Value =
                             serde_json::from_str(entry["text"].as_str().unwrap_or_default()).unwrap_or_default();
                         *self.written.entry(text(&told["what"])).or_default() += 1;
-                        self.auditor
-                            .read(&self.told, self.clock.now(), entry)
-                            .map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
+                        if let Err(violation) = self.auditor.read(&self.told, self.clock.now(), entry) {
+                            self.note(|| format!("  against {told}"));
+                            return Err(failure(violation.invariant.as_str(), violation.what));
+                        }
                     }
                 }
                 self.items.change(key, item);

@@ -21,6 +21,9 @@ pub struct Unrewarded {
     pub total: Minor,
     pub currency: Currency,
     pub occurred_at: Timestamp,
+    /// A person said since whom it is due to: it is listed no more.
+    #[serde(default)]
+    pub attributed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +47,14 @@ impl Item for Unrewarded {
         Key::unrewarded(&self.conversion)
     }
 
+    fn revision(&self) -> u32 {
+        1 + u32::from(self.attributed)
+    }
+
     fn list_place(&self) -> Option<Place> {
+        if self.attributed {
+            return None;
+        }
         let order = format!("{}#{}", sortable(self.occurred_at), self.conversion);
         Some(Place::new(unrewarded_list(&self.program, self.because.as_str()), order))
     }
@@ -56,16 +66,20 @@ impl Transaction {
     }
 
     /// Fails unless it is listed.
-    pub fn unlist_unrewarded(&mut self, conversion: &ConversionId) {
-        self.delete_if(Key::unrewarded(conversion), "conversion", conversion.as_str());
+    pub fn unlist_unrewarded(&mut self, listed: &Unrewarded) -> Result<(), StoreError> {
+        self.replace(&Unrewarded { attributed: true, ..listed.clone() }, listed.revision())
     }
 }
 
 impl Store {
-    /// Whether a conversion is listed.
-    pub async fn is_unrewarded(&self, operation: &'static str, conversion: &ConversionId) -> Result<bool, StoreError> {
-        let listed: Option<Unrewarded> = self.get(operation, &Key::unrewarded(conversion)).await?;
-        Ok(listed.is_some())
+    /// A conversion, if it is listed.
+    pub async fn listed_unrewarded(
+        &self,
+        operation: &'static str,
+        conversion: &ConversionId,
+    ) -> Result<Option<Unrewarded>, StoreError> {
+        let known: Option<Unrewarded> = self.get(operation, &Key::unrewarded(conversion)).await?;
+        Ok(known.filter(|conversion| !conversion.attributed))
     }
 
     /// Newest first.
@@ -80,6 +94,9 @@ impl Store {
         let partition = unrewarded_list(program, because.as_str());
         let range = Range { after, order: Order::Backward, limit: Some(limit), ..Range::all(partition) };
         let keys = self.list(operation, range).await?;
-        Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
+        let mut items: Vec<Unrewarded> = self.get_many(operation, &keys.items).await?;
+        // The index may still show what was attributed a moment ago.
+        items.retain(|conversion| !conversion.attributed);
+        Ok(Listing { items, after: keys.after })
     }
 }

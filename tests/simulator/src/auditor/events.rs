@@ -1,15 +1,12 @@
-//! Sales and refunds: what an accepted event must have done.
-
-use std::collections::BTreeSet;
+//! Events: what an accepted sale, refund, edit or withdrawal must have done.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::model::{Conversion, Line, Payout, State};
-use super::{
-    Auditor, Checked, Effect, Entry, Invariant, days, ensure, int, leave_for, list, rates, skew, text, time, violation,
-};
-use crate::told::{Item, Named, Partner, Refund, Reward, Sale, Told};
+use super::accrual::Occasion;
+use super::model::{Attributed, Conversion, Customer};
+use super::{Auditor, Checked, Effect, Entry, Invariant, days, ensure, int, list, skew, text, time, violation};
+use crate::told::{Edit, Item, Named, Program, Refund, Sale, Told, Withdrawal};
 
 /// How far ahead of a function's clock a source's may be, in seconds.
 const AHEAD_SECONDS: i64 = 300;
@@ -17,212 +14,146 @@ const AHEAD_SECONDS: i64 = 300;
 impl Auditor {
     pub(super) fn event(&mut self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let (name, event) = (entry.name(), &entry.value["event"]);
-        let is_sale = event["type"] == "sale";
+        let kind = text(event, "type");
+        let is_sale = !matches!(kind, "refund" | "edit" | "withdrawal");
         let (id, order) = (text(event, "id"), text(event, if is_sale { "id" } else { "conversion" }));
         let place = (entry.by.to_owned(), order.to_owned());
         let stream = self.orders.entry(place).or_insert_with(|| entry.stream.to_owned());
         ensure!(stream == entry.stream, OneEffect, "{name}: order {order} of {} has stream {stream} already", entry.by);
-        let conversion = self.conversions.entry(entry.stream.to_owned()).or_insert_with(|| Conversion {
-            source: entry.by.to_owned(),
-            order: order.to_owned(),
-            sale: None,
-            partner: None,
-            refunds: Vec::new(),
-            lines: Vec::new(),
-        });
+        let received_at = time(entry.value, "receivedAt")?;
+        let mut conversion = self
+            .conversions
+            .get(entry.stream)
+            .cloned()
+            .unwrap_or_else(|| Conversion::new(entry.by, order, received_at));
         let (of, theirs) = ((entry.by, order), (conversion.source.as_str(), conversion.order.as_str()));
         ensure!(of == theirs, OneEffect, "{name}: is about {of:?}, in the stream of {theirs:?}");
         let occurred_at = time(event, "occurredAt")?;
         let ahead = occurred_at > entry.at + SignedDuration::from_secs(AHEAD_SECONDS);
         ensure!(!ahead, ExactCents, "{name}: the event lies in the future, at {occurred_at}");
-        let received_at = time(entry.value, "receivedAt")?;
         ensure!(received_at <= entry.now + skew(), History, "{name}: was received in the future, at {received_at}");
-
+        let parts = conversion.order().map_or(0, |order| order.parts.len());
         if is_sale {
             ensure!(conversion.sale.is_none(), OneEffect, "{name}: order {order} has its sale already");
             ensure!(entry.what == "accrue", OneState, "{name}: holds a sale");
             let sale = told_sale(told, entry, order, occurred_at)?.clone();
-            let refunds = conversion.refunds.clone();
-            let effect = self.accrue(told, entry, &sale, &refunds, received_at)?;
-            if let Some(conversion) = self.conversions.get_mut(entry.stream) {
-                conversion.partner = attributed(told, &sale).map(|partner| partner.id.clone());
-                conversion.sale = Some(sale);
+            conversion.program.clone_from(&told.programs[sale.program].id);
+            conversion.sale = Some(sale);
+            conversion.received_at = received_at;
+            return self.accrue(told, entry, conversion);
+        }
+        let claim = (entry.by.to_owned(), kind.to_owned(), id.to_owned());
+        if let Some(first) = self.claims.insert(claim, entry.stream.to_owned()) {
+            ensure!(first != entry.stream, OneEffect, "{name}: {kind} {id} was applied before");
+            return violation(Invariant::SameContent, format!("{name}: {kind} {id} was for {first} before"));
+        }
+        let applied = match kind {
+            "refund" => {
+                conversion.refunds.push(told_refund(told, entry, order, id, occurred_at)?);
+                "refund"
             }
-            return Ok(effect);
-        }
-        let (claim, stream) = ((entry.by.to_owned(), id.to_owned()), entry.stream.to_owned());
-        if let Some(first) = self.refunds.insert(claim, stream) {
-            ensure!(first != entry.stream, OneEffect, "{name}: refund {id} was applied before");
-            return violation(Invariant::SameContent, format!("{name}: refund {id} was for {first} before"));
-        }
-        conversion.refunds.push(told_refund(told, entry, order, id, occurred_at)?);
-        let what = if conversion.sale.is_some() { "refund" } else { "await_sale" };
+            "edit" => {
+                conversion.edits.push(told_edit(told, entry, order, id, occurred_at)?.clone());
+                "edit"
+            }
+            _ => {
+                let withdrawal = told_withdrawal(told, entry, order, id, occurred_at)?;
+                conversion.withdrawn.insert(withdrawal.refund.clone());
+                "withdraw"
+            }
+        };
+        let what = if conversion.sale.is_some() { applied } else { "await_sale" };
         ensure!(entry.what == what, OneState, "{name}: must be {what}");
-        let (sale, refunds) = (conversion.sale.clone(), conversion.refunds.clone());
-        let mut effect = Effect::default();
-        if let Some(sale) = sale {
-            let ids = &self.conversions[entry.stream].lines;
-            let mut lines = ids.iter().map(|id| (Some(id.clone()), self.lines[id].clone())).collect();
-            let changed = self.reverse(entry, &sale, &refunds, &mut lines)?;
-            let lines = lines.into_iter().enumerate().filter(|(n, _)| changed.contains(n));
-            effect.lines = lines.map(|(_, line)| line).collect();
+        let mut work = self.work(entry.stream, conversion);
+        if let Some(program) = program_of(told, &work.conversion) {
+            let after = work.conversion.order().map_or(0, |order| order.parts.len());
+            for part in parts..after {
+                let occasion = Occasion { program, part, attribution: 0, occurred_at, received_at, hand: None };
+                self.earn(told, entry, &mut work, &occasion)?;
+            }
+            self.reverse(entry, &mut work)?;
+            self.true_up(entry, program, std::slice::from_mut(&mut work), false);
         }
-        Ok(self.retally(entry, effect))
+        self.conversions.insert(entry.stream.to_owned(), work.conversion.clone());
+        Ok(self.retally(entry, Effect { lines: work.into_changed(), ..Effect::default() }))
     }
 
-    fn accrue(
-        &self,
-        told: &Told,
-        entry: &Entry,
-        sale: &Sale,
-        refunds: &[Refund],
-        received_at: Timestamp,
-    ) -> Checked<Effect> {
+    fn accrue(&mut self, told: &Told, entry: &Entry, mut conversion: Conversion) -> Checked<Effect> {
         let name = entry.name();
+        let Some((sale, program)) = conversion.sale.clone().zip(program_of(told, &conversion)) else {
+            return violation(Invariant::OneEffect, format!("{name}: is of no program"));
+        };
+        conversion.credits = self.attribute(told, &sale);
+        let own = |(id, _): &(String, i128)| told.partners.iter().find(|partner| partner.id == *id);
+        let owns =
+            |id: &(String, i128)| own(id).is_some_and(|own| Some(&own.email_hash) == sale.customer.email_hash.as_ref());
+        ensure!(!conversion.credits.iter().any(owns), ExactCents, "{name}: whoever earns of it is the customer");
         let unattributed = entry.value["note"] == "unattributed";
-        let Some(partner) = attributed(told, sale) else {
-            ensure!(unattributed, ExactCents, "{name}: names no partner, {:?}", sale.named);
-            return Ok(Effect::default());
+        let nobody = conversion.credits.is_empty();
+        ensure!(nobody == unattributed, ExactCents, "{name}: is of {:?}, by {sale:?}", conversion.credits);
+        let known = || self.known(&sale);
+        conversion.standing.returning = known().any(|known| known.bought);
+        let first = known().filter_map(|known| known.first_attributed.as_ref()).min_by_key(|first| first.number);
+        conversion.standing.first_attributed = first.map(|first| first.at);
+        let alike = |(source, total, at): &(String, i64, Timestamp)| {
+            let apart = sale.occurred_at.duration_since(*at).abs();
+            *source != sale.source && *total == sale.total && apart <= days(1)
         };
-        ensure!(!unattributed, ExactCents, "{name}: is of {}, by {:?}", partner.id, sale.named);
-        let program = &told.programs[sale.program];
-        let Some(set) = rates::in_force(&program.rule_sets, sale.occurred_at) else {
-            return violation(Invariant::ExactCents, format!("{name}: no rules were in force at {}", sale.occurred_at));
-        };
-        let mut lines = Vec::new();
-        for rated in rates::rate(sale, &set.rules, partner, |rule| self.tally(&partner.id, rule)) {
-            let hold = rated.rule.hold_days.unwrap_or(program.hold_days);
-            for (n, (amount, slice_days)) in rates::slices(rated.earned, rated.rule).into_iter().enumerate() {
-                let due_at = (sale.occurred_at + days(hold.max(slice_days).into())).max(received_at);
-                let reviewed = program.approves_automatically;
-                let line = Line {
-                    partner: partner.id.clone(),
-                    conversion: entry.stream.to_owned(),
-                    rule: rated.rule.key.clone(),
-                    rule_set: set.version,
-                    tiered: matches!(rated.rule.reward, Reward::TieredByCount(_)),
-                    items: rated.items.clone(),
-                    slice: Some(n + 1),
-                    amount,
-                    taken: 0,
-                    recorded: 0,
-                    state: State::at_gates(reviewed, due_at, entry.at),
-                    reviewed,
-                    payout: None,
-                    hands: BTreeSet::new(),
-                    occurred_at: sale.occurred_at,
-                    due_at,
-                    payable_since: entry.now,
-                    version: 0,
-                    entry: String::new(),
-                };
-                lines.push((None, line));
-            }
+        conversion.suspicious = known().any(|known| known.sales.iter().any(alike));
+        self.remember(&sale, &conversion.credits);
+
+        let mut work = self.work(entry.stream, conversion);
+        let parts = work.conversion.order().map(|order| order.parts).unwrap_or_default();
+        for (n, part) in parts.iter().enumerate().filter(|_| !nobody) {
+            let of_part = |edit: &&Edit| Some(&edit.id) == part.edit.as_ref();
+            let edit = work.conversion.edits.iter().find(of_part);
+            let occasion = Occasion {
+                program,
+                part: n,
+                attribution: 0,
+                occurred_at: edit.map_or(sale.occurred_at, |edit| edit.occurred_at),
+                received_at: work.conversion.received_at,
+                hand: None,
+            };
+            self.earn(told, entry, &mut work, &occasion)?;
         }
-        if !refunds.is_empty() {
-            // Refunds that came first apply before anything is written.
-            self.reverse(entry, sale, refunds, &mut lines)?;
-        }
-        Ok(Effect { lines, ..Effect::default() })
+        // Refunds that came first apply before anything is written.
+        self.reverse(entry, &mut work)?;
+        self.true_up(entry, program, std::slice::from_mut(&mut work), true);
+        self.conversions.insert(entry.stream.to_owned(), work.conversion.clone());
+        Ok(Effect { lines: work.into_changed(), ..Effect::default() })
     }
 
-    /// Silent in the rules: only conversions that were rated by tiers count for them.
-    pub(super) fn tally(&self, partner: &str, rule: &str) -> usize {
-        let counting = self.lines.values().filter(|line| line.counts() && line.partner == partner && line.rule == rule);
-        counting.map(|line| &line.conversion).collect::<BTreeSet<_>>().len()
+    /// What is known of who bought, by id and by address.
+    pub(super) fn known(&self, sale: &Sale) -> impl Iterator<Item = &Customer> {
+        keys(sale).into_iter().filter_map(|key| self.customers.get(&key))
     }
 
-    /// The cumulative target of every earning: what is missing comes off its newest slice first, and in the end as a clawback,
-    /// which is added to the lines. Tells which of them changed.
-    fn reverse(
-        &self,
-        entry: &Entry,
-        sale: &Sale,
-        refunds: &[Refund],
-        lines: &mut Vec<(Option<String>, Line)>,
-    ) -> Checked<BTreeSet<usize>> {
-        let (mut changed, written) = (BTreeSet::new(), entry.line_ids());
-        let rules: BTreeSet<_> = lines.iter().map(|(_, line)| line.rule.clone()).collect();
-        for rule in rules {
-            let of_rule: Vec<_> = (0..lines.len()).filter(|n| lines[*n].1.rule == rule).collect();
-            let mut slices: Vec<_> = of_rule.iter().copied().filter(|n| lines[*n].1.slice.is_some()).collect();
-            slices.sort_by_key(|n| std::cmp::Reverse(lines[*n].1.slice));
-            let Some(newest) = slices.first().map(|n| lines[*n].1.clone()) else { continue };
-            let (part, whole) = rates::refunded(sale, refunds, &newest.items);
-            let earned: i128 = slices.iter().map(|n| lines[*n].1.amount).sum();
-            let mut left =
-                rates::round(earned * part, whole) - of_rule.iter().map(|n| lines[*n].1.reversed()).sum::<i128>();
-            for n in slices {
-                let (id, line) = &mut lines[n];
-                let step = left.min(line.net() - line.recorded).max(0);
-                let zero = line.amount == 0 && part == whole;
-                let payout = line.payout.as_ref().and_then(|(payout, _)| self.payouts.get(payout));
-                let late = match line.state {
-                    State::Paid | State::Reversed => true,
-                    State::InPayout => !payout.is_some_and(Payout::is_open),
-                    // There is nothing to record, so whether that is written does not matter.
-                    State::Rejected if zero => !id.as_deref().is_some_and(|id| written.contains(&id)),
-                    _ => false,
-                };
-                if step == 0 && !zero {
-                    continue;
-                }
-                // Silent in the rules: what a cancelled payout has yet to free is freed first.
-                let freeing = line.state == State::InPayout && payout.is_some_and(|payout| payout.state == "cancelled");
-                ensure!(!freeing, OneState, "{}: {id:?} was to be freed before", entry.name());
-                if late {
-                    continue;
-                }
-                left -= step;
-                changed.insert(n);
-                if line.state == State::Rejected {
-                    line.recorded += step;
-                    continue;
-                }
-                line.taken += step;
-                if line.net() == 0 {
-                    leave_for(line, State::Reversed);
-                }
+    /// Silent in the rules: only sales and renewals tell of a customer.
+    fn remember(&mut self, sale: &Sale, credits: &[(String, i128)]) {
+        let number = self.entries;
+        for key in keys(sale) {
+            let known = self.customers.entry(key).or_default();
+            if !matches!(sale.action, "sale" | "renewal") {
+                continue;
             }
-            if left > 0 {
-                changed.insert(lines.len());
-                lines.push((None, clawback(&newest, left, entry)));
+            known.visitors.extend(sale.visitor.clone());
+            known.bought = true;
+            known.sales.push((sale.source.clone(), sale.total, sale.occurred_at));
+            if !credits.is_empty() && known.first_attributed.is_none() {
+                known.first_attributed = Some(Attributed { number, at: sale.occurred_at, credits: credits.to_vec() });
             }
         }
-        Ok(changed)
     }
 }
 
-fn clawback(of: &Line, amount: i128, entry: &Entry) -> Line {
-    Line {
-        slice: None,
-        amount: -amount,
-        taken: 0,
-        recorded: 0,
-        state: State::Payable,
-        reviewed: true,
-        payout: None,
-        hands: BTreeSet::new(),
-        occurred_at: entry.at,
-        due_at: entry.at,
-        version: 0,
-        entry: String::new(),
-        ..of.clone()
-    }
+fn keys(sale: &Sale) -> Vec<(usize, String)> {
+    let customer = &sale.customer;
+    customer.id.iter().chain(&customer.email_hash).map(|key| (sale.program, key.clone())).collect()
 }
 
-/// Case does not matter in codes.
-fn is_code(code: &str, partner: &Partner) -> bool {
-    code.trim().eq_ignore_ascii_case(&partner.code)
-}
-
-fn attributed<'a>(told: &'a Told, sale: &Sale) -> Option<&'a Partner> {
-    let mut partners = told.partners.iter().filter(|partner| partner.program == sale.program);
-    match &sale.named {
-        Named::Id(id) => partners.find(|partner| partner.id == *id),
-        Named::Code(code) | Named::Coupon(code) => partners.find(|partner| is_code(code, partner)),
-        Named::Nobody => None,
-    }
+fn program_of<'a>(told: &'a Told, conversion: &Conversion) -> Option<&'a Program> {
+    told.programs.get(conversion.sale.as_ref()?.program)
 }
 
 fn same_items(event: &Value, items: &[Item]) -> bool {
@@ -242,12 +173,13 @@ fn told_sale<'a>(told: &'a Told, entry: &Entry, order: &str, occurred_at: Timest
     let names = |sale: &Sale| {
         let named = |by: &str| event["partner"][by].as_str();
         let coupons = || list(event, "coupons").iter().filter_map(Value::as_str);
-        match &sale.named {
+        let by_coupon = |code: &String| coupons().any(|coupon| coupon.eq_ignore_ascii_case(code));
+        let by_name = match &sale.named {
             Named::Id(id) => named("id") == Some(id),
             Named::Code(code) => named("code").is_some_and(|named| named.eq_ignore_ascii_case(code)),
-            Named::Coupon(code) => coupons().any(|coupon| coupon.eq_ignore_ascii_case(code)),
             Named::Nobody => true,
-        }
+        };
+        by_name && sale.coupon.as_ref().is_none_or(by_coupon)
     };
     let amounts = |sale: &Sale| [sale.total, sale.tax, sale.shipping, sale.discount].map(i128::from);
     let found = ["total", "tax", "shipping", "discount"].map(|field| int(event, field));
@@ -281,6 +213,40 @@ fn told_refund(told: &Told, entry: &Entry, order: &str, id: &str, occurred_at: T
         Some(refund) => {
             Ok(Refund { items: refund.items.clone().filter(|_| event["items"].is_array()), ..refund.clone() })
         }
+        None => violation(Invariant::SameContent, format!("{}: nobody told it so: {event}", entry.name())),
+    }
+}
+
+fn told_edit<'a>(told: &'a Told, entry: &Entry, order: &str, id: &str, occurred_at: Timestamp) -> Checked<&'a Edit> {
+    let event = &entry.value["event"];
+    let of_id = |edit: &&Edit| edit.source == entry.by && edit.id == id && edit.order == order;
+    let mut tellings = told.edits.iter().filter(of_id);
+    ensure!(tellings.clone().next().is_some(), OneEffect, "{}: nobody told of {id} of {order}", entry.name());
+    let same = |edit: &&Edit| {
+        let amounts = [edit.total, edit.tax, edit.shipping, edit.discount].map(i128::from);
+        amounts == ["total", "tax", "shipping", "discount"].map(|field| int(event, field))
+            && same_items(event, &edit.items)
+            && edit.occurred_at == occurred_at
+    };
+    match tellings.find(same) {
+        Some(edit) => Ok(edit),
+        None => violation(Invariant::SameContent, format!("{}: nobody told it so: {event}", entry.name())),
+    }
+}
+
+fn told_withdrawal<'a>(
+    told: &'a Told,
+    entry: &Entry,
+    order: &str,
+    id: &str,
+    occurred_at: Timestamp,
+) -> Checked<&'a Withdrawal> {
+    let event = &entry.value["event"];
+    let of_id = |told: &&Withdrawal| told.source == entry.by && told.id == id && told.order == order;
+    let mut tellings = told.withdrawals.iter().filter(of_id);
+    ensure!(tellings.clone().next().is_some(), OneEffect, "{}: nobody told of {id} of {order}", entry.name());
+    match tellings.find(|told| told.refund == text(event, "refund") && told.occurred_at == occurred_at) {
+        Some(withdrawal) => Ok(withdrawal),
         None => violation(Invariant::SameContent, format!("{}: nobody told it so: {event}", entry.name())),
     }
 }

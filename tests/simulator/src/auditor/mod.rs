@@ -3,10 +3,15 @@
 //! The journal's order of commitment is the order in which everything happened. For each entry the auditor takes what the world told,
 //! applies the rules to its own model, and compares the outcome with what the entry says was done; later, with what is stored.
 
+mod accrual;
 mod events;
+mod hands;
 mod model;
+mod order;
 mod rates;
+mod reversal;
 mod stored;
+mod tallies;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +23,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::told::{About, Command, Partner, Program, SKEW_SECONDS, Told};
-use model::{Balance, Conversion, Line, PageLine, Payout, State};
+use model::{Balance, Conversion, Customer, Kind, Line, PageLine, Payout, State, Tally, TallyKey};
 
 /// What must never break. The numbers are those of the design's list; its other two, about bills and bytes sent over the wire, are
 /// not for this model to see.
@@ -130,6 +135,10 @@ fn program_of<'a>(told: &'a Told, partner: &str) -> Checked<(&'a Partner, &'a Pr
     }
 }
 
+fn minimum_sales(line: &Line, program: &Program) -> usize {
+    line.minimum_sales.unwrap_or(program.minimum_sales) as usize
+}
+
 /// A journal entry, opened.
 struct Entry<'a> {
     value: &'a Value,
@@ -172,8 +181,13 @@ pub struct Auditor {
     conversions: BTreeMap<String, Conversion>,
     /// Which stream an order of a source has.
     orders: BTreeMap<(String, String), String>,
-    /// Which stream a refund of a source belongs to.
-    refunds: BTreeMap<(String, String), String>,
+    /// Which stream an event of a source, of a kind, belongs to.
+    claims: BTreeMap<(String, String, String), String>,
+    /// By program, and id or address.
+    customers: BTreeMap<(usize, String), Customer>,
+    tallies: BTreeMap<TallyKey, Tally>,
+    /// What each stream adds to tallies.
+    contributed: BTreeMap<String, Vec<(TallyKey, Tally)>>,
     balances: BTreeMap<String, Balance>,
     /// Entries so far, of streams other than payouts'.
     positions: BTreeMap<String, u64>,
@@ -214,11 +228,14 @@ impl Auditor {
         ensure!(position == before + 1, History, "{name}: follows position {before}");
 
         let effect = match entry.what {
-            "accrue" | "await_sale" | "refund" => self.event(told, &entry)?,
+            "accrue" | "await_sale" | "refund" | "edit" | "withdraw" => self.event(told, &entry)?,
+            "adjust" => self.adjust(told, &entry)?,
+            "bonus" => Self::bonus(told, &entry)?,
+            "attribute" => self.give(told, &entry)?,
             "approve" | "hold" | "release" | "reject" | "reinstate" => self.review(told, &entry)?,
             "mature" => self.mature(&entry)?,
             "draft" | "claim" => self.claim(told, &entry)?,
-            "close_draft" => self.close(&entry)?,
+            "close_draft" => self.close(told, &entry)?,
             "approve_payout" => self.approve(told, &entry)?,
             "send_back" => self.send_back(told, &entry)?,
             "cancel_payout" => self.cancel(told, &entry)?,
@@ -241,59 +258,6 @@ impl Auditor {
             Some(line) => Ok(line),
             None => violation(Invariant::OneState, format!("{}: there is no line {id}", entry.name())),
         }
-    }
-
-    fn review(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
-        let (name, ids) = (entry.name(), entry.line_ids());
-        caused(told, entry, About::Commissions, entry.what, &ids)?;
-        let needs_reason = matches!(entry.what, "hold" | "reject" | "reinstate");
-        ensure!(!needs_reason || entry.value["why"].is_string(), Access, "{name}: has no reason");
-        let mut effect = Effect::default();
-        for id in ids {
-            let mut line = self.line(entry, id)?.clone();
-            let stoppable = match (&line.state, &line.payout) {
-                (State::Pending | State::Approved | State::Payable, _) => true,
-                (State::InPayout, Some((payout, _))) => self.payouts.get(payout).is_some_and(Payout::is_open),
-                _ => false,
-            };
-            let legal = match entry.what {
-                "approve" => line.state == State::Pending,
-                "hold" => stoppable,
-                "release" => line.state == State::Held,
-                "reject" => stoppable || line.state == State::Held,
-                _ => line.state == State::Rejected,
-            };
-            ensure!(legal, OneState, "{name}: {id} is {} and cannot change so", line.state.as_str());
-            match entry.what {
-                "hold" => leave_for(&mut line, State::Held),
-                "reject" => leave_for(&mut line, State::Rejected),
-                "reinstate" => {
-                    line.hands.insert(entry.by.to_owned());
-                    line.reviewed = false;
-                    line.taken += std::mem::take(&mut line.recorded);
-                    let gone = if line.amount == 0 { self.wholly_refunded(&line) } else { line.net() == 0 };
-                    line.state = if gone { State::Reversed } else { State::Pending };
-                }
-                verb => {
-                    if verb == "approve" {
-                        line.reviewed = true;
-                    } else {
-                        line.hands.insert(entry.by.to_owned());
-                    }
-                    line.state = State::at_gates(line.reviewed, line.due_at, entry.at);
-                }
-            }
-            effect.lines.push((Some(id.to_owned()), line));
-        }
-        Ok(self.retally(entry, effect))
-    }
-
-    fn wholly_refunded(&self, line: &Line) -> bool {
-        let conversion = &self.conversions[&line.conversion];
-        conversion.sale.as_ref().is_some_and(|sale| {
-            let (part, whole) = rates::refunded(sale, &conversion.refunds, &line.items);
-            part == whole
-        })
     }
 
     fn mature(&self, entry: &Entry) -> Checked<Effect> {
@@ -388,6 +352,10 @@ impl Auditor {
             let state = line.state.as_str();
             ensure!(line.state == State::Payable, OneState, "{name}: {line_id} is {state} in {:?}", line.payout);
             ensure!(line.partner == partner_id, Access, "{name}: {line_id} is of {}", line.partner);
+            let planned = planned_in(id).unwrap_or(entry.at);
+            let (minimum, sold) = (minimum_sales(&line, program), self.sold_at_most(&partner_id, planned, entry.at));
+            let gated = line.amount > 0 && sold < minimum;
+            ensure!(!gated, PayoutIsItsLines, "{name}: claims {line_id} after {sold} of {minimum} sales");
             line.state = State::InPayout;
             line.payout = Some((id.to_owned(), payout.pages.len()));
             page.push(PageLine { id: line_id.to_owned(), net: line.net(), hands: line.hands.clone() });
@@ -407,6 +375,30 @@ impl Auditor {
         Ok(effect)
     }
 
+    /// Sales of a partner that nobody stopped and whose hold is over. Whoever plans a payout reads them some time between planning and
+    /// claiming, by a clock that may be off.
+    fn sold_at_most(&self, partner: &str, planned: Timestamp, at: Timestamp) -> usize {
+        let counts = |line: &&Line| line.due_at <= at + skew() && line.fell_at >= planned - skew();
+        self.sold(partner, counts)
+    }
+
+    fn sold_at_least(&self, partner: &str, planned: Timestamp) -> usize {
+        let counts = |line: &&Line| {
+            line.stands() && line.due_at + skew() + skew() <= planned && line.seen_at + skew() + skew() <= planned
+        };
+        self.sold(partner, counts)
+    }
+
+    fn sold(&self, partner: &str, counts: impl Fn(&&Line) -> bool) -> usize {
+        let is_sale = |line: &&Line| {
+            let conversion = self.conversions.get(&line.conversion);
+            line.kind == Kind::Commission
+                && conversion.and_then(|conversion| conversion.sale.as_ref()).is_some_and(|sale| sale.action == "sale")
+        };
+        let lines = self.lines.values().filter(|line| line.partner == partner).filter(is_sale).filter(counts);
+        lines.map(|line| &line.conversion).collect::<BTreeSet<_>>().len()
+    }
+
     /// The payout an entry is about, in one of these states and with no lines on their way.
     fn payout(&self, entry: &Entry, states: &[&str]) -> Checked<Payout> {
         let payout = self.payouts.get(entry.stream);
@@ -421,7 +413,7 @@ impl Auditor {
         Effect { lines: Vec::new(), payouts: BTreeMap::from([(entry.stream.to_owned(), payout)]) }
     }
 
-    fn close(&self, entry: &Entry) -> Checked<Effect> {
+    fn close(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let mut payout = self.payout(entry, &["drafting"])?;
         let debts = payout.lines().any(|line| line.net < 0);
         if debts && payout.amount() == 0 {
@@ -433,7 +425,13 @@ impl Auditor {
             payout.state = "cancelled";
             payout.settling = Some(0);
         }
-        let left = self.lines.iter().filter(|(_, line)| line.partner == payout.partner && line.state == State::Payable);
+        let (_, program) = program_of(told, &payout.partner)?;
+        let sold = self.sold_at_least(&payout.partner, planned_in(entry.stream).unwrap_or(entry.at));
+        let claimable = |line: &Line| {
+            let of_partner = line.partner == payout.partner && line.state == State::Payable;
+            of_partner && (line.amount < 0 || sold >= minimum_sales(line, program))
+        };
+        let left = self.lines.iter().filter(|(_, line)| claimable(line));
         payout.left = left.map(|(id, line)| (id.clone(), line.amount, line.payable_since, line.due_at)).collect();
         Ok(Self::alone(entry, payout))
     }
@@ -545,11 +543,13 @@ impl Auditor {
             return violation(Invariant::ExactCents, format!("{name}: expected lines {expected:?}, found {changes:?}"));
         }
         let mut moved: BTreeMap<String, Balance> = BTreeMap::new();
-        let mut fresh = changes.iter().filter(|change| change["from"].is_null());
+        let mut fresh: Vec<&Value> = changes.iter().filter(|change| change["from"].is_null()).collect();
+        let mut touched = BTreeSet::from([entry.stream.to_owned()]);
         for (id, mut line) in effect.lines {
+            touched.insert(line.conversion.clone());
             let change = match &id {
                 Some(id) => changes.iter().find(|change| text(change, "id") == id),
-                None => fresh.next(),
+                None => next_for(&line, &mut fresh),
             };
             let Some(change) = change else {
                 let what = format!("{name}: expected {id:?} {:?}, found {changes:?}", line.facts());
@@ -562,7 +562,7 @@ impl Auditor {
             let delta = moved.entry(line.partner.clone()).or_default();
             if let Some(before) = before {
                 delta.book(before, -1);
-            } else if let Some(conversion) = self.conversions.get_mut(entry.stream) {
+            } else if let Some(conversion) = self.conversions.get_mut(&line.conversion) {
                 conversion.lines.push(id.clone());
             }
             delta.book(&line, 1);
@@ -570,10 +570,14 @@ impl Auditor {
             if line.state == State::Payable && !payable_before {
                 line.payable_since = entry.now;
             }
+            line.fell_at = if line.stands() { Timestamp::MAX } else { line.fell_at.min(entry.now) };
             line.version += 1;
             line.entry = entry.reference();
             self.done.insert((entry.what.to_owned(), entry.by.to_owned(), id.clone()));
             self.lines.insert(id, line);
+        }
+        for stream in touched {
+            self.retell(&stream);
         }
         compare_postings(entry, &moved)?;
         for (partner, delta) in &moved {
@@ -612,6 +616,17 @@ impl Auditor {
         }
         Ok(())
     }
+}
+
+/// Which of the new lines this is: its partner's next, of the same facts if there is one.
+fn next_for<'a>(line: &Line, fresh: &mut Vec<&'a Value>) -> Option<&'a Value> {
+    let of_partner = |change: &&Value| partner_in(text(change, "id")) == line.partner;
+    let same = |change: &&Value| {
+        let to = &change["to"];
+        of_partner(change) && (text(to, "state"), int(to, "amount"), int(to, "net")) == line.facts()
+    };
+    let at = fresh.iter().position(same).or_else(|| fresh.iter().position(of_partner))?;
+    Some(fresh.remove(at))
 }
 
 /// A line that leaves its payout, if it is in one.

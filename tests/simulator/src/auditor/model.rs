@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 
-use crate::told::{Refund, Sale};
+use super::order::Order;
+use super::rates::Standing;
+use crate::told::{Edit, Refund, Rule, Sale};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
@@ -42,24 +45,56 @@ impl State {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Commission,
+    Clawback,
+    TrueUp,
+    Bonus,
+    Adjustment,
+    Reinstatement,
+}
+
+impl Kind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Commission => "commission",
+            Self::Clawback => "clawback",
+            Self::TrueUp => "true_up",
+            Self::Bonus => "bonus",
+            Self::Adjustment => "adjustment",
+            Self::Reinstatement => "reinstatement",
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Line {
+    pub kind: Kind,
     pub partner: String,
+    /// Empty for a bonus, as the rule is.
     pub conversion: String,
     pub rule: String,
-    pub rule_set: u32,
-    /// Whether the rule counts conversions.
-    pub tiered: bool,
-    /// Of the sale, which the rule rated.
-    pub items: Vec<usize>,
-    /// Counts from 1; a clawback is no slice.
+    pub rule_set: Option<u32>,
+    /// Which of its conversion's earnings it belongs to; true-ups and bonuses to none.
+    pub earning: Option<usize>,
+    /// The edit it came of, and the entry by which a person gave the conversion away.
+    pub edit: Option<String>,
+    pub attribution: u64,
+    /// Overrides the program's.
+    pub minimum_sales: Option<u32>,
+    /// Counts from 1; only commissions are slices.
     pub slice: Option<usize>,
+    /// The line an adjustment belongs to.
+    pub of: Option<String>,
     pub amount: i128,
     pub taken: i128,
     /// Refunds that wait for it to be reinstated.
     pub recorded: i128,
     pub state: State,
     pub reviewed: bool,
+    /// Whether it was held when it was reversed.
+    pub was_held: bool,
     /// Payout and page, while it is in one.
     pub payout: Option<(String, usize)>,
     pub hands: BTreeSet<String>,
@@ -67,6 +102,9 @@ pub struct Line {
     pub due_at: Timestamp,
     /// The world's time when it was last seen to become payable.
     pub payable_since: Timestamp,
+    /// The world's time when it was first seen, and when it was last seen to be rejected or reversed.
+    pub seen_at: Timestamp,
+    pub fell_at: Timestamp,
     pub version: u64,
     pub entry: String,
 }
@@ -78,12 +116,22 @@ impl Line {
 
     /// How much of its earning refunds took back through it.
     pub const fn reversed(&self) -> i128 {
-        if self.slice.is_some() { self.taken + self.recorded } else { -self.amount }
+        match self.kind {
+            Kind::Clawback | Kind::Reinstatement => -self.amount + self.taken + self.recorded,
+            _ => self.taken + self.recorded,
+        }
     }
 
-    /// Whether it lets its conversion count for a tier.
-    pub fn counts(&self) -> bool {
-        self.tiered && self.slice.is_some() && !matches!(self.state, State::Rejected | State::Reversed)
+    /// How much of its earning it is.
+    pub const fn earned(&self) -> i128 {
+        match self.kind {
+            Kind::Commission | Kind::Adjustment => self.amount,
+            _ => 0,
+        }
+    }
+
+    pub const fn stands(&self) -> bool {
+        !matches!(self.state, State::Rejected | State::Reversed)
     }
 
     /// As entries tell it.
@@ -149,12 +197,126 @@ impl Payout {
 
 #[derive(Debug, Clone)]
 pub struct Conversion {
+    /// The program's id.
+    pub program: String,
     pub source: String,
     pub order: String,
     pub sale: Option<Sale>,
-    pub partner: Option<String>,
+    pub received_at: Timestamp,
     pub refunds: Vec<Refund>,
+    pub edits: Vec<Edit>,
+    /// Ids of refunds that do not stand.
+    pub withdrawn: BTreeSet<String>,
+    pub standing: Standing,
+    /// Whose it is, by how many parts.
+    pub credits: Vec<(String, i128)>,
+    /// Where partners stood under rules when the sale was rated.
+    pub before: BTreeMap<(String, String), i128>,
+    /// Why its lines are born held.
+    pub suspicious: bool,
+    pub earnings: Vec<Earning>,
     pub lines: Vec<String>,
+}
+
+impl Conversion {
+    pub fn new(source: &str, order: &str, received_at: Timestamp) -> Self {
+        Self {
+            program: String::new(),
+            source: source.to_owned(),
+            order: order.to_owned(),
+            sale: None,
+            received_at,
+            refunds: Vec::new(),
+            edits: Vec::new(),
+            withdrawn: BTreeSet::new(),
+            standing: Standing::default(),
+            credits: Vec::new(),
+            before: BTreeMap::new(),
+            suspicious: false,
+            earnings: Vec::new(),
+            lines: Vec::new(),
+        }
+    }
+
+    pub fn order(&self) -> Option<Order> {
+        Some(Order::of(self.sale.as_ref()?, &self.edits, &self.refunds, &self.withdrawn))
+    }
+}
+
+/// What is known of somebody who buys in a program.
+#[derive(Debug, Clone, Default)]
+pub struct Customer {
+    pub bought: bool,
+    pub first_attributed: Option<Attributed>,
+    /// Who followed links.
+    pub visitors: BTreeSet<String>,
+    /// Source, total and time of every sale.
+    pub sales: Vec<(String, i64, Timestamp)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Attributed {
+    /// How many entries came before.
+    pub number: usize,
+    pub at: Timestamp,
+    pub credits: Vec<(String, i128)>,
+}
+
+/// What one partner earns of one part of an order under one rule.
+#[derive(Debug, Clone)]
+pub struct Earning {
+    pub partner: String,
+    pub rule: Rule,
+    pub rule_set: u32,
+    /// The entry by which a person gave the conversion to the partner.
+    pub attribution: u64,
+    /// Which part of the order, and which of its items.
+    pub part: usize,
+    pub items: Vec<usize>,
+    /// The partner's part of what was sold, in minor units.
+    pub base: i128,
+    /// The day it counts on, in the program's time zone.
+    pub date: Date,
+    pub due_at: Timestamp,
+    /// The conversion was given to somebody else: all of it is taken back.
+    pub given_away: bool,
+}
+
+/// How far a partner, or a program, has come under a rule in a window.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub count: i128,
+    pub revenue: i128,
+    pub commission: i128,
+    /// What retroactive tiers rate again, by rule set version.
+    pub bases: BTreeMap<u32, Base>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Base {
+    pub count: i128,
+    pub revenue: i128,
+    pub earned: i128,
+    pub partial: i128,
+}
+
+/// Partner or program, rule, and instance of a window.
+pub type TallyKey = (String, String, String);
+
+impl Tally {
+    pub fn add(&mut self, other: &Self, sign: i128) {
+        self.count += sign * other.count;
+        self.revenue += sign * other.revenue;
+        self.commission += sign * other.commission;
+        for (version, base) in &other.bases {
+            let own = self.bases.entry(*version).or_default();
+            own.count += sign * base.count;
+            own.revenue += sign * base.revenue;
+            own.earned += sign * base.earned;
+            own.partial += sign * base.partial;
+        }
+        self.bases.retain(|_, base| *base != Base::default());
+    }
 }
 
 /// Sums per bucket, and counts of lines per state.

@@ -1,9 +1,19 @@
-//! The arithmetic of the rules: which rule rates which items, what that earns, how it is sliced, and what refunds take back.
+//! The arithmetic of the rules: which rule rates which items, what that earns, how it is sliced and shared, and what is left of it.
 
-use crate::told::{Item, Partner, Refund, Reward, Rule, RuleSet, Sale};
+use std::cmp::Ordering;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
+
+use super::order::Part;
+use crate::told::{
+    Attribution, Item, Metric, Model, Partner, Pay, Recurrence, Reward, Rule, RuleSet, Sale, Shape, Tiers, Touch,
+    Window,
+};
 
 /// Everything, in basis points.
-const WHOLE: i128 = 10_000;
+pub const WHOLE: i128 = 10_000;
 
 /// Half away from zero. Silent in the rules: nothing is a share of nothing.
 pub fn round(numerator: i128, denominator: i128) -> i128 {
@@ -14,23 +24,77 @@ pub fn round(numerator: i128, denominator: i128) -> i128 {
     magnitude * numerator.signum() * denominator.signum()
 }
 
-/// What a sale earns under one rule.
-#[derive(Debug)]
-pub struct Rated<'a> {
-    pub rule: &'a Rule,
-    /// Which of the sale's items it rated; none where the sale tells only totals.
-    pub items: Vec<usize>,
-    pub earned: i128,
+/// An exact fraction, in lowest terms and with a positive denominator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ratio(i128, i128);
+
+impl Ratio {
+    pub const ZERO: Self = Self(0, 1);
+
+    pub fn new(numerator: i128, denominator: i128) -> Self {
+        let (mut a, mut b) = (numerator.abs(), denominator.abs());
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        let divisor = a.max(1) * denominator.signum();
+        Self(numerator / divisor, denominator / divisor)
+    }
+
+    pub fn plus(self, other: Self) -> Self {
+        Self::new(self.0 * other.1 + other.0 * self.1, self.1 * other.1)
+    }
+
+    pub fn minus(self, other: Self) -> Self {
+        self.plus(Self(-other.0, other.1))
+    }
+
+    pub fn times(self, other: Self) -> Self {
+        Self::new(self.0 * other.0, self.1 * other.1)
+    }
+
+    pub fn round(self) -> i128 {
+        round(self.0, self.1)
+    }
+
+    fn lesser(self, other: Self) -> Self {
+        if self.compare(other) == Ordering::Greater { other } else { self }
+    }
+
+    fn compare(self, other: Self) -> Ordering {
+        (self.0 * other.1).cmp(&(other.0 * self.1))
+    }
+}
+
+impl From<i128> for Ratio {
+    fn from(whole: i128) -> Self {
+        Self(whole, 1)
+    }
 }
 
 /// Of the versions that have started the latest; of two that started together the newer.
-pub fn in_force(sets: &[RuleSet], at: jiff::Timestamp) -> Option<&RuleSet> {
+pub fn in_force(sets: &[RuleSet], at: Timestamp) -> Option<&RuleSet> {
     let started = sets.iter().filter(|set| set.effective_from <= at);
     started.max_by_key(|set| (set.effective_from, set.version))
 }
 
-/// `before` tells how many conversions the partner has under a rule. Earnings are in the order of the first item that each rates.
-pub fn rate<'a>(sale: &Sale, rules: &'a [Rule], partner: &Partner, before: impl Fn(&str) -> usize) -> Vec<Rated<'a>> {
+/// What was known of the customer when the sale came.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Standing {
+    /// Has bought before.
+    pub returning: bool,
+    /// When the first sale of the customer that was somebody's happened.
+    pub first_attributed: Option<Timestamp>,
+}
+
+/// Which of the sale's items each rule rates for the partner, in the order of the first item; none where only totals are told.
+pub fn groups<'a>(
+    sale: &Sale,
+    items: &[Item],
+    rules: &'a [Rule],
+    partner: &Partner,
+    standing: Standing,
+    zone: &TimeZone,
+) -> Vec<(&'a Rule, Vec<usize>)> {
     let mut groups: Vec<(&Rule, Vec<usize>)> = Vec::new();
     let mut add = |rule: Option<&'a Rule>, item: Option<usize>| {
         let Some(rule) = rule else { return };
@@ -40,71 +104,179 @@ pub fn rate<'a>(sale: &Sale, rules: &'a [Rule], partner: &Partner, before: impl 
             groups.push((rule, item.into_iter().collect()));
         }
     };
-    if sale.items.is_empty() {
-        add(winner(rules, partner, None), None);
-    }
-    for (n, item) in sale.items.iter().enumerate() {
-        add(winner(rules, partner, Some(item)), Some(n));
-    }
-    let earned = |(rule, items): (&'a Rule, Vec<usize>)| {
-        let earned = earned(sale, rule, &items, before(&rule.key));
-        Rated { rule, items, earned }
+    let winner = |item: Option<&Item>| {
+        let fitting = rules.iter().enumerate().filter(|(_, rule)| {
+            matches(rule, sale, partner, item, standing) && recurs(rule.recurrence, sale.occurred_at, standing, zone)
+        });
+        // More specific, then priority, then the newer, which stands later.
+        fitting.max_by_key(|(n, rule)| (rank(rule), rule.priority, *n)).map(|(_, rule)| rule)
     };
-    groups.into_iter().map(earned).collect()
+    if items.is_empty() {
+        add(winner(None), None);
+    }
+    for (n, item) in items.iter().enumerate() {
+        add(winner(Some(item)), Some(n));
+    }
+    groups
 }
 
-/// Partner before product before default, then priority, then the newer, which stands later.
-fn winner<'a>(rules: &'a [Rule], partner: &Partner, item: Option<&Item>) -> Option<&'a Rule> {
-    let matches = |rule: &Rule| {
-        rule.partner.as_ref().is_none_or(|id| *id == partner.id)
-            && rule.product.as_ref().is_none_or(|product| item.is_some_and(|item| item.product == *product))
-    };
-    let rank = |rule: &Rule| match (&rule.partner, &rule.product) {
-        (Some(_), _) => 2,
-        (None, Some(_)) => 1,
-        (None, None) => 0,
-    };
-    let fitting = rules.iter().enumerate().filter(|(_, rule)| matches(rule));
-    fitting.max_by_key(|(n, rule)| (rank(rule), rule.priority, *n)).map(|(_, rule)| rule)
+fn rank(rule: &Rule) -> u8 {
+    let asks = &rule.matches;
+    let named = [
+        !asks.campaigns.is_empty(),
+        !asks.categories.is_empty(),
+        !asks.products.is_empty(),
+        !asks.groups.is_empty(),
+        !asks.partners.is_empty(),
+    ];
+    (1..).zip(named).filter(|(_, named)| *named).map(|(rank, _)| rank).max().unwrap_or(0)
 }
 
-fn earned(sale: &Sale, rule: &Rule, items: &[usize], before: usize) -> i128 {
-    let base = base(sale, rule, items);
-    match &rule.reward {
-        Reward::Flat(amount) => i128::from(*amount),
-        Reward::FlatPerUnit(amount) => {
-            // Silent in the rules: an order without items is one unit.
-            let units: i64 =
-                if items.is_empty() { 1 } else { items.iter().map(|item| sale.items[*item].quantity).sum() };
-            i128::from(*amount) * i128::from(units)
-        }
-        Reward::Percent(rate) => round(base * i128::from(*rate), WHOLE),
-        Reward::TieredByCount(tiers) => {
-            let position = before as u64 + 1;
-            let rate = tiers.iter().rfind(|(after, _)| position > *after).map_or(0, |(_, rate)| *rate);
-            round(base * i128::from(rate), WHOLE)
+fn matches(rule: &Rule, sale: &Sale, partner: &Partner, item: Option<&Item>, standing: Standing) -> bool {
+    fn fits(asked: &[&str], told: Option<&str>) -> bool {
+        asked.is_empty() || told.is_some_and(|told| asked.contains(&told))
+    }
+    let asks = &rule.matches;
+    let action = if asks.actions.is_empty() { sale.action == "sale" } else { asks.actions.contains(&sale.action) };
+    let new = sale.customer.new.unwrap_or(!standing.returning);
+    let goods = net(sale);
+    let coupon = |asked: &String| sale.coupon.as_ref().is_some_and(|told| told.eq_ignore_ascii_case(asked));
+    action
+        && fits(&asks.products, item.map(|item| item.product))
+        && fits(&asks.categories, item.map(|item| item.category))
+        && fits(&asks.campaigns, sale.campaign)
+        && (asks.partners.is_empty() || asks.partners.contains(&partner.id))
+        && fits(&asks.groups, partner.group)
+        && fits(&asks.channels, sale.channel)
+        && fits(&asks.countries, sale.country)
+        && asks.new_customer.is_none_or(|asked| asked == new)
+        && asks.min_order.is_none_or(|least| goods >= i128::from(least))
+        && asks.max_order.is_none_or(|most| goods <= i128::from(most))
+        && (asks.coupons.is_empty() || asks.coupons.iter().any(coupon))
+}
+
+/// A customer nobody knows is a new one. Silent in the rules: a rule whose time is over steps aside for the next.
+fn recurs(recurrence: Recurrence, at: Timestamp, standing: Standing, zone: &TimeZone) -> bool {
+    let Some(first) = standing.first_attributed else { return true };
+    match recurrence {
+        Recurrence::Always => true,
+        Recurrence::FirstSale => false,
+        Recurrence::Months(months) => {
+            let end = first.to_zoned(zone.clone()).checked_add(Span::new().months(months));
+            end.is_ok_and(|end| at < end.timestamp())
         }
     }
+}
+
+/// What a reward is computed from.
+#[derive(Debug, Clone, Copy)]
+pub struct Sold {
+    pub base: Ratio,
+    pub units: i64,
+}
+
+/// The reward in full, and the weight's part of it. `before` is the tally's position, in conversions or minor units. What an edit
+/// added gets no flat amount again.
+pub fn reward(rule: &Rule, sold: Sold, weight: Ratio, before: i128, added: bool) -> (Ratio, Ratio) {
+    let linear = |full: Ratio| (full, full.times(weight));
+    let (full, own) = match &rule.reward {
+        Reward::Flat(_) if added => linear(Ratio::ZERO),
+        Reward::Flat(amount) => linear(i128::from(*amount).into()),
+        Reward::FlatPerUnit(amount) => linear((i128::from(*amount) * i128::from(sold.units)).into()),
+        Reward::Percent(rate) => linear(percent(sold.base, *rate)),
+        Reward::Tiered(tiers) if tiers.shape == Shape::MarginalByAmount => {
+            (by_amount(tiers, sold.base, before), by_amount(tiers, sold.base.times(weight), before))
+        }
+        Reward::Tiered(tiers) => {
+            let own = sold.base.times(weight);
+            let position = match (tiers.shape, tiers.metric) {
+                (Shape::Retroactive, Metric::Revenue) => before + own.round(),
+                // Silent in the rules: what it earns itself is counted at the tier where it starts.
+                (Shape::Retroactive, Metric::Commission) => before + pay(tier_at(tiers, before + 1), own).round(),
+                _ => before + 1,
+            };
+            match tier_at(tiers, position) {
+                Pay::Amount(_) if added => linear(Ratio::ZERO),
+                tier => linear(pay(tier, sold.base)),
+            }
+        }
+    };
+    match rule.caps.per_order {
+        Some(cap) => {
+            let cap = Ratio::from(i128::from(cap));
+            (full.lesser(cap), own.lesser(cap.times(weight)))
+        }
+        None => (full, own),
+    }
+}
+
+/// What a rate applies to, of some items of a part of an order.
+pub fn base(part: &Part, rule: &Rule, items: &[usize]) -> i128 {
+    let whole = part.net();
+    let of_items = items.iter().map(|n| i128::from(part.items[*n].amount)).sum();
+    let rated = if items.is_empty() { whole } else { of_items };
+    match (rule.gross, whole) {
+        (false, _) => rated,
+        (true, 0) => rated + part.discount,
+        // Silent in the rules: a discount is known per order, and each item bears its share by amount.
+        (true, _) => rated + round(part.discount * rated, whole),
+    }
+}
+
+fn percent(base: Ratio, rate: u32) -> Ratio {
+    base.times(Ratio::new(rate.into(), WHOLE))
+}
+
+pub fn pay(pay: Pay, base: Ratio) -> Ratio {
+    match pay {
+        Pay::Rate(rate) => percent(base, rate),
+        Pay::Amount(amount) => i128::from(amount).into(),
+    }
+}
+
+/// The tier that applies at a position: the last one that it exceeds.
+pub fn tier_at(tiers: &Tiers, position: i128) -> Pay {
+    let passed = tiers.tiers.iter().rfind(|(after, _)| position > i128::from(*after));
+    passed.or(tiers.tiers.first()).map_or(Pay::Amount(0), |(_, pay)| *pay)
+}
+
+/// An order that crosses is split where it crosses.
+fn by_amount(tiers: &Tiers, base: Ratio, before: i128) -> Ratio {
+    let (mut left, mut at, mut sum) = (base, Ratio::from(before), Ratio::ZERO);
+    for (n, (_, pay)) in tiers.tiers.iter().enumerate() {
+        let Pay::Rate(rate) = *pay else { continue };
+        let room = match tiers.tiers.get(n + 1) {
+            Some((after, _)) => Ratio::from(i128::from(*after)).minus(at),
+            None => Ratio::from(i128::MAX >> 64),
+        };
+        if room.compare(Ratio::ZERO) != Ordering::Greater {
+            continue;
+        }
+        // How much of the base fits into the tier.
+        let fits = match (tiers.metric, rate) {
+            (Metric::Commission, 0) => left,
+            (Metric::Commission, rate) => room.times(Ratio::new(WHOLE, rate.into())),
+            _ => room,
+        };
+        let part = left.lesser(fits);
+        let earned = percent(part, rate);
+        sum = sum.plus(earned);
+        left = left.minus(part);
+        at = at.plus(if tiers.metric == Metric::Commission { earned } else { part });
+    }
+    sum
 }
 
 /// Goods after discounts, without tax and shipping.
 pub fn net(sale: &Sale) -> i128 {
-    if sale.items.is_empty() {
-        i128::from(sale.total) - i128::from(sale.tax) - i128::from(sale.shipping)
-    } else {
-        sale.items.iter().map(|item| i128::from(item.amount)).sum()
-    }
+    net_of(&sale.items, [sale.total, sale.tax, sale.shipping])
 }
 
-fn base(sale: &Sale, rule: &Rule, items: &[usize]) -> i128 {
-    let whole = net(sale);
-    let part = if items.is_empty() { whole } else { items.iter().map(|n| i128::from(sale.items[*n].amount)).sum() };
-    let discount = i128::from(sale.discount);
-    match (rule.gross, whole) {
-        (false, _) => part,
-        (true, 0) => part + discount,
-        // Silent in the rules: a discount is known per order, and each item bears its share by amount.
-        (true, _) => part + round(discount * part, whole),
+pub fn net_of(items: &[Item], [total, tax, shipping]: [i64; 3]) -> i128 {
+    if items.is_empty() {
+        i128::from(total) - i128::from(tax) - i128::from(shipping)
+    } else {
+        items.iter().map(|item| i128::from(item.amount)).sum()
     }
 }
 
@@ -122,75 +294,96 @@ pub fn slices(earned: i128, rule: &Rule) -> Vec<(i128, u32)> {
     slices.iter().map(cut).collect()
 }
 
-/// What went back to the customer, whatever it was for.
-pub fn cash_back(refunds: &[Refund]) -> i128 {
-    refunds.iter().map(|refund| i128::from(refund.total)).sum()
+/// Divides a whole by weights: what is left over by cutting goes to the largest remainders, the earlier first.
+pub fn divide(whole: i128, parts: &[i128]) -> Vec<i128> {
+    let sum: i128 = parts.iter().sum();
+    if sum == 0 {
+        return vec![0; parts.len()];
+    }
+    let (sign, whole) = (whole.signum(), whole.abs());
+    let mut shares: Vec<i128> = parts.iter().map(|part| whole * part / sum).collect();
+    let mut order: Vec<usize> = (0..parts.len()).collect();
+    order.sort_by_key(|n| (std::cmp::Reverse(whole * parts[*n] % sum), *n));
+    let left = whole - shares.iter().sum::<i128>();
+    for n in order.into_iter().cycle().take(usize::try_from(left).unwrap_or_default()) {
+        shares[n] += 1;
+    }
+    shares.into_iter().map(|share| share * sign).collect()
 }
 
-/// Which share of the rated items (of everything, where none are named) all these refunds took, as a fraction of at most one.
-pub fn refunded(sale: &Sale, refunds: &[Refund], rated: &[usize]) -> (i128, i128) {
-    let mut back = Back { of_items: vec![0; sale.items.len()], ..Back::default() };
-    for refund in refunds {
-        back.add(sale, refund);
-    }
-    let whole = net(sale);
-    if whole == 0 {
-        // Silent in the rules: what cost nothing is refunded when something went back, and no less than was charged.
-        let cash = cash_back(refunds);
-        let all = (back.something || cash > 0) && cash >= i128::from(sale.total);
-        return (i128::from(all), 1);
-    }
-    let at_large = back.at_large(sale);
-    let part: i128 = rated.iter().map(|n| i128::from(sale.items[*n].amount)).sum();
-    if part == 0 {
-        // Silent in the rules: items that cost nothing share the order's fate.
-        return ((back.of_items.iter().sum::<i128>() + at_large).min(whole), whole);
-    }
-    let named: i128 = rated.iter().map(|n| back.of_items[*n]).sum();
-    ((named * whole + at_large * part).min(part * whole), part * whole)
-}
-
-#[derive(Default)]
-struct Back {
-    of_items: Vec<i128>,
-    goods: i128,
-    /// Totals, and totals less tax or shipping, of which goods are a share.
-    totals: i128,
-    untaxed: i128,
-    unshipped: i128,
-    something: bool,
-}
-
-impl Back {
-    fn add(&mut self, sale: &Sale, refund: &Refund) {
-        let less = |aside: i64| (i128::from(refund.total) - i128::from(aside)).max(0);
-        match (&refund.items, refund.tax, refund.shipping) {
-            (Some(items), ..) => items.iter().for_each(|item| self.add_item(sale, item)),
-            (None, Some(tax), Some(shipping)) => self.goods += (less(tax) - i128::from(shipping)).max(0),
-            (None, Some(tax), None) => self.untaxed += less(tax),
-            (None, None, Some(shipping)) => self.unshipped += less(shipping),
-            (None, None, None) => self.totals += less(0),
+/// Shares by the touches within the window: who gets how many parts of all, by the earliest touch and then by id.
+pub fn shared(
+    attribution: &Attribution,
+    touches: &[(&Touch, &Partner)],
+    occurred_at: Timestamp,
+) -> Vec<(String, i128)> {
+    let start = occurred_at - super::days(attribution.window_days.into());
+    let mut touches: Vec<_> = touches.iter().filter(|(touch, _)| (start..=occurred_at).contains(&touch.at)).collect();
+    touches.sort_by_key(|(touch, partner)| (touch.at, &partner.id, &touch.click));
+    let (Some((_, first)), Some((_, last))) = (touches.first(), touches.last()) else { return Vec::new() };
+    let mut partners: Vec<&str> = Vec::new();
+    for (_, partner) in &touches {
+        if !partners.contains(&partner.id.as_str()) {
+            partners.push(&partner.id);
         }
     }
-
-    /// Silent in the rules: what goes beyond an item, or is of no item of the order, comes off the order as a whole.
-    fn add_item(&mut self, sale: &Sale, item: &Item) {
-        let mut left = i128::from(item.amount);
-        for (n, _) in sale.items.iter().enumerate().filter(|(_, sold)| sold.product == item.product) {
-            let step = left.min(i128::from(sale.items[n].amount) - self.of_items[n]);
-            self.of_items[n] += step;
-            left -= step;
-            self.something = true;
+    let parts: Vec<i128> = match &attribution.model {
+        Model::FirstTouch => return vec![(first.id.clone(), 1)],
+        Model::LastTouch => return vec![(last.id.clone(), 1)],
+        Model::Linear => vec![1; partners.len()],
+        Model::PositionBased(weights) => by_position(*weights, partners.len()),
+        Model::Custom(weights) => {
+            let weight = |touch: &Touch| {
+                let of_channel = |(channel, _): &&(&str, u32)| touch.channel == Some(*channel);
+                weights.iter().find(of_channel).map_or(0, |(_, weight)| i128::from(*weight))
+            };
+            let heaviest = |partner: &&str| {
+                let own = touches.iter().filter(|(_, of)| of.id == *partner);
+                own.map(|(touch, _)| weight(touch)).max().unwrap_or(0)
+            };
+            partners.iter().map(heaviest).collect()
         }
-        self.goods += left;
-        self.something |= left > 0;
-    }
+    };
+    // Silent in the rules: where nobody has weight, everybody has the same.
+    let all_same = parts.iter().all(|part| *part == 0);
+    let shares =
+        partners.into_iter().zip(parts).map(|(partner, part)| (partner.to_owned(), if all_same { 1 } else { part }));
+    shares.filter(|(_, part)| *part > 0).collect()
+}
 
-    /// Goods that went back without being named, prorated base by total. Rounded as the rules' example is: 33.90 of 100.00.
-    fn at_large(&self, sale: &Sale) -> i128 {
-        let (total, tax, shipping) = (i128::from(sale.total), i128::from(sale.tax), i128::from(sale.shipping));
-        let prorated = |part: i128, whole: i128| round(net(sale) * part.min(whole.max(0)), whole.max(0));
-        let shares = prorated(self.totals, total) + prorated(self.untaxed, total - tax);
-        self.goods + shares + prorated(self.unshipped, total - shipping)
+fn by_position([first, middle, last]: [u32; 3], count: usize) -> Vec<i128> {
+    let [first, middle, last] = [first, middle, last].map(i128::from);
+    match count {
+        0 | 1 => vec![1; count],
+        2 => vec![2 * first + middle, 2 * last + middle],
+        _ => {
+            let between = i128::try_from(count).unwrap_or(2) - 2;
+            let mut parts = vec![middle; count];
+            (parts[0], parts[count - 1]) = (first * between, last * between);
+            parts
+        }
+    }
+}
+
+/// The instance of a window that a day belongs to. Rolling windows are kept by day.
+pub fn window_key(window: Window, date: Date) -> String {
+    match window {
+        Window::Lifetime => "life".to_owned(),
+        Window::Year => format!("{:04}", date.year()),
+        Window::Quarter => format!("{:04}-q{}", date.year(), (date.month() + 2) / 3),
+        Window::Month => month_key(date),
+        Window::Rolling(_) => format!("d{date}"),
+    }
+}
+
+pub fn month_key(date: Date) -> String {
+    format!("{:04}-{:02}", date.year(), date.month())
+}
+
+/// Whether the window of a day has not ended on another.
+pub fn is_open(window: Window, date: Date, today: Date) -> bool {
+    match window {
+        Window::Lifetime | Window::Rolling(_) => true,
+        _ => today <= date || window_key(window, today) == window_key(window, date),
     }
 }

@@ -7,10 +7,9 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use serde_json::{Value, json};
 
-use super::model::{Balance, Conversion, PageLine, Payout, State};
+use super::model::{Balance, Base, Conversion, PageLine, Payout, State, Tally, TallyKey};
 use super::{
-    Auditor, Checked, Entry, Invariant, ensure, hash, int, list, partner_in, program_of, rates, skew, text, time,
-    violation,
+    Auditor, Checked, Entry, Invariant, ensure, hash, int, list, partner_in, program_of, skew, text, time, violation,
 };
 use crate::told::{About, Answer, Program, Told};
 
@@ -56,11 +55,8 @@ impl Auditor {
                     add_shard(balances.entry(pk[4..].to_owned()).or_default(), item);
                     continue;
                 }
-                ("PAR#", "TLY#") => {
-                    let (partner, rule) = (&pk[4..], &sk[4..]);
-                    let (counted, count) = (self.tally(partner, rule), int(item, "count"));
-                    let name = format!("the tally of {rule} of {partner}");
-                    ensure!(counted as i128 == count, History, "{name}: expected {counted}, found {count}");
+                (_, "TLY#") => {
+                    self.stored_tally(item)?;
                     continue;
                 }
                 ("PAR#", "DRF#") => {
@@ -70,8 +66,13 @@ impl Auditor {
                     "locks"
                 }
                 ("REF#", _) => {
-                    let claim = (text(item, "source").to_owned(), text(item, "refund").to_owned());
-                    let stream = self.refunds.get(&claim).map(String::as_str);
+                    let kind = item["kind"].as_str().unwrap_or("refund");
+                    let claim = (
+                        text(item, "source").to_owned(),
+                        kind.to_owned(),
+                        item["id"].as_str().unwrap_or_else(|| text(item, "refund")).to_owned(),
+                    );
+                    let stream = self.claims.get(&claim).map(String::as_str);
                     let stored = item["conversion"].as_str();
                     ensure!(
                         stream == stored,
@@ -90,7 +91,7 @@ impl Auditor {
             ("lines", self.lines.len()),
             ("payouts", self.payouts.len()),
             ("locks", drafting),
-            ("refunds", self.refunds.len()),
+            ("refunds", self.claims.len()),
         ] {
             let found = found.get(noun).copied().unwrap_or_default();
             ensure!(found == expected, History, "expected {expected} {noun} to be stored, found {found}");
@@ -109,8 +110,8 @@ impl Auditor {
         let order = self.conversions.get(&line.conversion).map(|conversion| &conversion.order);
         let expected = json!({
             "program": program.id, "partner": line.partner, "currency": program.currency,
-            "kind": if line.slice.is_some() { "commission" } else { "clawback" },
-            "conversion": line.conversion, "order": order, "slice": line.slice, "ruleSet": line.rule_set,
+            "kind": line.kind.as_str(), "conversion": (!line.conversion.is_empty()).then_some(&line.conversion), "order": order,
+            "edit": line.edit, "attribution": (line.attribution > 0).then_some(line.attribution), "of": line.of, "minimumSales": line.minimum_sales, "slice": line.slice, "ruleSet": line.rule_set,
             "amount": line.amount, "takenBack": line.taken, "state": line.state.as_str(),
             "occurredAt": line.occurred_at, "dueAt": line.due_at,
             "payout": line.payout.as_ref().map(|(payout, _)| payout), "page": line.payout.as_ref().map(|(_, page)| page),
@@ -200,13 +201,41 @@ impl Auditor {
         Ok(())
     }
 
+    fn stored_tally(&self, item: &Value) -> Checked {
+        let key = stored_key(item);
+        let tally = self.tallies.get(&key).cloned().unwrap_or_default();
+        if item["tally"].is_null() {
+            let found = int(item, "count");
+            ensure!(found == tally.count, History, "the tally {key:?}: expected {tally:?}, found {found:?}");
+            return Ok(());
+        }
+        let stored = &item["tally"];
+        let mut found = Tally {
+            count: int(stored, "count"),
+            revenue: int(stored, "revenue"),
+            commission: int(stored, "commission"),
+            bases: BTreeMap::new(),
+        };
+        for (version, base) in stored["bases"].as_object().into_iter().flatten() {
+            let base = Base {
+                count: int(base, "count"),
+                revenue: int(base, "revenue"),
+                earned: int(base, "earned"),
+                partial: int(base, "partial"),
+            };
+            found.bases.insert(version.parse().unwrap_or_default(), base);
+        }
+        ensure!(found == tally, History, "the tally {key:?}: expected {tally:?}, found {found:?}");
+        Ok(())
+    }
+
     /// Every rule that conversions count for has a tally.
     fn tallied(&self, items: &Items) -> Checked {
-        let counting: BTreeSet<_> =
-            self.lines.values().filter(|line| line.counts()).map(|line| (&line.partner, &line.rule)).collect();
-        for (partner, rule) in counting {
-            let tally = get(items, &format!("PAR#{partner}"), &format!("TLY#{rule}"));
-            ensure!(!tally.is_null(), History, "{partner} has conversions under {rule}, and no tally");
+        let stored: BTreeSet<_> =
+            items.iter().filter(|((_, sk), _)| sk.starts_with("TLY#")).map(|(_, item)| stored_key(item)).collect();
+        for (key, tally) in &self.tallies {
+            let known = *tally == Tally::default() || stored.contains(key);
+            ensure!(known, History, "there is no tally {key:?}, expected {tally:?}");
         }
         Ok(())
     }
@@ -273,15 +302,20 @@ impl Auditor {
             let applied = of_order(&sale.source, &sale.order).and_then(|conversion| conversion.sale.as_ref());
             let content = |sale: &crate::told::Sale| {
                 let amounts = [sale.total, sale.tax, sale.shipping, sale.discount];
-                (sale.named.clone(), amounts, sale.items.iter().map(item_content).collect::<Vec<_>>())
+                (
+                    sale.named.clone(),
+                    sale.coupon.clone(),
+                    amounts,
+                    sale.items.iter().map(item_content).collect::<Vec<_>>(),
+                )
             };
             let same = applied.is_some_and(|applied| content(applied) == content(sale));
             let ended = same || filed(&sale.source, &sale.order, None);
             ensure!(ended, RecordsEnd, "accepted, not applied, and no exception: {sale:?}; applied was {applied:?}");
         }
         for refund in told.refunds.iter().filter(|refund| refund.accepted) {
-            let claim = (refund.source.clone(), refund.id.clone());
-            let conversion = self.refunds.get(&claim).and_then(|stream| self.conversions.get(stream));
+            let claim = (refund.source.clone(), "refund".to_owned(), refund.id.clone());
+            let conversion = self.claims.get(&claim).and_then(|stream| self.conversions.get(stream));
             let applied = conversion.into_iter().flat_map(|conversion| &conversion.refunds);
             let content = |refund: &crate::told::Refund| {
                 let items = refund.items.iter().flatten().map(item_content).collect::<Vec<_>>();
@@ -291,9 +325,27 @@ impl Auditor {
                 || filed(&refund.source, &refund.order, None);
             ensure!(ended, RecordsEnd, "accepted, not applied, and no exception: {refund:?}");
         }
-        for conversion in self.conversions.values().filter(|conversion| conversion.partner.is_some()) {
-            let charged = conversion.sale.as_ref().map_or(0, |sale| i128::from(sale.total));
-            let beyond = rates::cash_back(&conversion.refunds) > charged;
+        for edit in told.edits.iter().filter(|edit| edit.accepted) {
+            let claim = (edit.source.clone(), "edit".to_owned(), edit.id.clone());
+            let conversion = self.claims.get(&claim).and_then(|stream| self.conversions.get(stream));
+            let same = |applied: &crate::told::Edit| {
+                let content = |edit: &crate::told::Edit| edit.items.iter().map(item_content).collect::<Vec<_>>();
+                applied.id == edit.id && applied.total == edit.total && content(applied) == content(edit)
+            };
+            let applied = conversion.is_some_and(|conversion| conversion.edits.iter().any(same));
+            let ended = applied || filed(&edit.source, &edit.order, None);
+            ensure!(ended, RecordsEnd, "accepted, not applied, and no exception: {edit:?}");
+        }
+        for withdrawal in told.withdrawals.iter().filter(|withdrawal| withdrawal.accepted) {
+            let claim = (withdrawal.source.clone(), "withdrawal".to_owned(), withdrawal.id.clone());
+            let conversion = self.claims.get(&claim).and_then(|stream| self.conversions.get(stream));
+            let applied = conversion.is_some_and(|conversion| conversion.withdrawn.contains(&withdrawal.refund));
+            let ended = applied || filed(&withdrawal.source, &withdrawal.order, None);
+            ensure!(ended, RecordsEnd, "accepted, not applied, and no exception: {withdrawal:?}");
+        }
+        for conversion in self.conversions.values().filter(|conversion| !conversion.credits.is_empty()) {
+            let Some(order_told) = conversion.order() else { continue };
+            let beyond = order_told.cash_back > order_told.charged;
             let (source, order) = (&conversion.source, &conversion.order);
             let told_of = !beyond || filed(source, order, Some("refund_beyond_charge"));
             ensure!(told_of, RecordsEnd, "more went back than was charged for {order} of {source}, and no exception");
@@ -355,8 +407,14 @@ impl Auditor {
     }
 }
 
+fn stored_key(item: &Value) -> TallyKey {
+    let partner = item["partner"].as_str().or(item["owner"]["partner"].as_str());
+    let window = item["window"].as_str().unwrap_or("life");
+    (partner.unwrap_or_else(|| text(item, "program")).to_owned(), text(item, "rule").to_owned(), window.to_owned())
+}
+
 fn item_content(item: &crate::told::Item) -> (String, i64, i64) {
-    (item.product.clone(), item.quantity, item.amount)
+    (item.product.to_owned(), item.quantity, item.amount)
 }
 
 fn add_shard(balance: &mut Balance, shard: &Value) {

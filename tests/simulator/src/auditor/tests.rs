@@ -7,8 +7,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Auditor, Checked, Invariant, hash, rates};
-use crate::told::{About, Answer, Command, Item, Named, Partner, Program, Refund, Reward, Rule, RuleSet, Sale, Told};
+use super::rates::{self, Ratio, Sold, Standing};
+use super::{Auditor, Checked, Invariant, hash};
+use crate::told::{
+    About, Answer, Attribution, Caps, Command, Customer, Edit, Item, Match, Metric, Model, Named, Partner, Pay,
+    Program, Recurrence, Refund, Reward, Rule, RuleSet, Sale, Shape, Tiers, Told, Touch, Window, Withdrawal,
+};
 
 const PARTNER: &str = "par_00000000000000000000000001";
 const SOURCE: &str = "src_api";
@@ -27,17 +31,40 @@ fn percent(rate: u32) -> Reward {
 
 fn rule(reward: Reward) -> Rule {
     let key = "base".to_owned();
-    Rule { key, product: None, partner: None, priority: 0, hold_days: None, gross: false, reward, slices: vec![] }
+    Rule {
+        key,
+        matches: Match::default(),
+        priority: 0,
+        hold_days: None,
+        minimum_sales: None,
+        gross: false,
+        reward,
+        slices: vec![],
+        caps: Caps::default(),
+        recurrence: Recurrence::Always,
+    }
 }
 
-fn sale(total: i64, tax: i64, items: &[(&str, i64)]) -> Sale {
-    let item = |(product, amount): &(&str, i64)| Item { product: (*product).to_owned(), quantity: 1, amount: *amount };
+fn tiered(metric: Metric, shape: Shape, tiers: &[(i64, Pay)]) -> Reward {
+    Reward::Tiered(Tiers { metric, window: Window::Lifetime, shape, tiers: tiers.to_vec() })
+}
+
+fn sale(total: i64, tax: i64, items: &[(&'static str, i64)]) -> Sale {
+    let item = |(product, amount): &(&'static str, i64)| Item { product, category: "", quantity: 1, amount: *amount };
     Sale {
         program: 0,
         source: SOURCE.to_owned(),
         order: "o1".to_owned(),
+        action: "sale",
         occurred_at: now(),
         named: Named::Code("CODE".to_owned()),
+        coupon: None,
+        click: None,
+        visitor: None,
+        customer: Customer::default(),
+        channel: None,
+        campaign: None,
+        country: None,
         items: items.iter().map(item).collect(),
         total,
         tax,
@@ -58,6 +85,7 @@ fn refund(id: &str, total: i64) -> Refund {
         tax: None,
         shipping: None,
         items: None,
+        chargeback: false,
         accepted: true,
     }
 }
@@ -113,12 +141,16 @@ impl Book {
             frequency: "monthly",
             run_day: 1,
             cut_off_days: 0,
+            minimum_sales: 0,
+            attribution: Attribution { model: Model::LastTouch, window_days: 30 },
             rule_sets: vec![rule_set],
         };
         let partner = Partner {
             id: PARTNER.to_owned(),
             program: 0,
             code: "CODE".to_owned(),
+            group: None,
+            email_hash: "own".to_owned(),
             minimum_payout: None,
             has_payout_method: true,
         };
@@ -129,7 +161,17 @@ impl Book {
     fn command(&mut self, by: &str, about: About, verb: &'static str, id: &str) {
         let answer = Some(Answer { status: 200, done: vec![] });
         let (by, ids, reason) = (by.to_owned(), vec![id.to_owned()], None);
-        self.told.commands.push(Command { by, about, verb, ids, reason, at: now(), answer });
+        self.told.commands.push(Command {
+            by,
+            about,
+            verb,
+            ids,
+            reason,
+            amount: None,
+            shares: vec![],
+            at: now(),
+            answer,
+        });
     }
 
     /// Has the auditor read an entry, changed at will before it is sealed.
@@ -234,12 +276,30 @@ fn broken(checked: Checked) -> Invariant {
 
 // --- Worked examples ------------------------------------------------------------------------------------------------
 
+/// What sales of these amounts earn one after the other, without true-ups.
+fn in_turn(reward: Reward, amounts: &[i64]) -> Vec<i128> {
+    let rule = rule(reward);
+    let metric = match &rule.reward {
+        Reward::Tiered(tiers) => tiers.metric,
+        _ => Metric::Count,
+    };
+    let mut before = 0;
+    let earn = |amount: &i64| {
+        let sold = Sold { base: i128::from(*amount).into(), units: 1 };
+        let earned = rates::reward(&rule, sold, Ratio::new(1, 1), before, false).1.round();
+        before += match metric {
+            Metric::Count => 1,
+            Metric::Revenue => i128::from(*amount),
+            Metric::Commission => earned,
+        };
+        earned
+    };
+    amounts.iter().map(earn).collect()
+}
+
 #[test]
 fn percent_and_flat() {
-    let earned = |reward: Reward, amount| {
-        let (rules, book) = (vec![rule(reward)], Book::new(rule(percent(1))));
-        rates::rate(&sale(amount, 0, &[]), &rules, &book.told.partners[0], |_| 0)[0].earned
-    };
+    let earned = |reward: Reward, amount: i64| in_turn(reward, &[amount])[0];
     for (rate, amount, expect) in [
         (3_000, 10_000, 3_000),
         (2_000, 7, 1),
@@ -265,40 +325,149 @@ fn items_under_one_rule_are_rated_together() {
 #[test]
 fn the_more_specific_rule_rates_an_item() {
     let of = |key: &str, rate| Rule { key: key.to_owned(), ..rule(percent(rate)) };
-    let mut product = Rule { product: Some("a".to_owned()), ..of("product", 1) };
-    let personal = Rule { partner: Some(PARTNER.to_owned()), ..of("personal", 2) };
+    let mut product = Rule { matches: Match { products: vec!["a"], ..Match::default() }, ..of("product", 1) };
+    let personal =
+        Rule { matches: Match { partners: vec![PARTNER.to_owned()], ..Match::default() }, ..of("personal", 2) };
     let book = Book::new(rule(percent(1)));
     let won = |rules: &[Rule]| {
         let order = sale(200, 0, &[("a", 100), ("b", 100)]);
-        let rated = rates::rate(&order, rules, &book.told.partners[0], |_| 0);
-        rated.into_iter().map(|rated| (rated.rule.key.clone(), rated.earned)).collect::<Vec<_>>()
+        let (partner, zone) = (&book.told.partners[0], jiff::tz::TimeZone::UTC);
+        let groups = rates::groups(&order, &order.items, rules, partner, Standing::default(), &zone);
+        groups.into_iter().map(|(rule, items)| (rule.key.clone(), items)).collect::<Vec<_>>()
     };
-    let told = |won: &[(&str, i128)]| won.iter().map(|(key, earned)| ((*key).to_owned(), *earned)).collect::<Vec<_>>();
-    assert_eq!(won(&[product.clone(), of("default", 50)]), told(&[("product", 1), ("default", 50)]));
-    assert_eq!(won(&[personal, product.clone(), of("default", 50)]), told(&[("personal", 4)]));
-    assert_eq!(won(&[of("older", 1), of("newer", 2)]), told(&[("newer", 4)]));
+    let told = |won: &[(&str, &[usize])]| {
+        won.iter().map(|(key, items)| ((*key).to_owned(), items.to_vec())).collect::<Vec<_>>()
+    };
+    assert_eq!(won(&[product.clone(), of("default", 50)]), told(&[("product", &[0]), ("default", &[1])]));
+    assert_eq!(won(&[personal, product.clone(), of("default", 50)]), told(&[("personal", &[0, 1])]));
+    assert_eq!(won(&[of("older", 1), of("newer", 2)]), told(&[("newer", &[0, 1])]));
     product.priority = 9;
-    assert_eq!(won(&[Rule { priority: 1, ..of("first", 1) }, of("second", 2)]), told(&[("first", 2)]));
+    assert_eq!(won(&[Rule { priority: 1, ..of("first", 1) }, of("second", 2)]), told(&[("first", &[0, 1])]));
 }
 
 #[test]
 fn ten_percent_for_the_first_hundred_then_fifteen() {
-    let rules = vec![rule(Reward::TieredByCount(vec![(0, 1_000), (100, 1_500)]))];
-    let book = Book::new(rule(percent(1)));
-    let earned = |before| rates::rate(&sale(1_000, 0, &[]), &rules, &book.told.partners[0], |_| before)[0].earned;
-    assert_eq!((0..150).map(earned).sum::<i128>(), 17_500);
-    assert_eq!((earned(99), earned(100)), (100, 150));
+    let tiers = tiered(Metric::Count, Shape::MarginalByOrder, &[(0, Pay::Rate(1_000)), (100, Pay::Rate(1_500))]);
+    let earned = in_turn(tiers, &[1_000; 150]);
+    assert_eq!(earned.iter().sum::<i128>(), 17_500);
+    assert_eq!((earned[99], earned[100]), (100, 150));
+}
+
+#[test]
+fn an_order_that_crosses_is_split() {
+    let tiers = [(0, Pay::Rate(1_000)), (5_000, Pay::Rate(1_200))];
+    let by_revenue = tiered(Metric::Revenue, Shape::MarginalByAmount, &tiers);
+    assert_eq!(in_turn(by_revenue, &[4_000, 5_000, 6_000]), [400, 580, 720]);
+    assert_eq!(
+        [4_000, 5_000, 6_000]
+            .map(|amount| in_turn(tiered(Metric::Revenue, Shape::MarginalByAmount, &tiers), &[amount])[0]),
+        [400, 500, 620]
+    );
+    // 10 % until 100.00 are earned, then 5 %: of 2,000.00 after 95.00, 50.00 at 10 % and 1,950.00 at 5 %.
+    let by_commission =
+        tiered(Metric::Commission, Shape::MarginalByAmount, &[(0, Pay::Rate(1_000)), (10_000, Pay::Rate(500))]);
+    assert_eq!(in_turn(by_commission, &[95_000, 200_000]), [9_500, 500 + 9_750]);
+    // By order, all of it at the tier where it starts.
+    assert_eq!(in_turn(tiered(Metric::Revenue, Shape::MarginalByOrder, &tiers), &[4_999, 100, 100]), [500, 10, 12]);
+}
+
+#[test]
+fn crossing_a_retroactive_tier_brings_the_window_up_to_date() {
+    let pay = [(0, Pay::Amount(25_000)), (2, Pay::Amount(27_500)), (4, Pay::Amount(30_000))];
+    let mut book = Book::new(rule(tiered(Metric::Count, Shape::Retroactive, &pay)));
+    let order = |n: u32| Sale { order: format!("o{n}"), ..sale(100_000, 0, &[]) };
+    let of = |n, amount: i64| (n, None, ("payable", amount, amount));
+    // Sales 250 / after 2: 275 / after 4: 300: two sales 500, three 825, five 1,500.
+    assert_eq!(book.sell(&order(1), &[of(1, 25_000)]), Ok(()));
+    assert_eq!(book.sell(&order(2), &[of(2, 25_000)]), Ok(()));
+    assert_eq!(book.sell(&order(3), &[of(3, 27_500), of(4, 5_000)]), Ok(()));
+    // Of three, one refunded: 500.
+    let back = Refund { order: "o1".to_owned(), ..refund("r1", 100_000) };
+    let steps = [(1, Some(("payable", 25_000, 25_000)), ("reversed", 25_000, 0)), of(5, -7_500)];
+    assert_eq!(book.refund(&back, "refund", &steps), Ok(()));
+    assert_eq!(book.sell(&order(4), &[of(6, 27_500), of(7, 5_000)]), Ok(()));
+    assert_eq!(book.sell(&order(5), &[of(8, 27_500)]), Ok(()));
+    assert_eq!(book.sell(&order(6), &[of(9, 30_000), of(10, 10_000)]), Ok(()));
+    let sum: i128 = book.auditor.lines.values().map(super::Line::net).sum();
+    assert_eq!(sum, 150_000);
+}
+
+#[test]
+fn a_cap_leaves_what_is_left_and_frees_for_later_sales_only() {
+    let caps = Caps { per_order: Some(800), per_partner_month: Some(1_000), per_program_month: None };
+    let mut book = Book::new(Rule { caps, ..rule(percent(10)) });
+    let order = |n: u32| Sale { order: format!("o{n}"), ..sale(10_000, 0, &[]) };
+    let of = |n, amount: i64| (n, None, ("payable", amount, amount));
+    assert_eq!(book.sell(&order(1), &[of(1, 800)]), Ok(()));
+    assert_eq!(book.sell(&order(2), &[of(2, 200)]), Ok(()));
+    // In proportion to what was earned: half of 8.00.
+    let half = [(1, Some(("payable", 800, 800)), ("payable", 800, 400))];
+    assert_eq!(book.refund(&refund("r1", 5_000), "refund", &half), Ok(()));
+    assert_eq!(book.sell(&order(3), &[of(3, 400)]), Ok(()));
+    assert_eq!(book.sell(&order(4), &[of(4, 0)]), Ok(()));
+}
+
+#[test]
+fn the_first_sale_only_and_so_many_months() {
+    for (recurrence, second, third) in
+        [(Recurrence::FirstSale, vec![], vec![]), (Recurrence::Months(1), vec![1_000], vec![])]
+    {
+        let mut book = Book::new(Rule { recurrence, ..rule(percent(10)) });
+        let customer = Customer { id: Some("c".to_owned()), ..Customer::default() };
+        let order = |n: u32, at: &str| Sale {
+            order: format!("o{n}"),
+            occurred_at: self::at(at),
+            customer: customer.clone(),
+            ..sale(10_000, 0, &[])
+        };
+        let of = |n, amounts: &[i64]| {
+            amounts.iter().map(|amount| (n, None, ("payable", *amount, *amount))).collect::<Vec<_>>()
+        };
+        assert_eq!(book.sell(&order(1, "2026-01-31T10:00:00Z"), &of(1, &[1_000])), Ok(()));
+        // The end of a month clamps, and is excluded.
+        assert_eq!(book.sell(&order(2, "2026-02-28T09:59:59Z"), &of(2, &second)), Ok(()));
+        assert_eq!(book.sell(&order(3, "2026-02-28T10:00:00Z"), &of(3, &third)), Ok(()));
+    }
+}
+
+#[test]
+fn three_partners_share_ten_to_the_cent() {
+    assert_eq!(rates::divide(1_000, &[1, 1, 1]), [334, 333, 333]);
+    let partners: Vec<_> = (0..3)
+        .map(|n| Partner { id: format!("p{n}"), ..Book::new(rule(percent(1))).told.partners[0].clone() })
+        .collect();
+    let touch = |partner: usize, hour: i64| Touch {
+        visitor: "v".to_owned(),
+        click: format!("c{hour}"),
+        partner,
+        at: now() - jiff::SignedDuration::from_hours(hour),
+        channel: Some(if partner == 0 { "web" } else { "mail" }),
+    };
+    let touches = [touch(2, 100), touch(0, 50), touch(1, 20), touch(2, 1)];
+    let with: Vec<_> = touches.iter().map(|touch| (touch, &partners[touch.partner])).collect();
+    let shares = |model, window_days| {
+        let shares = rates::shared(&Attribution { model, window_days }, &with, now());
+        shares.into_iter().map(|(id, part)| format!("{id}:{part}")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(shares(Model::FirstTouch, 30), "p2:1");
+    assert_eq!(shares(Model::LastTouch, 30), "p2:1");
+    assert_eq!(shares(Model::Linear, 30), "p2:1 p0:1 p1:1");
+    assert_eq!(shares(Model::Linear, 3), "p0:1 p1:1 p2:1");
+    assert_eq!(shares(Model::PositionBased([40, 20, 40]), 30), "p2:40 p0:20 p1:40");
+    assert_eq!(shares(Model::Custom(vec![("web", 3), ("mail", 1)]), 30), "p2:1 p0:3 p1:1");
 }
 
 #[test]
 fn a_tier_counts_what_is_neither_rejected_nor_reversed() {
-    let mut book = Book::new(rule(Reward::TieredByCount(vec![(0, 1_000), (1, 2_000)])));
+    let tiers = [(0, Pay::Rate(1_000)), (1, Pay::Rate(2_000))];
+    let mut book = Book::new(rule(tiered(Metric::Count, Shape::MarginalByOrder, &tiers)));
     let order = |n: &str| Sale { order: n.to_owned(), ..sale(1_000, 0, &[]) };
     assert_eq!(book.sell(&order("o1"), &[(1, None, ("payable", 100, 100))]), Ok(()));
     assert_eq!(book.sell(&order("o2"), &[(2, None, ("payable", 200, 200))]), Ok(()));
     let full = [(1, Some(("payable", 100, 100)), ("reversed", 100, 0))];
     assert_eq!(book.refund(&refund("r1", 1_000), "refund", &full), Ok(()));
-    assert_eq!(book.auditor.tally(PARTNER, "base"), 1);
+    let key = (PARTNER.to_owned(), "base".to_owned(), "life".to_owned());
+    assert_eq!(book.auditor.tallies[&key].count, 1);
     assert_eq!(broken(book.sell(&order("o3"), &[(3, None, ("payable", 100, 100))])), Invariant::ExactCents);
 }
 
@@ -361,6 +530,64 @@ fn a_refund_that_came_first_applies_when_its_sale_arrives() {
     let mut book = Book::new(rule(percent(25)));
     assert_eq!(book.refund(&refund("r1", 4_000), "await_sale", &[]), Ok(()));
     assert_eq!(book.sell(&sale(10_000, 0, &[]), &[(1, None, ("payable", 2_500, 1_500))]), Ok(()));
+}
+
+#[test]
+fn an_edit_takes_back_what_fell_and_adds_what_rose() {
+    let mut book = Book::new(rule(percent(10)));
+    let order = Sale { occurred_at: at("2026-05-31T00:00:00Z"), ..sale(10_000, 0, &[("a", 6_000), ("b", 4_000)]) };
+    assert_eq!(book.sell(&order, &[(1, None, ("payable", 1_000, 1_000))]), Ok(()));
+    let item = |product, amount| Item { product, category: "", quantity: 1, amount };
+    let edit = |id: &str, items: Vec<Item>, second: i64| Edit {
+        program: 0,
+        source: SOURCE.to_owned(),
+        order: "o1".to_owned(),
+        id: id.to_owned(),
+        occurred_at: now() + jiff::SignedDuration::from_secs(second),
+        total: items.iter().map(|item| item.amount).sum(),
+        items,
+        tax: 0,
+        shipping: 0,
+        discount: 0,
+        accepted: true,
+    };
+    let mut write = |edit: &Edit, steps: &[Step]| {
+        book.told.edits.push(edit.clone());
+        let items: Vec<_> = edit
+            .items
+            .iter()
+            .map(|item| json!({"product": item.product, "quantity": item.quantity.to_string(), "amount": item.amount}))
+            .collect();
+        let mut entry = refund_entry(&refund(&edit.id, edit.total), "edit");
+        entry["event"]["type"] = json!("edit");
+        entry["event"]["occurredAt"] = json!(edit.occurred_at);
+        entry["event"]["items"] = json!(items);
+        book.read(entry, steps, |_| {})
+    };
+    // a falls by 10.00, b rises by 20.00.
+    let steps = [(1, Some(("payable", 1_000, 1_000)), ("payable", 1_000, 900)), (2, None, ("payable", 200, 200))];
+    assert_eq!(write(&edit("e2", vec![item("a", 5_000), item("b", 6_000)], -10), &steps), Ok(()));
+    // An older one that comes later says nothing new.
+    assert_eq!(write(&edit("e1", vec![item("a", 1)], -20), &[]), Ok(()));
+}
+
+#[test]
+fn what_was_clawed_back_is_reinstated_when_the_refund_is_withdrawn() {
+    let mut book = paid();
+    assert_eq!(book.refund(&refund("r1", 10_000), "refund", &[(2, None, ("payable", -1_000, -1_000))]), Ok(()));
+    book.told.withdrawals.push(Withdrawal {
+        program: 0,
+        source: SOURCE.to_owned(),
+        order: "o1".to_owned(),
+        id: "w1".to_owned(),
+        kind: "dispute_won",
+        refund: "r1".to_owned(),
+        occurred_at: now(),
+        accepted: true,
+    });
+    let mut entry = refund_entry(&refund("w1", 0), "withdraw");
+    (entry["event"]["type"], entry["event"]["refund"]) = (json!("withdrawal"), json!("r1"));
+    assert_eq!(book.read(entry, &[(3, None, ("payable", 1_000, 1_000))], |_| {}), Ok(()));
 }
 
 #[test]
@@ -493,7 +720,7 @@ fn broken_postings_and_altered_history() {
         (|entry| entry["position"] = json!(2), Invariant::History),
         (|entry| entry["at"] = json!("2026-06-01T00:10:00Z"), Invariant::History),
         (|entry| entry["lines"][0]["after"] = json!("cnv_1/1/x"), Invariant::History),
-        (|entry| entry["what"] = json!("adjust"), Invariant::OneState),
+        (|entry| entry["what"] = json!("melt"), Invariant::OneState),
     ] {
         let mut book = Book::new(rule(percent(10)));
         book.told.sales.push(sale(10_000, 0, &[]));
@@ -580,6 +807,8 @@ fn what_is_stored_and_published_agrees_with_the_journal() {
         verb: "approve",
         ids: vec![line(1)],
         reason: None,
+        amount: None,
+        shares: vec![],
         at: now(),
         answer: Some(Answer { status: 200, done: vec![line(1)] }),
     });

@@ -1,0 +1,217 @@
+//! Attribution and accrual: whose a sale is, and what each of them earns of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::model::{Conversion, Earning, Kind, Line, State};
+use super::order::Part;
+use super::rates::{self, Ratio, Sold};
+use super::{Auditor, Checked, Entry, Invariant, days, violation};
+use crate::told::{Named, Partner, Program, Sale, Told};
+
+/// A conversion, its lines and what becomes of them.
+#[derive(Debug, Clone)]
+pub struct Work {
+    pub stream: String,
+    pub conversion: Conversion,
+    /// New ones without an id.
+    pub all: Vec<(Option<String>, Line)>,
+    pub changed: BTreeSet<usize>,
+}
+
+impl Work {
+    pub fn lines(&self) -> Vec<&Line> {
+        self.all.iter().map(|(_, line)| line).collect()
+    }
+
+    fn part(&self, n: usize) -> Option<Part> {
+        self.conversion.order()?.parts.into_iter().nth(n)
+    }
+
+    pub fn add(&mut self, line: Line) {
+        self.changed.insert(self.all.len());
+        self.all.push((None, line));
+    }
+
+    pub fn into_changed(self) -> Vec<(Option<String>, Line)> {
+        let Self { all, changed, .. } = self;
+        all.into_iter().enumerate().filter(|(n, _)| changed.contains(n)).map(|(_, line)| line).collect()
+    }
+
+    /// A line of an earning besides its slices, payable at once unless said otherwise.
+    pub fn line_of(&self, entry: &Entry, earning: usize, kind: Kind, amount: i128) -> Line {
+        let of = &self.conversion.earnings[earning];
+        Line {
+            kind,
+            partner: of.partner.clone(),
+            conversion: self.stream.clone(),
+            rule: of.rule.key.clone(),
+            rule_set: Some(of.rule_set),
+            earning: Some(earning),
+            edit: self.part(of.part).and_then(|part| part.edit),
+            attribution: of.attribution,
+            minimum_sales: of.rule.minimum_sales,
+            slice: None,
+            of: None,
+            amount,
+            taken: 0,
+            recorded: 0,
+            state: State::Payable,
+            reviewed: true,
+            was_held: false,
+            payout: None,
+            hands: BTreeSet::new(),
+            occurred_at: entry.at,
+            due_at: entry.at,
+            payable_since: entry.now,
+            seen_at: entry.now,
+            fell_at: Timestamp::MAX,
+            version: 0,
+            entry: String::new(),
+        }
+    }
+}
+
+/// What a part of an order is rated for.
+pub struct Occasion<'a> {
+    pub program: &'a Program,
+    pub part: usize,
+    pub attribution: u64,
+    pub occurred_at: Timestamp,
+    pub received_at: Timestamp,
+    pub hand: Option<&'a str>,
+}
+
+impl Auditor {
+    pub(super) fn work(&self, stream: &str, conversion: Conversion) -> Work {
+        let all = conversion.lines.iter().map(|id| (Some(id.clone()), self.lines[id].clone())).collect();
+        Work { stream: stream.to_owned(), conversion, all, changed: BTreeSet::new() }
+    }
+
+    /// Explicit partner, coupon, click, touches, and the customer's first partners for renewals.
+    pub(super) fn attribute(&self, told: &Told, sale: &Sale) -> Vec<(String, i128)> {
+        let of_program = || told.partners.iter().filter(|partner| partner.program == sale.program);
+        let alone = |partner: Option<&Partner>| partner.map(|partner| vec![(partner.id.clone(), 1)]);
+        let with_code = |code: &str| of_program().find(|partner| is_code(code, partner));
+        let named = match &sale.named {
+            Named::Id(id) => of_program().find(|partner| partner.id == *id),
+            Named::Code(code) => with_code(code),
+            Named::Nobody => None,
+        };
+        let by_click = || {
+            let touch = told.touches.iter().find(|touch| Some(&touch.click) == sale.click.as_ref())?;
+            told.partners.get(touch.partner).filter(|partner| partner.program == sale.program)
+        };
+        let by_touches = || {
+            let of_customer = |visitor: &String| self.known(sale).any(|known| known.visitors.contains(visitor));
+            let of_visitor = told
+                .touches
+                .iter()
+                .filter(|touch| Some(&touch.visitor) == sale.visitor.as_ref() || of_customer(&touch.visitor));
+            let touches: Vec<_> = of_visitor
+                .filter_map(|touch| Some((touch, told.partners.get(touch.partner)?)))
+                .filter(|(_, partner)| partner.program == sale.program)
+                .collect();
+            rates::shared(&told.programs[sale.program].attribution, &touches, sale.occurred_at)
+        };
+        let first_partners = || {
+            let known = self.known(sale).filter_map(|known| known.first_attributed.as_ref());
+            known.min_by_key(|first| first.number).map(|first| first.credits.clone())
+        };
+        alone(named)
+            .or_else(|| alone(sale.coupon.as_deref().and_then(with_code)))
+            .or_else(|| alone(by_click()))
+            .or_else(|| Some(by_touches()).filter(|credits| !credits.is_empty()))
+            .or_else(|| if sale.action == "renewal" { first_partners() } else { None })
+            .unwrap_or_default()
+    }
+
+    /// Adds what a part of the order earns for everybody it is attributed to.
+    pub(super) fn earn(&self, told: &Told, entry: &Entry, work: &mut Work, occasion: &Occasion) -> Checked {
+        let Some((sale, order)) = work.conversion.sale.clone().zip(work.conversion.order()) else { return Ok(()) };
+        let (program, part) = (occasion.program, &order.parts[occasion.part]);
+        let Some(set) = rates::in_force(&program.rule_sets, sale.occurred_at) else {
+            let what = format!("{}: no rules were in force at {}", entry.name(), sale.occurred_at);
+            return violation(Invariant::ExactCents, what);
+        };
+        let zone = TimeZone::get(program.time_zone).unwrap_or(TimeZone::UTC);
+        let date = sale.occurred_at.to_zoned(zone.clone()).date();
+        let standing = work.conversion.standing;
+        let credits = work.conversion.credits.clone();
+        let all_parts: i128 = credits.iter().map(|(_, part)| part).sum();
+        // By rule, everybody it rates something for: credit, items, full reward and own.
+        let mut fulls: BTreeMap<String, Vec<(usize, Ratio)>> = BTreeMap::new();
+        let mut rated = Vec::new();
+        for (n, (id, credit)) in credits.iter().enumerate() {
+            let Some(partner) = told.partners.iter().find(|partner| partner.id == *id) else { continue };
+            for (rule, items) in rates::groups(&sale, &part.items, &set.rules, partner, standing, &zone) {
+                let before = match work.conversion.before.get(&(id.clone(), rule.key.clone())) {
+                    Some(before) if occasion.part > 0 => *before,
+                    _ => self.position(std::slice::from_ref(work), rule, id, date),
+                };
+                let sold = Sold {
+                    base: rates::base(part, rule, &items).into(),
+                    units: if items.is_empty() { 1 } else { items.iter().map(|n| part.items[*n].quantity).sum() },
+                };
+                let weight = Ratio::new(*credit, all_parts);
+                let (full, own) = rates::reward(rule, sold, weight, before, occasion.part > 0);
+                fulls.entry(rule.key.clone()).or_default().push((n, full));
+                rated.push((n, rule, items, sold.base.times(weight), own, before));
+            }
+        }
+        for (n, rule, items, base, own, before) in rated {
+            let of_rule = &fulls[&rule.key];
+            let same = of_rule.len() == credits.len() && of_rule.iter().all(|(_, full)| *full == of_rule[0].1);
+            let parts: Vec<i128> = credits.iter().map(|(_, part)| *part).collect();
+            let shared = if same { rates::divide(of_rule[0].1.round(), &parts)[n] } else { own.round() };
+            let partner = &credits[n].0;
+            let mut earned = shared;
+            for (cap, owner) in [(rule.caps.per_partner_month, partner), (rule.caps.per_program_month, &program.id)] {
+                let Some(cap) = cap else { continue };
+                let key = (owner.clone(), rule.key.clone(), rates::month_key(date));
+                let used = self.tally(std::slice::from_ref(work), &key).commission;
+                earned = earned.min((i128::from(cap) - used).max(0));
+            }
+            let hold = rule.hold_days.unwrap_or(program.hold_days);
+            let due =
+                |slice_days: u32| (occasion.occurred_at + days(hold.max(slice_days).into())).max(occasion.received_at);
+            let earning = work.conversion.earnings.len();
+            work.conversion.before.entry((partner.clone(), rule.key.clone())).or_insert(before);
+            work.conversion.earnings.push(Earning {
+                partner: partner.clone(),
+                rule: rule.clone(),
+                rule_set: set.version,
+                attribution: occasion.attribution,
+                part: occasion.part,
+                items,
+                base: base.round(),
+                date,
+                due_at: due(0),
+                given_away: false,
+            });
+            for (n, (amount, slice_days)) in rates::slices(earned, rule).into_iter().enumerate() {
+                let (reviewed, due_at) =
+                    (program.approves_automatically && !work.conversion.suspicious, due(slice_days));
+                let state = State::at_gates(reviewed, due_at, entry.at);
+                let line = work.line_of(entry, earning, Kind::Commission, amount);
+                work.add(Line {
+                    slice: Some(n + 1),
+                    state: if work.conversion.suspicious { State::Held } else { state },
+                    reviewed,
+                    hands: occasion.hand.map(str::to_owned).into_iter().collect(),
+                    occurred_at: occasion.occurred_at,
+                    due_at,
+                    ..line
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Case does not matter in codes.
+fn is_code(code: &str, partner: &Partner) -> bool {
+    code.trim().eq_ignore_ascii_case(&partner.code)
+}

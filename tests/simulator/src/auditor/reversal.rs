@@ -1,0 +1,109 @@
+//! What refunds take back of earnings, and what comes back when they do not stand.
+
+use super::accrual::Work;
+use super::model::{Kind, Line, Payout, State};
+use super::rates;
+use super::{Auditor, Checked, Entry, ensure, leave_for};
+
+impl Auditor {
+    /// Brings every earning to its cumulative target. What is missing comes off the newest slice first, and in the end as a
+    /// clawback; what is too much goes back to the oldest first, and in the end as a reinstatement.
+    pub(super) fn reverse(&self, entry: &Entry, work: &mut Work) -> Checked {
+        let Some(order) = work.conversion.order() else { return Ok(()) };
+        for n in 0..work.conversion.earnings.len() {
+            let earning = &work.conversion.earnings[n];
+            let (part, whole) = if earning.given_away { (1, 1) } else { order.refunded(earning.part, &earning.items) };
+            let own = |line: &Line| line.earning == Some(n) && line.kind != Kind::TrueUp;
+            let of_earning: Vec<usize> = (0..work.all.len()).filter(|at| own(&work.all[*at].1)).collect();
+            let mut slices: Vec<usize> =
+                of_earning.iter().copied().filter(|at| work.all[*at].1.slice.is_some()).collect();
+            slices.sort_by_key(|at| std::cmp::Reverse(work.all[*at].1.slice));
+            let Some(newest) = slices.first().map(|at| work.all[*at].1.clone()) else { continue };
+            let earned: i128 = of_earning.iter().map(|at| work.all[*at].1.earned()).sum();
+            let reversed: i128 = of_earning.iter().map(|at| work.all[*at].1.reversed()).sum();
+            let left = rates::round(earned * part, whole) - reversed;
+            if left >= 0 {
+                let left = self.take(entry, work, &slices, left, part == whole)?;
+                if left > 0 {
+                    let line = work.line_of(entry, n, Kind::Clawback, -left);
+                    work.add(line);
+                }
+            }
+            if left <= 0 && part < whole {
+                slices.reverse();
+                let back = self.give_back(entry, work, &slices, -left);
+                if back > 0 {
+                    // Silent in the rules: of several slices, the newest one's gates.
+                    let state = State::at_gates(newest.reviewed, newest.due_at, entry.at);
+                    let line = work.line_of(entry, n, Kind::Reinstatement, back);
+                    work.add(Line { state, reviewed: newest.reviewed, due_at: newest.due_at, ..line });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a line's payout has gone too far for it to change.
+    fn is_late(&self, line: &Line) -> bool {
+        let payout = line.payout.as_ref().and_then(|(payout, _)| self.payouts.get(payout));
+        match line.state {
+            State::Paid => true,
+            State::InPayout => !payout.is_some_and(Payout::is_open),
+            _ => false,
+        }
+    }
+
+    fn take(&self, entry: &Entry, work: &mut Work, slices: &[usize], mut left: i128, whole: bool) -> Checked<i128> {
+        let written = entry.line_ids();
+        for at in slices {
+            let (id, line) = &mut work.all[*at];
+            let step = left.min(line.net() - line.recorded).max(0);
+            let zero = line.amount == 0 && whole;
+            if step == 0 && !zero {
+                continue;
+            }
+            let payout = line.payout.as_ref().and_then(|(payout, _)| self.payouts.get(payout));
+            // Silent in the rules: what a cancelled payout has yet to free is freed first.
+            let freeing = line.state == State::InPayout && payout.is_some_and(|payout| payout.state == "cancelled");
+            ensure!(!freeing, OneState, "{}: {id:?} was to be freed before", entry.name());
+            // There is nothing to record, so whether that is written does not matter.
+            let idle = line.state == State::Rejected && zero && !id.as_deref().is_some_and(|id| written.contains(&id));
+            if idle || line.state == State::Reversed || self.is_late(line) {
+                continue;
+            }
+            left -= step;
+            work.changed.insert(*at);
+            if line.state == State::Rejected {
+                line.recorded += step;
+                continue;
+            }
+            line.taken += step;
+            if line.net() == 0 {
+                line.was_held = line.state == State::Held;
+                leave_for(line, State::Reversed);
+            }
+        }
+        Ok(left)
+    }
+
+    fn give_back(&self, entry: &Entry, work: &mut Work, slices: &[usize], mut left: i128) -> i128 {
+        for at in slices {
+            let (_, line) = &mut work.all[*at];
+            let step = left.min(line.taken + line.recorded);
+            let zero = line.amount == 0 && line.state == State::Reversed;
+            if (step == 0 && !zero) || self.is_late(line) {
+                continue;
+            }
+            left -= step;
+            work.changed.insert(*at);
+            let forgotten = step.min(line.recorded);
+            line.recorded -= forgotten;
+            line.taken -= step - forgotten;
+            if line.state == State::Reversed {
+                line.state =
+                    if line.was_held { State::Held } else { State::at_gates(line.reviewed, line.due_at, entry.at) };
+            }
+        }
+        left
+    }
+}
