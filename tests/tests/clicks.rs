@@ -381,8 +381,9 @@ async fn a_code_asked_for_by_several_at_once_becomes_one_link() {
     let world = plan().start().await;
     let ben = world.add_partner(&json!({"code": "BEN20"})).await;
     let mut requests = Vec::new();
-    for partner in [&world.partner, &ben, &world.partner, &ben] {
-        let link = json!({"partnerId": partner, "code": "SPRING"});
+    for (n, partner) in [&world.partner, &ben, &world.partner, &ben].into_iter().enumerate() {
+        // Told apart: the very same link at the very same moment would be the same one.
+        let link = json!({"partnerId": partner, "code": "SPRING", "channel": n.to_string()});
         requests.push(world.by(ADMIN, Request::post("/links", &link)).await);
     }
     let mut statuses: Vec<_> = world.together(requests).await.iter().map(|reply| reply.status).collect();
