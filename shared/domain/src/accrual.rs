@@ -91,13 +91,23 @@ pub struct Credited {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// Of the sum of all parts.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub part: u64,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub shards: u8,
     /// What the partner's link says, where the sale itself says nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub campaign: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
+}
+
+fn one<T: From<u8>>() -> T {
+    T::from(1)
+}
+
+fn is_one<T: From<u8> + PartialEq>(number: &T) -> bool {
+    *number == one()
 }
 
 impl Credited {

@@ -89,7 +89,7 @@ impl Bench {
         self.orders += 1;
         let sale = json!({
             "programId": self.program, "id": format!("order-{}", self.orders), "type": "sale",
-            "occurredAt": "2026-01-01T00:00:00Z", "partner": {"code": "BENCH"}, "customer": {"id": "customer-1"},
+            "occurredAt": "2026-01-01T00:00:00Z", "partner": {"code": "BENCH"}, "customer": {"id": format!("customer-{}", self.orders)},
             "amount": {"total": "118.00", "tax": "18.00", "currency": "USD"},
             "items": [{"sku": "A-1", "product": "Starter", "category": "plans", "quantity": 2, "amount": "100.00"}],
             "channel": "web", "campaign": "autumn", "country": "DE",

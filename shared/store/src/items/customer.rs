@@ -15,8 +15,8 @@ use crate::transaction::Transaction;
 
 /// How near in time two sales must be to be the same one, told twice.
 const DUPLICATE_WITHIN: SignedDuration = SignedDuration::from_hours(24);
-/// Sales and browsers that are remembered.
-const MAX_RECENT: usize = 20;
+/// Sales and browsers that are remembered: few, so that the item stays within a write unit or two.
+const MAX_RECENT: usize = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -155,6 +155,9 @@ impl Transaction {
                 });
             }
             keep(&mut after.recent, purchase);
+            // Only what the next sale could be a duplicate of.
+            let newest = after.recent.iter().map(|sale| sale.at).max();
+            after.recent.retain(|sale| newest.is_none_or(|at| at.duration_since(sale.at) <= DUPLICATE_WITHIN));
             if let Some(visitor) = visitor {
                 keep(&mut after.visitors, visitor);
             }

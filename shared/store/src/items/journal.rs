@@ -10,7 +10,10 @@ use crate::transaction::Transaction;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct StoredEntry {
+    /// Known to the writer; a reader finds both in the text.
+    #[serde(skip)]
     stream: String,
+    #[serde(skip)]
     position: u32,
     hash: String,
     text: String,
@@ -24,12 +27,12 @@ impl Item for StoredEntry {
 
 impl StoredEntry {
     pub(crate) fn open(self) -> Result<Sealed, StoreError> {
-        if Hash::of(self.text.as_bytes()).as_str() != self.hash {
-            return Err(StoreError::Corrupt(format!("journal entry {}/{} was altered", self.stream, self.position)));
-        }
         let entry: Entry = serde_json::from_str(&self.text).map_err(StoreError::corrupt)?;
-        let at = EntryRef { stream: self.stream, position: self.position, hash: self.hash };
-        Ok(Sealed { entry, text: self.text, at })
+        let (stream, position) = (entry.stream.clone(), entry.position);
+        if Hash::of(self.text.as_bytes()).as_str() != self.hash {
+            return Err(StoreError::Corrupt(format!("journal entry {stream}/{position} was altered")));
+        }
+        Ok(Sealed { entry, text: self.text, at: EntryRef { stream, position, hash: self.hash } })
     }
 }
 
