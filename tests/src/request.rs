@@ -48,6 +48,10 @@ impl Request {
         Self::new(Method::POST, path).header("content-type", "application/json").body(body.to_string())
     }
 
+    pub fn patch(path: &str, body: &Value) -> Self {
+        Self::new(Method::PATCH, path).header("content-type", "application/json").body(body.to_string())
+    }
+
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let name: HeaderName = name.parse().unwrap();

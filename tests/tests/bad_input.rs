@@ -119,7 +119,7 @@ async fn rules_are_checked_field_by_field() {
         ("/rules/0/reward", by_count(json!([{"after": "0"}])), 422, &["/rules/0/reward/tiers/0/rate"]),
         (
             "/rules/0/reward",
-            tiered("revenue", "month", "retroactive", ladder()),
+            tiered("sales", "fortnight", "stepped", ladder()),
             422,
             &["/rules/0/reward/metric", "/rules/0/reward/window", "/rules/0/reward/shape"],
         ),

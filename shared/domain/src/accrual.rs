@@ -559,7 +559,9 @@ pub fn true_ups(
         };
         let tally = tallies.get(&key)?;
         let amount = tally.outstanding(tiers, version)?;
-        if amount.is_zero() {
+        // What a cap kept back stays so: what is freed serves later sales only.
+        let capped = one.rule.caps.per_partner_month.is_some() || one.rule.caps.per_program_month.is_some();
+        if amount.is_zero() || (amount.is_positive() && capped) {
             continue;
         }
         let basis = true_up_basis(basis, tiers, &window, &tally, version, amount)?;

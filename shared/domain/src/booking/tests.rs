@@ -243,6 +243,17 @@ fn what_a_cap_leaves_is_clamped_and_a_freed_cap_serves_later_sales_only() {
 }
 
 #[test]
+fn what_a_cap_kept_back_is_not_trued_up_by_a_refund() {
+    let mut rule = by_count(["2.50", "2.75", "3.00"]);
+    rule["caps"] = json!({"perPartnerMonth": "9.00"});
+    let mut book = Book::new(rule);
+    (1..=4).for_each(|n| book.sell(&n.to_string(), 10_000));
+    assert_eq!(book.total(), 900, "of 11.00");
+    book.refund("2", 3_000);
+    assert_eq!(book.total(), 900 - 75);
+}
+
+#[test]
 fn a_won_dispute_gives_back_what_was_clawed_back_and_no_more() {
     let mut book = Book::new(json!({"name": "t", "reward": {"kind": "percent", "rate": "10"}}));
     book.sell("1", 10_000);
