@@ -91,6 +91,7 @@ pub fn parsed(context: &Context, program: &Program, caller: &Caller, input: Inpu
         group,
         customer_id,
         minimum_payout,
+        payout_currency: None,
         trusted: input.trusted,
         status: PartnerStatus::Active,
         payout_methods,
@@ -213,7 +214,8 @@ fn methods(fields: &mut Fields, inputs: Vec<MethodInput>) -> Vec<PayoutMethod> {
     let mut methods: Vec<PayoutMethod> = Vec::with_capacity(inputs.len());
     for (n, input) in inputs.into_iter().enumerate() {
         let at = format!("/payoutMethods/{n}");
-        let method = PayoutMethod { kind: input.kind, details: input.details, preferred: input.preferred };
+        let MethodInput { kind, details, preferred } = input;
+        let method = PayoutMethod { kind, details, preferred, changed: None };
         let small = method.details.iter().all(|(name, value)| name.len() <= 40 && value.len() <= 254);
         fields.check(small && method.details.len() <= 20, &format!("{at}/details"), "are too long");
         fields.check(methods.iter().all(|other| other.kind != method.kind), &format!("{at}/kind"), "is given twice");

@@ -95,6 +95,7 @@ pub fn balance(partner: &Partner, program: &Program, of: &PartnerBalance) -> Val
         "pending": bucket(Bucket::Pending), "approved": bucket(Bucket::Approved), "payable": bucket(Bucket::Payable),
         "held": bucket(Bucket::Held), "inPayout": bucket(Bucket::InPayout), "paid": bucket(Bucket::Paid),
         "reversed": bucket(Bucket::Reversed), "rejected": bucket(Bucket::Rejected),
+        "withheld": bucket(Bucket::Withheld),
         "earned": money(of.balance.earned().unwrap_or_default()),
         "reserve": money(of.balance.reserve().and_then(|sum| sum.plus(of.blocked)).unwrap_or_default()),
         "due": money(of.balance.due().and_then(|sum| sum.minus(of.blocked)).unwrap_or_default()),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use crate::line::StateName;
+use crate::line::{Line, LineKind, StateName};
 use crate::money::{Currency, Minor, Money, MoneyError};
 
 /// Where an amount stands. `Accrued` is the contra side: minus the sum of all lines' amounts.
@@ -24,10 +24,12 @@ pub enum Bucket {
     Paid,
     Reversed,
     Rejected,
+    /// Tax kept back from payouts: no part of what was earned, in payout or paid.
+    Withheld,
 }
 
 impl Bucket {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Accrued,
         Self::Pending,
         Self::Approved,
@@ -37,6 +39,7 @@ impl Bucket {
         Self::Paid,
         Self::Reversed,
         Self::Rejected,
+        Self::Withheld,
     ];
 
     pub const fn of(state: StateName) -> Self {
@@ -52,6 +55,11 @@ impl Bucket {
         }
     }
 
+    /// Where what is left of a line stands.
+    pub fn holding(line: &Line) -> Self {
+        if line.kind == LineKind::Withholding { Self::Withheld } else { Self::of(line.state.name()) }
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Accrued => "accrued",
@@ -63,6 +71,7 @@ impl Bucket {
             Self::Paid => "paid",
             Self::Reversed => "reversed",
             Self::Rejected => "rejected",
+            Self::Withheld => "withheld",
         }
     }
 }
@@ -84,6 +93,17 @@ impl Balance {
 
     pub fn lines(&self, state: StateName) -> i64 {
         self.counts.get(&state).copied().unwrap_or_default()
+    }
+
+    /// What one line is in the balance. A tax that is not kept back after all leaves no trace: nothing was taken from the partner.
+    pub fn of_line(line: &Line) -> Result<Self, MoneyError> {
+        let mut balance = Self::default();
+        let reversed = if line.kind == LineKind::Withholding { Minor::ZERO } else { line.taken_back };
+        balance.add_amount(Bucket::holding(line), line.net()?)?;
+        balance.add_amount(Bucket::Reversed, reversed)?;
+        balance.add_amount(Bucket::Accrued, line.net()?.plus(reversed)?.negated())?;
+        balance.count(None, line.state.name());
+        Ok(balance)
     }
 
     /// All buckets with the contra side: always zero.

@@ -88,6 +88,9 @@ fn sentence(line: &Line, known: &Known<'_>, slice: Option<&SliceOf>) -> Result<S
     let order = line.order.as_deref().map_or_else(String::new, |order| format!(" for order {order}"));
     let because = known.why.map_or_else(String::new, |why| format!(": {why}"));
     let head = format!("{}{order}", line.amount_money());
+    if line.kind == LineKind::Withholding {
+        return Ok(format!("{head}: tax kept back from the payout."));
+    }
     let Some(basis) = &line.basis else {
         return Ok(format!("{head}: a bonus, written by hand{because}."));
     };
@@ -103,7 +106,7 @@ fn sentence(line: &Line, known: &Known<'_>, slice: Option<&SliceOf>) -> Result<S
         LineKind::Adjustment => {
             return Ok(format!("{head}: an adjustment of a commission that is paid or on its way{because}."));
         }
-        LineKind::Commission | LineKind::TrueUp | LineKind::Bonus => {}
+        LineKind::Commission | LineKind::TrueUp | LineKind::Bonus | LineKind::Withholding => {}
     }
     let how = how(line, basis);
     let mut more = Vec::new();

@@ -235,6 +235,12 @@ impl Change {
     /// The movements that take the line from before to after.
     fn postings(&self) -> Result<Vec<(Bucket, Bucket, Minor)>, MoneyError> {
         let mut moves = Vec::new();
+        if self.after.kind == LineKind::Withholding {
+            let before = self.before.as_ref().map_or(Ok(Minor::ZERO), Line::net)?;
+            moves.push((Bucket::Accrued, Bucket::Withheld, self.after.net()?.minus(before)?));
+            moves.retain(|(.., amount)| !amount.is_zero());
+            return Ok(moves);
+        }
         let to = Bucket::of(self.after.state.name());
         let (from, taken_before) = match &self.before {
             None => (Bucket::Accrued, Minor::ZERO),

@@ -11,7 +11,7 @@ use crate::conversion::Action;
 use crate::ids::{ClickId, ConversionId, LineId, PartnerId, PayoutId, ProgramId};
 use crate::journal::EntryRef;
 use crate::money::{Currency, Minor, Money, MoneyError};
-use crate::payout::OpenPayout;
+use crate::payout::{OpenPayout, Payout};
 use crate::program::Partner;
 use crate::rating::Basis;
 use crate::schedule::is_matured;
@@ -94,6 +94,8 @@ pub enum LineKind {
     Adjustment,
     /// Gives back what a clawback took.
     Reinstatement,
+    /// Tax kept back from a payout. It lives and ends with that payout.
+    Withholding,
 }
 
 impl LineKind {
@@ -230,6 +232,8 @@ pub enum LineError {
     Illegal { from: StateName, action: &'static str },
     #[error("the commission is in a payout that is past approval")]
     PayoutClosed,
+    #[error("it is the tax of its payout, and changes with that alone")]
+    OfPayout,
     #[error("the hold period ends at {0}")]
     NotMatured(Timestamp),
     #[error("more would be taken back than is left")]
@@ -250,6 +254,7 @@ const fn kind_words(kind: LineKind) -> &'static str {
         LineKind::Bonus => "bonus",
         LineKind::Adjustment => "adjustment",
         LineKind::Reinstatement => "reinstatement",
+        LineKind::Withholding => "withholding",
     }
 }
 
@@ -293,6 +298,30 @@ impl Line {
             hands: vec![by.to_owned()],
             version: 1,
             entry: EntryRef::none(),
+        }
+    }
+
+    /// Tax kept back from a payout: a negative amount on a page of its own.
+    pub fn withholding(payout: &Payout, partner: &Partner, withheld: Minor, now: Timestamp) -> Self {
+        let key = [payout.id.as_str(), "withholding"];
+        Self {
+            id: LineId::derive(&partner.id, partner.shards, payout.created_at, &key),
+            kind: LineKind::Withholding,
+            state: LineState::InPayout { payout: payout.id.clone(), page: payout.pages },
+            approved_at: None,
+            hands: Vec::new(),
+            ..Self::bonus(partner, payout.currency, withheld.negated(), "", "", now)
+        }
+    }
+
+    /// The tax of a payout whose content changed.
+    pub fn withhold(mut self, withheld: Minor) -> Result<Self, LineError> {
+        match (self.kind, &self.state) {
+            (LineKind::Withholding, LineState::InPayout { .. }) => {
+                self.amount = withheld.negated();
+                Ok(self)
+            }
+            _ => self.illegal("withheld anew"),
         }
     }
 
@@ -371,8 +400,11 @@ impl Line {
         )
     }
 
-    /// While a line is in a payout it may be stopped or shrunk only as long as that payout is open.
+    /// While a line is in a payout it may be stopped or shrunk only as long as that payout is open. What tax took goes with its payout alone.
     fn unless_closed(&self, open: Option<&OpenPayout>) -> Result<(), LineError> {
+        if self.kind == LineKind::Withholding {
+            return Err(LineError::OfPayout);
+        }
         match (&self.state, open) {
             (LineState::InPayout { payout, .. }, Some(open)) if open.id() == payout => Ok(()),
             (LineState::InPayout { .. }, _) => Err(LineError::PayoutClosed),
@@ -632,9 +664,13 @@ impl Line {
         }
     }
 
-    /// Its payout was cancelled or void, or the line was excluded from it.
-    pub fn free(self, payout: &PayoutId) -> Result<Self, LineError> {
+    /// Its payout was cancelled or void, or the line was excluded from it. Then no tax is kept back either.
+    pub fn free(mut self, payout: &PayoutId) -> Result<Self, LineError> {
         match &self.state {
+            LineState::InPayout { payout: of, .. } if of == payout && self.kind == LineKind::Withholding => {
+                self.taken_back = self.amount;
+                Ok(self.into_state(LineState::Reversed { reviewed: true, held: None }))
+            }
             LineState::InPayout { payout: of, .. } if of == payout => Ok(self.into_state(LineState::Payable)),
             _ => self.illegal("freed"),
         }
@@ -667,7 +703,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::conversion::tests::minor;
     use crate::ids::RunId;
-    use crate::payout::{Payout, PayoutState};
+    use crate::payout::PayoutState;
 
     pub(crate) fn now() -> Timestamp {
         "2026-06-01T00:00:00Z".parse().unwrap()

@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::exchange::ExchangeRate;
 use crate::ids::{Hash, LineId, PartnerId, PayoutId, ProgramId, RunId};
 use crate::journal::EntryRef;
 use crate::money::{Currency, Minor, Money, MoneyError};
 use crate::program::MethodKind;
+use crate::tax::Withholding;
 
 /// Lines on one page. A page and its lines are claimed in one transaction of at most 100 actions.
 pub const PAGE_LINES: usize = 45;
@@ -34,6 +36,15 @@ pub struct Payout {
     pub content_version: u32,
     pub method: MethodKind,
     pub destination: Hash,
+    /// How it is converted, where the partner is paid in another currency: once, by the rate of the day it was drafted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversion: Option<ExchangeRate>,
+    /// What tax is kept back, where any may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withholding: Option<Withholding>,
+    /// The tax that is kept back: minus the sum of its withholding lines.
+    #[serde(default, skip_serializing_if = "Minor::is_zero_ref")]
+    pub withheld: Minor,
     /// Why it may be below the minimum payout, if somebody decided so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub below_minimum: Option<String>,
@@ -59,7 +70,7 @@ pub struct Payout {
     pub paid_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// How much of the amount has been paid.
+    /// How much has been paid, in the currency it is paid in.
     pub paid: Minor,
     /// How many pages' lines have followed the payout to its end, while some have not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,6 +108,9 @@ pub struct Page {
 pub struct PageLine {
     pub id: LineId,
     pub net: Minor,
+    /// It is the tax kept back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withheld: bool,
     /// People whose hand is in the line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hands: Vec<String>,
@@ -110,6 +124,10 @@ impl Page {
 
     pub fn total(&self) -> Result<Minor, MoneyError> {
         Minor::total(self.lines.iter().map(|line| line.net))
+    }
+
+    fn withheld(&self) -> Result<Minor, MoneyError> {
+        Ok(Minor::total(self.lines.iter().filter(|line| line.withheld).map(|line| line.net))?.negated())
     }
 }
 
@@ -320,6 +338,19 @@ impl Payout {
         Money::new(self.amount, self.currency)
     }
 
+    /// What it comes to before tax: what minimum and limits look at.
+    pub fn gross(&self) -> Result<Minor, MoneyError> {
+        self.amount.plus(self.withheld)
+    }
+
+    /// What is sent, in the currency it is sent in.
+    pub fn pays(&self) -> Result<Money, MoneyError> {
+        match &self.conversion {
+            Some(rate) => rate.convert(self.amount),
+            None => Ok(self.money()),
+        }
+    }
+
     pub fn open(&self) -> Option<OpenPayout> {
         (self.state.is_open() && self.settling.is_none()).then(|| OpenPayout(self.id.clone()))
     }
@@ -332,10 +363,11 @@ impl Payout {
         Ok(self)
     }
 
-    /// The hash an approval is bound to: every page, the method, the destination and the currency.
+    /// The hash an approval is bound to: every page, the method, the destination, the currency, its rate, and the terms of tax.
     pub fn content_hash(&self, pages: &[Page]) -> Hash {
         let page_hashes: Vec<_> = pages.iter().map(Page::hash).collect();
-        let terms = serde_json::json!([self.method, self.destination, self.currency]);
+        let terms =
+            serde_json::json!([self.method, self.destination, self.currency, self.conversion, self.withholding]);
         let terms = Hash::of(terms.to_string().as_bytes());
         Hash::chain(page_hashes.iter().chain(std::iter::once(&terms)))
     }
@@ -352,6 +384,7 @@ impl Payout {
     /// Takes amount, count, people and hash from the pages, the one place they come from.
     pub fn tally(mut self, pages: &[Page]) -> Result<Self, MoneyError> {
         self.amount = Minor::total(pages.iter().map(Page::total).collect::<Result<Vec<_>, _>>()?)?;
+        self.withheld = Minor::total(pages.iter().map(Page::withheld).collect::<Result<Vec<_>, _>>()?)?;
         self.line_count = u32::try_from(pages.iter().map(|page| page.lines.len()).sum::<usize>()).unwrap_or(u32::MAX);
         self.hands = pages.iter().flat_map(|page| &page.lines).flat_map(|line| line.hands.iter().cloned()).collect();
         self.lines_hash = self.content_hash(pages);
@@ -369,15 +402,16 @@ impl Payout {
             netted.reference = Some("netted".to_owned());
             return Ok(netted.settle());
         }
-        if claimed.reaches_minimum() && !claimed.must_net {
+        if claimed.reaches_minimum()? && !claimed.must_net {
             claimed.step(PayoutAction::CloseDraft)
         } else {
             claimed.cancel()
         }
     }
 
-    fn reaches_minimum(&self) -> bool {
-        self.amount.is_positive() && (self.below_minimum.is_some() || self.amount >= self.minimum)
+    fn reaches_minimum(&self) -> Result<bool, MoneyError> {
+        let gross = self.gross()?;
+        Ok(gross.is_positive() && (self.below_minimum.is_some() || gross >= self.minimum))
     }
 
     /// Lines follow their payout to its end page by page; there is nothing to follow with where no page is.
@@ -425,7 +459,8 @@ impl Payout {
         if self.method == MethodKind::Quickbooks {
             return Err(PayoutError::SettledByRail);
         }
-        let open = self.amount.minus(self.paid)?;
+        let sent = self.pays()?;
+        let open = sent.amount.minus(self.paid)?;
         let part = part.unwrap_or(open);
         let action = if part == open { PayoutAction::Pay } else { PayoutAction::PayPart };
         // `paid` is left only when the payment comes back.
@@ -434,7 +469,7 @@ impl Payout {
         }
         let mut paid = self.step(action)?;
         if !part.is_positive() || part > open {
-            return Err(PayoutError::BadAmount(Money::new(open, paid.currency)));
+            return Err(PayoutError::BadAmount(Money::new(open, sent.currency)));
         }
         paid.paid = paid.paid.plus(part)?;
         paid.payments.push(Payment { reference: reference.map(str::to_owned), amount: part, at });
@@ -465,7 +500,7 @@ impl Payout {
             return Ok(Retallied::Stands(changed));
         }
         changed.state = PayoutState::Pending;
-        if changed.reaches_minimum() {
+        if changed.reaches_minimum()? {
             Ok(Retallied::Stands(changed))
         } else {
             Ok(Retallied::Cancelled(changed.cancel()?))
@@ -512,7 +547,7 @@ pub(crate) mod tests {
         let page = Page {
             payout: id.clone(),
             number: 0,
-            lines: vec![PageLine { id: line, net: minor(amount), hands: vec![] }],
+            lines: vec![PageLine { id: line, net: minor(amount), withheld: false, hands: vec![] }],
         };
         let empty = Payout {
             id,
@@ -531,6 +566,9 @@ pub(crate) mod tests {
             destination: Hash::of(b""),
             below_minimum: None,
             must_net: false,
+            conversion: None,
+            withholding: None,
+            withheld: Minor::ZERO,
             minimum: minor(500),
             approvals: vec![],
             hands: BTreeSet::new(),
@@ -553,6 +591,7 @@ pub(crate) mod tests {
         let lines = amounts.iter().enumerate().map(|(n, amount)| PageLine {
             id: LineId::derive(&payout.partner, 1, now(), &["cnv", "rule", &n.to_string()]),
             net: minor(*amount),
+            withheld: false,
             hands: vec![],
         });
         vec![Page { payout: payout.id.clone(), number: 0, lines: lines.collect() }]

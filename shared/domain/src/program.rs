@@ -154,6 +154,9 @@ pub struct Partner {
     pub customer_id: Option<String>,
     /// Overrides the program's minimum payout.
     pub minimum_payout: Option<Minor>,
+    /// What the partner is paid in, where that is not the program's currency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payout_currency: Option<Currency>,
     /// May be paid instantly, where the program allows that.
     pub trusted: bool,
     pub status: PartnerStatus,
@@ -214,6 +217,16 @@ pub struct PayoutMethod {
     pub details: BTreeMap<String, String>,
     #[serde(default)]
     pub preferred: bool,
+    /// Who changed the details last, and when. The first details of a partner are no change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<DetailsChange>,
+}
+
+/// Payout details are a way to steal: a change waits out the cooling-off days, and whoever made it must not approve what is paid to them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetailsChange {
+    pub by: String,
+    pub at: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -315,6 +328,7 @@ mod tests {
             kind,
             details: details.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             preferred: false,
+            changed: None,
         };
         use MethodKind::{Bank, Manual, Paypal, Quickbooks, Wise};
         for fine in [
@@ -345,6 +359,7 @@ mod tests {
             kind: MethodKind::Paypal,
             details: BTreeMap::from([("email".to_owned(), email.to_owned())]),
             preferred,
+            changed: None,
         };
         assert_eq!(to("a@x.example", true).fingerprint(), to("a@x.example", false).fingerprint());
         assert_ne!(to("a@x.example", true).fingerprint(), to("b@x.example", true).fingerprint());

@@ -494,6 +494,7 @@ pub(crate) mod tests {
             group: Some("gold".into()),
             customer_id: None,
             minimum_payout: None,
+            payout_currency: None,
             trusted: false,
             status: PartnerStatus::Active,
             payout_methods: vec![],

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::accrual::true_up_step;
-use domain::balance::{Balance, Bucket};
+use domain::balance::Balance;
 use domain::booking::tallies_of;
 use domain::ids::{LineId, ProgramId};
 use domain::journal::{Entry, EntryRef, LineChange, LineFacts};
@@ -235,14 +235,7 @@ impl<'a> Books<'a> {
         let mut from_lines: BTreeMap<(String, String), Balance> = BTreeMap::new();
         for line in &self.all.lines {
             let sum = from_lines.entry((line.partner.to_string(), line.currency.to_string())).or_default();
-            let net = line.net().unwrap_or_default();
-            let bucket = Bucket::of(line.state.name());
-            for (bucket, amount) in
-                [(bucket, net), (Bucket::Reversed, line.taken_back), (Bucket::Accrued, line.amount.negated())]
-            {
-                let _ = sum.add_amount(bucket, amount);
-            }
-            sum.add_count(line.state.name(), 1);
+            let _ = Balance::of_line(line).and_then(|of_line| sum.apply(&of_line));
         }
         let mut from_journal: BTreeMap<String, Balance> = BTreeMap::new();
         for posting in self.all.entries.iter().flat_map(|sealed| &sealed.entry.postings) {

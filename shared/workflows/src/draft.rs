@@ -120,6 +120,9 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         content_version: 1,
         method: method.map_or(MethodKind::Manual, |method| method.kind),
         destination: method.map_or_else(|| Hash::of(b""), PayoutMethod::fingerprint),
+        conversion: None,
+        withholding: None,
+        withheld: Minor::ZERO,
         must_net: method.is_none(),
         below_minimum: run.request.below_minimum.clone(),
         minimum: partner.minimum_payout_in(&program),
@@ -189,7 +192,9 @@ async fn claim(
     by: &str,
 ) -> Result<Payout> {
     let number = payout.pages;
-    let on_page = |line: &Line| Ok(PageLine { id: line.id.clone(), net: line.net()?, hands: line.hands.clone() });
+    let on_page = |line: &Line| {
+        Ok(PageLine { id: line.id.clone(), net: line.net()?, withheld: false, hands: line.hands.clone() })
+    };
     let page =
         Page { payout: payout.id.clone(), number, lines: lines.iter().map(on_page).collect::<Result<Vec<_>>>()? };
     let mut changes = lines
