@@ -588,7 +588,7 @@ impl World {
         } else {
             let Some(mut withdrawal) = chance.pick(&self.told.withdrawals).cloned() else { return };
             let Some(refund) = chance.pick(&self.told.refunds) else { return };
-            withdrawal.refund = refund.id.clone();
+            withdrawal.refund.clone_from(&refund.id);
             withdrawal.accepted = false;
             self.note(|| format!("  {withdrawal:?}"));
             self.told.withdrawals.push(withdrawal);

@@ -168,7 +168,7 @@ impl Auditor {
             let shared = if same { rates::divide(of_rule[0].1.round(), &parts)[n] } else { own.round() };
             let partner = &credits[n].0;
             let mut earned = shared;
-            for (cap, owner) in [(rule.caps.per_partner_month, partner), (rule.caps.per_program_month, &program.id)] {
+            for (cap, owner) in [(rule.caps.partner_month, partner), (rule.caps.program_month, &program.id)] {
                 let Some(cap) = cap else { continue };
                 let key = (owner.clone(), rule.key.clone(), rates::month_key(date));
                 let used = self.tally(std::slice::from_ref(work), &key).commission;
