@@ -144,8 +144,7 @@ impl Buckets {
             (&Method::GET | &Method::HEAD, None) => {
                 let object = objects.get(&key).ok_or(Refused::NoSuchKey)?;
                 let is_head = parts.method == Method::HEAD;
-                let mut response =
-                    plain(StatusCode::OK, if is_head { Bytes::new() } else { object.body.clone() });
+                let mut response = plain(StatusCode::OK, if is_head { Bytes::new() } else { object.body.clone() });
                 response.headers_mut().extend(object.headers.clone());
                 if is_head {
                     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(object.body.len()));

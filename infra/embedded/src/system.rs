@@ -17,9 +17,9 @@ use crate::clock::{Clock, Millis};
 use crate::connector::{self, CallFuture, Service};
 use crate::dynamodb::DatabaseError;
 use crate::eventbridge::{AcceptedEvent, EventLog};
+use crate::s3::Buckets;
 use crate::scheduler::Schedule;
 use crate::state::{Call, Services, SnapshotError, SnapshotFile, Tracked};
-use crate::s3::Buckets;
 use crate::{dynamodb, endpoint, eventbridge, s3, scheduler, secrets, sqs};
 
 /// Why the services could not be opened.

@@ -279,7 +279,12 @@ mod tests {
     use super::*;
     use crate::conversion::tests::minor;
 
-    fn row(format: RemittanceFormat, details: &[(&str, &str)], pays: &str, units: i64) -> Result<Vec<String>, Unsendable> {
+    fn row(
+        format: RemittanceFormat,
+        details: &[(&str, &str)],
+        pays: &str,
+        units: i64,
+    ) -> Result<Vec<String>, Unsendable> {
         let details = details.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         format.row(&Remittance {
             payout: "pay_1",
@@ -306,13 +311,41 @@ mod tests {
             (Paypal, email, "USD", 3_050, vec!["pay@partner.example", "30.50", "USD", "PP-00AB", note, "PAYPAL", ""]),
             (Paypal, email, "JPY", 3_050, vec!["pay@partner.example", "3050", "JPY", "PP-00AB", note, "PAYPAL", ""]),
             (Paypal, email, "HUF", 300_000, vec!["pay@partner.example", "3000", "HUF", "PP-00AB", note, "PAYPAL", ""]),
-            (Paypal, &[("payerId", "QYR5Z8XDVJNXQ")], "EUR", 1, vec!["QYR5Z8XDVJNXQ", "0.01", "EUR", "PP-00AB", note, "PAYPAL", ""]),
+            (
+                Paypal,
+                &[("payerId", "QYR5Z8XDVJNXQ")],
+                "EUR",
+                1,
+                vec!["QYR5Z8XDVJNXQ", "0.01", "EUR", "PP-00AB", note, "PAYPAL", ""],
+            ),
             (Paypal, venmo, "USD", 100, vec!["2125550100", "1.00", "USD", "PP-00AB", note, "VENMO", "FRIENDS_ONLY"]),
             (Masspay, email, "USD", 3_050, vec!["pay@partner.example", "30.50", "USD", "PP-00AB", note]),
-            (Wise, wise, "EUR", 900, vec!["Zoë, \"Z\"\nLtd", "z@partner.example", "USD", "EUR", "9.00", "target", "PP-00AB"]),
-            (Bank, bank, "KWD", 1_500, vec![
-                "Ann", "DE89370400440532013000", "", "", "1.500", "1500", "KWD", "PP-00AB", "pay_1", "par_1", "2026-06-01T10:00:00Z",
-            ]),
+            (
+                Wise,
+                wise,
+                "EUR",
+                900,
+                vec!["Zoë, \"Z\"\nLtd", "z@partner.example", "USD", "EUR", "9.00", "target", "PP-00AB"],
+            ),
+            (
+                Bank,
+                bank,
+                "KWD",
+                1_500,
+                vec![
+                    "Ann",
+                    "DE89370400440532013000",
+                    "",
+                    "",
+                    "1.500",
+                    "1500",
+                    "KWD",
+                    "PP-00AB",
+                    "pay_1",
+                    "par_1",
+                    "2026-06-01T10:00:00Z",
+                ],
+            ),
         ] {
             let made = row(format, details, currency, units).unwrap();
             assert_eq!(made, expect, "{format:?}");

@@ -13,7 +13,8 @@ use domain::program::{Partner, PartnerStatus, PayoutMethod, Program};
 use domain::remittance::{Remittance, RemittanceFormat};
 use jiff::{SignedDuration, Timestamp};
 use store::{
-    Export, ExportPage, ExportProgress, ExportRow, LeftOut, LeftOutBecause, StoreError, Transaction, UnpaidPosition, Whose,
+    Export, ExportPage, ExportProgress, ExportRow, LeftOut, LeftOutBecause, StoreError, Transaction, UnpaidPosition,
+    Whose,
 };
 
 use crate::changes::until_fresh;
@@ -180,7 +181,9 @@ fn may_submit<'a>(
     }
     let cooled = SignedDuration::from_hours(24 * i64::from(program.cooling_off_days));
     match method.changed.as_ref().map(|change| change.at + cooled) {
-        Some(until) if now < until => Err(format!("the payout details were changed; nothing is paid to them before {until}")),
+        Some(until) if now < until => {
+            Err(format!("the payout details were changed; nothing is paid to them before {until}"))
+        }
         _ => Ok(method),
     }
 }

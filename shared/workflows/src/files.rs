@@ -98,7 +98,8 @@ impl<'a> Outgoing<'a> {
                 .map_err(unavailable)?;
             key
         };
-        let life = PresigningConfig::expires_in(LINK_LIFE).map_err(|error| Refusal::Service("S3", error.to_string()))?;
+        let life =
+            PresigningConfig::expires_in(LINK_LIFE).map_err(|error| Refusal::Service("S3", error.to_string()))?;
         let link = files.s3.get_object().bucket(&files.bucket).key(key).presigned(life).await.map_err(unavailable)?;
         Ok(Delivered::Link(link.uri().to_owned()))
     }

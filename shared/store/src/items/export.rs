@@ -12,9 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::items::payouts::UnpaidPosition;
-use crate::keys::{
-    Key, PAGES, Place, UNFINISHED_EXPORTS, export_partition, exports_list, sortable,
-};
+use crate::keys::{Key, PAGES, Place, UNFINISHED_EXPORTS, export_partition, exports_list, sortable};
 use crate::table::{Item, Listing, Order, Range, Store, StoreError};
 use crate::transaction::Transaction;
 
@@ -50,7 +48,9 @@ pub enum Whose {
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ExportProgress {
     /// Goes on after this position.
-    Gathering { after: UnpaidPosition },
+    Gathering {
+        after: UnpaidPosition,
+    },
     Complete,
 }
 
@@ -224,11 +224,8 @@ impl Store {
         limit: i32,
     ) -> Result<Vec<ExportPage>, StoreError> {
         let before = from.checked_sub(1).map(|last| Key::export_page(id, last).sk);
-        let range = Range {
-            after: before.as_deref(),
-            limit: Some(limit),
-            ..Range::prefix(export_partition(id), PAGES)
-        };
+        let range =
+            Range { after: before.as_deref(), limit: Some(limit), ..Range::prefix(export_partition(id), PAGES) };
         Ok(self.query(operation, range).await?.items)
     }
 }
@@ -259,7 +256,8 @@ mod tests {
         let export = export(RemittanceFormat::Paypal).id;
         let run = domain::ids::RunId::derive(&ProgramId::from_uuid(1), "manual", "1");
         let payout = PayoutId::derive(&run, &domain::ids::PartnerId::from_uuid(2), Timestamp::UNIX_EPOCH);
-        let row = |currency: &&str| ExportRow { payout: payout.clone(), currency: currency.parse().unwrap(), cells: vec![] };
+        let row =
+            |currency: &&str| ExportRow { payout: payout.clone(), currency: currency.parse().unwrap(), cells: vec![] };
         ExportPage { export, number, rows: currencies.iter().map(row).collect(), left_out: vec![] }
     }
 
