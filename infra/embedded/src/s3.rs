@@ -20,7 +20,7 @@ const KEPT: [http::HeaderName; 2] = [CONTENT_TYPE, CONTENT_DISPOSITION];
 
 #[derive(Debug, Default)]
 pub(crate) struct Buckets {
-    buckets: BTreeMap<String, BTreeMap<String, Object>>,
+    objects: BTreeMap<String, BTreeMap<String, Object>>,
     uploads: BTreeMap<String, Upload>,
     ids: Ids,
 }
@@ -92,16 +92,9 @@ fn decoded(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
         let escaped = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok()).filter(|_| *first == b'%');
-        match escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
+        let byte = escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &tail[2..] } else { tail };
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -111,12 +104,11 @@ fn address(parts: &Parts) -> Address {
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| parts.uri.host()).unwrap_or_default();
     let path = decoded(parts.uri.path().trim_start_matches('/'));
-    let (bucket, key) = match host.split_once(".s3.") {
-        Some((bucket, _)) => (bucket.to_owned(), path),
-        None => {
-            let (bucket, key) = path.split_once('/').unwrap_or((&path, ""));
-            (bucket.to_owned(), key.to_owned())
-        }
+    let (bucket, key) = if let Some((bucket, _)) = host.split_once(".s3.") {
+        (bucket.to_owned(), path)
+    } else {
+        let (bucket, key) = path.split_once('/').unwrap_or((&path, ""));
+        (bucket.to_owned(), key.to_owned())
     };
     Address { bucket, key: (!key.is_empty()).then_some(key) }
 }
@@ -133,7 +125,7 @@ impl Buckets {
         let address = address(parts);
         let Some(key) = address.key.clone() else { return self.bucket(&address.bucket, &parts.method) };
         let body = payload(&parts.headers, body)?;
-        let objects = self.buckets.get_mut(&address.bucket).ok_or(Refused::NoSuchBucket)?;
+        let objects = self.objects.get_mut(&address.bucket).ok_or(Refused::NoSuchBucket)?;
         let upload = query(parts, "uploadId");
         match (&parts.method, upload) {
             (&Method::PUT, None) => {
@@ -187,10 +179,10 @@ impl Buckets {
     fn bucket(&mut self, name: &str, method: &Method) -> Result<Response<Bytes>, Refused> {
         match *method {
             Method::PUT => {
-                self.buckets.entry(name.to_owned()).or_default();
+                self.objects.entry(name.to_owned()).or_default();
                 Ok(plain(StatusCode::OK, Bytes::new()))
             }
-            Method::HEAD if self.buckets.contains_key(name) => Ok(plain(StatusCode::OK, Bytes::new())),
+            Method::HEAD if self.objects.contains_key(name) => Ok(plain(StatusCode::OK, Bytes::new())),
             Method::HEAD => Err(Refused::NoSuchBucket),
             _ => Err(Refused::NotImplemented),
         }
@@ -220,7 +212,7 @@ impl Buckets {
         }
         let headers = upload.headers.clone();
         self.uploads.remove(id);
-        let (objects, key) = (self.buckets.get_mut(&address.bucket), address.key.clone());
+        let (objects, key) = (self.objects.get_mut(&address.bucket), address.key.clone());
         let (objects, key) = (objects.ok_or(Refused::NoSuchBucket)?, key.ok_or(Refused::NoSuchKey)?);
         let answer = format!(
             "<CompleteMultipartUploadResult><Bucket>{}</Bucket><Key>{}</Key></CompleteMultipartUploadResult>",

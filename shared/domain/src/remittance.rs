@@ -100,7 +100,7 @@ impl RemittanceFormat {
     }
 
     /// One payout as a row.
-    pub fn row(self, of: &Remittance<'_>) -> Result<Vec<String>, Unsendable> {
+    pub fn row(self, of: &Remittance<'_>) -> Result<Vec<String>, Unfit> {
         let row = match self {
             Self::Paypal => of.paypal()?,
             Self::Masspay => of.masspay()?,
@@ -109,7 +109,7 @@ impl RemittanceFormat {
         };
         match row.iter().find(|cell| is_formula(cell)) {
             None => Ok(row),
-            Some(_) => Err(Unsendable::UnsafeText),
+            Some(_) => Err(Unfit::UnsafeText),
         }
     }
 }
@@ -141,7 +141,7 @@ impl std::fmt::Debug for Remittance<'_> {
 /// Why a rail cannot be asked to pay a payout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
-pub enum Unsendable {
+pub enum Unfit {
     #[error("a text begins as a formula does (= + - @ or a control character); correct the payout details")]
     UnsafeText,
     #[error("PayPal does not pay out in this currency")]
@@ -184,30 +184,32 @@ impl Remittance<'_> {
     }
 
     /// Refuses what PayPal would.
-    pub fn paypal_item(&self) -> Result<PaypalItem, Unsendable> {
+    pub fn paypal_item(&self) -> Result<PaypalItem, Unfit> {
         let currency = self.pays.currency.code();
         let venmo = self.detail("wallet") == VENMO;
         if !PAYPAL_CURRENCIES.contains(&currency) {
-            return Err(Unsendable::Currency);
+            return Err(Unfit::Currency);
         }
         if venmo && currency != "USD" {
-            return Err(Unsendable::Venmo);
+            return Err(Unfit::Venmo);
         }
-        let mut value = self.pays.decimal();
-        if PAYPAL_WHOLE.contains(&currency) {
-            value = value.strip_suffix(".00").ok_or(Unsendable::Fraction)?.to_owned();
-        }
+        let exact = self.pays.decimal();
+        let value = if PAYPAL_WHOLE.contains(&currency) {
+            exact.strip_suffix(".00").ok_or(Unfit::Fraction)?.to_owned()
+        } else {
+            exact
+        };
         use PaypalReceiver::{Email, PayerId, Phone, VenmoHandle};
         let named = [("email", Email), ("payerId", PayerId), ("phone", Phone), ("venmoHandle", VenmoHandle)];
         let named = named.map(|(field, kind)| (self.detail(field), kind));
         let (receiver, receiver_kind) =
-            named.into_iter().find(|(value, _)| !value.is_empty()).ok_or(Unsendable::NoRecipient)?;
+            named.into_iter().find(|(value, _)| !value.is_empty()).ok_or(Unfit::NoRecipient)?;
         let note = format!("Payout {}, {}", self.number, self.program);
         let note = note.chars().take(PAYPAL_NOTE_CHARS).collect();
         Ok(PaypalItem { receiver, receiver_kind, value, venmo, note })
     }
 
-    fn paypal(&self) -> Result<Vec<String>, Unsendable> {
+    fn paypal(&self) -> Result<Vec<String>, Unfit> {
         let item = self.paypal_item()?;
         let wallet = if item.venmo { VENMO } else { "PAYPAL" };
         let privacy = if item.venmo { self.privacy() } else { String::new() };
@@ -222,9 +224,9 @@ impl Remittance<'_> {
         if said.is_empty() { VENMO_PRIVACY[0].to_owned() } else { said }
     }
 
-    fn masspay(&self) -> Result<Vec<String>, Unsendable> {
+    fn masspay(&self) -> Result<Vec<String>, Unfit> {
         if self.paypal_item()?.venmo {
-            return Err(Unsendable::Venmo);
+            return Err(Unfit::Venmo);
         }
         let mut row = self.paypal()?;
         row.truncate(5);
@@ -279,12 +281,7 @@ mod tests {
     use super::*;
     use crate::conversion::tests::minor;
 
-    fn row(
-        format: RemittanceFormat,
-        details: &[(&str, &str)],
-        pays: &str,
-        units: i64,
-    ) -> Result<Vec<String>, Unsendable> {
+    fn row(format: RemittanceFormat, details: &[(&str, &str)], pays: &str, units: i64) -> Result<Vec<String>, Unfit> {
         let details = details.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         format.row(&Remittance {
             payout: "pay_1",
@@ -358,16 +355,16 @@ mod tests {
         let email: &[(&str, &str)] = &[("email", "pay@partner.example")];
         let venmo: &[(&str, &str)] = &[("email", "v@partner.example"), ("wallet", "VENMO")];
         for (format, details, currency, units, because) in [
-            (Paypal, &[("email", "=cmd|@x.example")][..], "USD", 1, Unsendable::UnsafeText),
-            (Wise, &[("name", "+1"), ("email", "a@x.example")][..], "USD", 1, Unsendable::UnsafeText),
-            (Wise, &[("name", "@SUM(A1)"), ("email", "a@x.example")][..], "USD", 1, Unsendable::UnsafeText),
-            (Bank, &[("name", "\u{7}Ann"), ("iban", "DE")][..], "USD", 1, Unsendable::UnsafeText),
-            (Bank, &[("name", "Ann"), ("accountNumber", "-1")][..], "USD", 1, Unsendable::UnsafeText),
-            (Paypal, email, "KWD", 1, Unsendable::Currency),
-            (Paypal, email, "HUF", 10_050, Unsendable::Fraction),
-            (Paypal, venmo, "EUR", 100, Unsendable::Venmo),
-            (Masspay, venmo, "USD", 100, Unsendable::Venmo),
-            (Paypal, &[][..], "USD", 100, Unsendable::NoRecipient),
+            (Paypal, &[("email", "=cmd|@x.example")][..], "USD", 1, Unfit::UnsafeText),
+            (Wise, &[("name", "+1"), ("email", "a@x.example")][..], "USD", 1, Unfit::UnsafeText),
+            (Wise, &[("name", "@SUM(A1)"), ("email", "a@x.example")][..], "USD", 1, Unfit::UnsafeText),
+            (Bank, &[("name", "\u{7}Ann"), ("iban", "DE")][..], "USD", 1, Unfit::UnsafeText),
+            (Bank, &[("name", "Ann"), ("accountNumber", "-1")][..], "USD", 1, Unfit::UnsafeText),
+            (Paypal, email, "KWD", 1, Unfit::Currency),
+            (Paypal, email, "HUF", 10_050, Unfit::Fraction),
+            (Paypal, venmo, "EUR", 100, Unfit::Venmo),
+            (Masspay, venmo, "USD", 100, Unfit::Venmo),
+            (Paypal, &[][..], "USD", 100, Unfit::NoRecipient),
         ] {
             assert_eq!(row(format, details, currency, units), Err(because), "{format:?} {details:?}");
         }

@@ -214,7 +214,7 @@ fn row(
     });
     Ok(match made {
         Ok(cells) => Ok(ExportRow { payout: payout.id.clone(), currency: pays.currency, cells }),
-        Err(unsendable) => Err(left_out(unsendable.into(), unsendable.to_string())),
+        Err(unfit) => Err(left_out(unfit.into(), unfit.to_string())),
     })
 }
 

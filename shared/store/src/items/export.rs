@@ -7,7 +7,7 @@ use std::fmt;
 
 use domain::ids::{ExportId, PayoutId, ProgramId};
 use domain::money::Currency;
-use domain::remittance::{RemittanceFormat, Unsendable};
+use domain::remittance::{RemittanceFormat, Unfit};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -112,14 +112,14 @@ pub enum LeftOutBecause {
     NoRecipient,
 }
 
-impl From<Unsendable> for LeftOutBecause {
-    fn from(unsendable: Unsendable) -> Self {
-        match unsendable {
-            Unsendable::UnsafeText => Self::UnsafeText,
-            Unsendable::Currency => Self::Currency,
-            Unsendable::Fraction => Self::Fraction,
-            Unsendable::Venmo => Self::Venmo,
-            Unsendable::NoRecipient => Self::NoRecipient,
+impl From<Unfit> for LeftOutBecause {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::UnsafeText => Self::UnsafeText,
+            Unfit::Currency => Self::Currency,
+            Unfit::Fraction => Self::Fraction,
+            Unfit::Venmo => Self::Venmo,
+            Unfit::NoRecipient => Self::NoRecipient,
         }
     }
 }
