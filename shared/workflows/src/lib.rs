@@ -17,6 +17,8 @@ pub mod error;
 pub mod exceptions;
 pub mod exchange;
 pub mod explain;
+pub mod exports;
+pub mod files;
 mod history;
 pub mod ingest;
 pub mod links;
