@@ -118,7 +118,9 @@ impl Parser {
         match self.0.next() {
             Some(Token::Text(value)) => Ok(value),
             // Only truth values stand without quotes.
-            Some(Token::Word(word)) if word.eq_ignore_ascii_case("true") || word.eq_ignore_ascii_case("false") => Ok(word),
+            Some(Token::Word(word)) if word.eq_ignore_ascii_case("true") || word.eq_ignore_ascii_case("false") => {
+                Ok(word)
+            }
             other => Err(Refusal::query(format!("Encountered {other:?}; a value stands in single quotes"))),
         }
     }
@@ -207,7 +209,9 @@ impl Query {
         }
         match parser.0.next() {
             Some(token) => Err(Refusal::query(format!("Encountered {token:?}"))),
-            None if max > MAX => Err(Refusal::query_value(format!("value {max} for MaxResults is too large, at most {MAX}"))),
+            None if max > MAX => {
+                Err(Refusal::query_value(format!("value {max} for MaxResults is too large, at most {MAX}")))
+            }
             None if start == 0 => Err(Refusal::query_value("StartPosition counts from 1")),
             None => Ok(Self { entity, count, conditions, order, start, max }),
         }
@@ -306,7 +310,14 @@ mod tests {
         ] {
             assert_eq!(finds(query, &bill), expect, "{query}");
         }
-        for bad in ["select Id from Bill", "select * from Bill where Id > '1'", "select * from Bill where a = 1", "select * from Bill maxresults 1001", "select * from Bill where a = 'x' or b = 'y'", "drop"] {
+        for bad in [
+            "select Id from Bill",
+            "select * from Bill where Id > '1'",
+            "select * from Bill where a = 1",
+            "select * from Bill maxresults 1001",
+            "select * from Bill where a = 'x' or b = 'y'",
+            "drop",
+        ] {
             assert!(Query::parse(bad).is_err(), "{bad}");
         }
     }
