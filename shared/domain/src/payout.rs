@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::exchange::ExchangeRate;
-use crate::ids::{ExceptionId, Hash, LineId, PartnerId, PayoutId, ProgramId, RunId};
+use crate::ids::{ExceptionId, ExportId, Hash, LineId, PartnerId, PayoutId, ProgramId, RunId};
 use crate::journal::EntryRef;
 use crate::money::{Currency, Minor, Money, MoneyError};
 use crate::program::{DetailsChange, MethodKind, Partner, PartnerStatus, PayoutMethod, Program};
@@ -71,6 +71,9 @@ pub struct Payout {
     pub submitted_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paid_at: Option<Timestamp>,
+    /// The files it went out in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<ExportId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     /// How much has been paid, in the currency it is paid in.
@@ -550,9 +553,20 @@ impl Payout {
         Ok(submitted)
     }
 
+    /// It goes out in a file, once and for ever the same.
+    pub fn submit_in(self, export: &ExportId, at: Timestamp) -> Result<Self, PayoutError> {
+        if self.state != PayoutState::Approved {
+            return Err(PayoutError::Illegal { from: self.state, action: PayoutAction::Submit });
+        }
+        let mut submitted = self.step(PayoutAction::Submit)?;
+        submitted.export = Some(export.clone());
+        submitted.submitted_at = Some(at);
+        Ok(submitted)
+    }
+
     /// Whether people send the money, so that no program knows more of it than they tell.
     pub const fn is_sent_by_people(&self) -> bool {
-        matches!(self.method, MethodKind::Manual | MethodKind::Bank | MethodKind::Wise)
+        matches!(self.method, MethodKind::Manual | MethodKind::Bank | MethodKind::Wise) || self.export.is_some()
     }
 
     const fn not_quickbooks(&self) -> Result<(), PayoutError> {
@@ -799,6 +813,7 @@ pub(crate) mod tests {
             approved_at: None,
             submitted_at: None,
             paid_at: None,
+            export: None,
             reference: None,
             paid: Minor::ZERO,
             trouble: None,
