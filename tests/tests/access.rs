@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tests::{ADMIN, ANALYST, APPROVER, FINANCE, MANAGER, Plan, REVIEWER, Request, Who, World};
 
-const READS: [&str; 22] = [
+const READS: [&str; 23] = [
     "/programs",
     "/programs/{program}",
     "/programs/{program}/rule-sets",
@@ -24,6 +24,7 @@ const READS: [&str; 22] = [
     "/payouts",
     "/payouts/{payout}",
     "/payouts/{payout}/lines",
+    "/exchange-rates?date=2026-01-01",
     "/exceptions",
     "/exceptions/{exception}",
     "/audit/replay?programId={program}",
@@ -31,7 +32,7 @@ const READS: [&str; 22] = [
 ];
 
 /// Every way to change something, with the roles that may besides an admin.
-const WRITES: [(&str, &[&str]); 21] = [
+const WRITES: [(&str, &[&str]); 22] = [
     ("/programs", &["program-manager"]),
     ("/programs/{program}/rule-sets", &["program-manager"]),
     ("/programs/{program}/rule-sets/1/sign-off", &["program-manager"]),
@@ -40,6 +41,7 @@ const WRITES: [(&str, &[&str]); 21] = [
     ("/links", &["program-manager", "partner"]),
     ("/partners/import?programId={program}", &["program-manager"]),
     ("/conversions/import?programId={program}", &[]),
+    ("/exchange-rates/import", &["finance"]),
     ("/sources", &["program-manager"]),
     ("/conversions", &[]),
     ("/commissions/approve", &["reviewer"]),
@@ -178,6 +180,7 @@ async fn a_partner_reads_their_own_data_only() {
         ("/conversions/{conversion}", 403, 403, 403),
         ("/runs?programId={program}", 403, 403, 403),
         ("/runs/{run}", 403, 403, 403),
+        ("/exchange-rates?date=2026-01-01", 403, 403, 403),
         ("/exceptions", 403, 403, 403),
         ("/exceptions/{exception}", 403, 403, 403),
         ("/audit/replay?programId={program}", 403, 403, 403),

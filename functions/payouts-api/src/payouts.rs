@@ -326,7 +326,7 @@ async fn mark_one_paid(shared: &Shared, caller: &Caller, one: &MarkPaidOne) -> R
     let id = bulk::parse::<PayoutId>(&one.id, "payout")?;
     let payout = load(shared, &id).await?;
     let mut fields = Fields::default();
-    let amount = one.amount.as_deref().map(|text| fields.amount("/amount", text, payout.currency));
+    let amount = one.amount.as_deref().map(|text| fields.amount("/amount", text, payout.paid_in()));
     let reference = one.reference.as_deref().map(|text| fields.text("/reference", text));
     let future = one.paid_at.is_some_and(|at| at > shared.context.now());
     fields.check(!future, "/paidAt", "lies in the future");

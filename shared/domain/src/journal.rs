@@ -201,6 +201,9 @@ pub struct PayoutChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paid_at: Option<Timestamp>,
     pub currency: Currency,
+    /// What it is paid in, where that is another currency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paid_in: Option<Currency>,
     pub version: u32,
     /// The entry before this one in the payout's history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -332,6 +335,7 @@ impl Entry {
             paid: after.paid,
             paid_at: after.paid_at,
             currency: after.currency,
+            paid_in: Some(after.paid_in()).filter(|currency| *currency != after.currency),
             version: after.content_version,
             after: before.map(|payout| payout.entry.clone()),
         });

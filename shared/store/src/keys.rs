@@ -5,6 +5,7 @@
 //! | program | `PRG#<program>` | `PRG` |
 //! | rule set version | `PRG#<program>` | `RUL#<version>` |
 //! | claim of a referral code | `PRG#<program>` | `COD#<code>` |
+//! | exchange rate | `FXR#<date>` | `<from>#<to>` |
 //! | referral link | `LNK#<code>` | `LNK` |
 //! | touch: a visit by a link | `VIS#<visitor>` | `<time and hash>` |
 //! | source | `SRC#<source>` | `SRC` |
@@ -31,7 +32,7 @@
 //! Nothing but journal entries has a partition key starting with `JRN#`: IAM denies updating and deleting those.
 //!
 //! Two sparse indexes, both keys only, since what is found is always read again from the table:
-//! `list` (programs; partners, links, payouts and runs of a program; exceptions by status) and
+//! `list` (programs; partners, links, payouts and runs of a program; exceptions by status; exchange rates by pair) and
 //! `work` (approved lines by due date, payable lines by partner, runs and payouts that are under way, payouts that wait to be
 //! paid; each leaves it when nothing is to be done with it).
 
@@ -45,6 +46,7 @@ use domain::line::{Line, LineState};
 use domain::money::Currency;
 use domain::payout::Payout;
 use domain::tally::{Owner, TallyKey};
+use jiff::civil::Date;
 use sha2::{Digest, Sha256};
 
 /// Over how many partitions the due index is spread.
@@ -73,6 +75,10 @@ impl Key {
 
     pub fn code(program: &ProgramId, code: &Code) -> Self {
         Self::new(program_partition(program), format!("COD#{}", code.as_str()))
+    }
+
+    pub fn rate(date: Date, from: Currency, to: Currency) -> Self {
+        Self::new(rates_partition(date), format!("{from}#{to}"))
     }
 
     pub fn link(code: &Code) -> Self {
@@ -196,6 +202,10 @@ pub fn partner_partition(id: &PartnerId) -> String {
     format!("PAR#{id}")
 }
 
+pub fn rates_partition(date: Date) -> String {
+    format!("FXR#{date}")
+}
+
 pub fn visitor_partition(id: &VisitorId) -> String {
     format!("VIS#{id}")
 }
@@ -286,6 +296,10 @@ pub fn payouts_list(program: &ProgramId) -> String {
 
 pub fn runs_list(program: &ProgramId) -> String {
     format!("RUN#{program}")
+}
+
+pub fn rates_list(from: Currency, to: Currency) -> String {
+    format!("FXR#{from}#{to}")
 }
 
 pub fn sources_list(program: &ProgramId) -> String {

@@ -7,12 +7,15 @@ use domain::accrual::{Circumstances, Terms};
 use domain::anomaly::Beat;
 use domain::booking::{Accruing, State};
 use domain::conversion::{ConversionEvent, EventBody, EventKind, Impossible, Sale};
+use domain::exchange::ExchangeRate;
 use domain::ids::{ConversionId, LineId, SourceId};
 use domain::journal::{Entry, What};
+use domain::money::{Currency, Minor};
 use domain::order::Order;
 use domain::program::Program;
 use domain::rating::Standing;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use store::{Because, EventClaim, ExceptionCode, KnownCustomer, Purchase, Transaction, Unrewarded};
 
 use crate::attribution::{Found, Search, SearchError, find, rules_in_force};
@@ -84,8 +87,10 @@ impl Ingested {
 pub enum NotBooked {
     #[error(transparent)]
     Impossible(#[from] Impossible),
-    #[error("the program is in {program}, the event in {event}, and there are no exchange rates yet")]
-    ForeignCurrency { program: String, event: String },
+    #[error("no rate from {from} to {to} was published for {date} or the 7 days before it")]
+    NoExchangeRate { from: Currency, to: Currency, date: Date },
+    #[error("the order is in {sale}, this in {event}")]
+    OtherCurrency { sale: Currency, event: Currency },
     #[error("an event with this id was accepted before, with other content")]
     Contradiction,
     #[error("no published rule set was in force at {0}")]
@@ -99,7 +104,8 @@ impl NotBooked {
     pub const fn exception(&self) -> Option<ExceptionCode> {
         match self {
             Self::Impossible(_) => Some(ExceptionCode::Impossible),
-            Self::ForeignCurrency { .. } => Some(ExceptionCode::ForeignCurrency),
+            Self::NoExchangeRate { .. } => Some(ExceptionCode::ExchangeRateMissing),
+            Self::OtherCurrency { .. } => Some(ExceptionCode::OtherCurrency),
             Self::Contradiction => Some(ExceptionCode::Contradiction),
             Self::NoRules(_) => Some(ExceptionCode::NoRules),
             Self::Refused(refusal) if refusal.is_transient() => None,
@@ -132,11 +138,6 @@ pub async fn ingest(context: &Context, incoming: Incoming<'_>) -> Result<Ingeste
     if serde_json::json!(incoming.event).to_string().len() > MAX_EVENT_BYTES {
         return Err(Impossible { field: "", why: "the event is larger than 100 kB".to_owned() }.into());
     }
-    let program = incoming.program.currency;
-    if let Some(event) = incoming.event.currency().filter(|event| *event != program) {
-        return Err(NotBooked::ForeignCurrency { program: program.to_string(), event: event.to_string() });
-    }
-
     until_fresh(|| async {
         match attempt(context, &incoming).await {
             // Only what is overtaken is tried again; everything else goes out as it is.
@@ -174,6 +175,12 @@ async fn attempt(context: &Context, incoming: &Incoming<'_>) -> Result<Ingested,
         let elsewhere = claim.conversion != conversion;
         return Err(if elsewhere { NotBooked::Contradiction } else { store::StoreError::Stale.into() });
     }
+    if let (Some(sale), Some(event)) =
+        (history.sale().and_then(|entry| entry.event.as_ref()?.currency()), event.currency())
+        && sale != event
+    {
+        return Err(NotBooked::OtherCurrency { sale, event });
+    }
     let order = history.order_with(event).map_err(NotBooked::from)?;
     match (&event.body, &order) {
         (EventBody::Sale(sale), Some(order)) => accrue(context, incoming, &conversion, &history, sale, order).await,
@@ -200,6 +207,12 @@ async fn accrue(
     let now = context.now();
     let program = incoming.program;
     let occurred_at = incoming.event.occurred_at;
+    let exchange = exchange(context, OPERATION, program, sale, occurred_at).await?;
+    let net = in_program_currency(sale, exchange.as_ref())?;
+    if order.other_currency {
+        let detail = "a refund or edit that came before the sale is in another currency; it moved nothing";
+        file_trouble(context, incoming, ExceptionCode::OtherCurrency, detail).await?;
+    }
     let mut entry = entry(incoming, conversion, history, What::Accrue, now);
     let mut transaction = Transaction::new(OPERATION);
     let customer = context.store.customer(OPERATION, &program.id, &sale.customer).await?;
@@ -228,7 +241,7 @@ async fn accrue(
         return Ok(Ingested::Unattributed);
     };
     let set = rules_in_force(context, OPERATION, program, occurred_at).await?.ok_or(NotBooked::NoRules(occurred_at))?;
-    let objection = objection(context, incoming, &mut transaction, sale, &purchase, &customer, &found).await?;
+    let objection = objection(context, incoming, &mut transaction, (sale, net), &purchase, &customer, &found).await?;
     let circumstances = Circumstances {
         rule_set: set.version,
         terms: Terms::of(program),
@@ -236,6 +249,7 @@ async fn accrue(
         touches: found.touches.clone(),
         partners: found.credited(),
         customer: if sale.action.is_purchase() { customer.standing(conversion) } else { Standing::default() },
+        exchange,
         objection,
     };
     // Refunds and edits that were waiting for this sale apply before anything is written.
@@ -259,6 +273,35 @@ async fn accrue(
     Ok(Ingested::Applied { lines: written.lines.into_iter().map(|line| line.id).collect() })
 }
 
+/// How a sale in another currency than the program's is converted. One that nobody is known to have caused needs it, too: whoever attributes
+/// it later finds it.
+pub async fn exchange(
+    context: &Context,
+    operation: &'static str,
+    program: &Program,
+    sale: &Sale,
+    occurred_at: Timestamp,
+) -> Result<Option<ExchangeRate>, NotBooked> {
+    let (from, to) = (sale.currency, program.currency);
+    if from == to {
+        return Ok(None);
+    }
+    let date = crate::exchange::day_of(occurred_at);
+    let rate = crate::exchange::rate(context, operation, from, to, date).await?;
+    rate.ok_or(NotBooked::NoExchangeRate { from, to, date }).map(Some)
+}
+
+/// What the goods of a sale come to.
+fn in_program_currency(sale: &Sale, exchange: Option<&ExchangeRate>) -> Result<Minor, NotBooked> {
+    let net = sale.net().map_err(Refusal::from)?;
+    let Some(rate) = exchange else { return Ok(net) };
+    let converted = rate.convert(net).map(|money| money.amount).ok().filter(|amount| amount.is_credible());
+    converted.ok_or_else(|| {
+        let why = format!("is more than 10^12 minor units of {}", rate.to);
+        Impossible { field: "/amount/total", why }.into()
+    })
+}
+
 fn unrewarded(incoming: &Incoming<'_>, conversion: &ConversionId, sale: &Sale, because: Because) -> Unrewarded {
     Unrewarded {
         conversion: conversion.clone(),
@@ -278,7 +321,7 @@ async fn objection(
     context: &Context,
     incoming: &Incoming<'_>,
     transaction: &mut Transaction,
-    sale: &Sale,
+    (sale, net): (&Sale, Minor),
     purchase: &Purchase,
     customer: &KnownCustomer,
     found: &Found,
@@ -301,7 +344,6 @@ async fn objection(
         customer: sale.customer.id.clone().or_else(|| sale.customer.email_hash.clone()),
         visitor: sale.visitor_id.clone(),
     };
-    let net = sale.net().map_err(Refusal::from)?;
     for (partner, _) in &found.partners {
         let read = context.store.pulse(OPERATION, &partner.id).await?;
         if objection.is_none() {

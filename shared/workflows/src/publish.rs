@@ -52,7 +52,7 @@ pub fn events_of(entry: &Entry, hash: &str) -> Vec<DomainEvent> {
         let mut detail = common(payout.id.as_str(), kind);
         detail["payout"] = json!({
             "id": payout.id, "partnerId": payout.id.partner(), "state": payout.to, "version": payout.version,
-            "amount": Money::new(payout.amount, payout.currency), "paid": Money::new(payout.paid, payout.currency),
+            "amount": Money::new(payout.amount, payout.currency), "paid": Money::new(payout.paid, payout.paid_in.unwrap_or(payout.currency)),
         });
         Some(DomainEvent { kind, detail })
     });
