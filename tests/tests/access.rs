@@ -37,7 +37,7 @@ const READS: [&str; 28] = [
 ];
 
 /// Every way to change something, with the roles that may besides an admin.
-const WRITES: [(&str, &[&str]); 22] = [
+const WRITES: [(&str, &[&str]); 23] = [
     ("/programs", &["program-manager"]),
     ("/programs/{program}/rule-sets", &["program-manager"]),
     ("/programs/{program}/rule-sets/1/sign-off", &["program-manager"]),
