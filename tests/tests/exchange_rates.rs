@@ -381,7 +381,7 @@ async fn what_is_paid_is_told_in_the_currency_that_is_paid() {
     world.sale("o1", "100.00").await;
     let id = world.request_payout().await["id"].clone();
     assert_eq!(world.approve_payout(ADMIN, &id).await, 200);
-    for (amount, status) in [("10.00", 422), ("1515.5", 422), ("1516", 422), ("15", 200), ("1500", 200)] {
+    for (amount, status) in [("10.50", 422), ("1515.5", 422), ("1516", 422), ("15", 200), ("1500", 200)] {
         let part = json!({"reference": amount, "amount": amount});
         assert_eq!(world.payout_call(FINANCE, "mark-paid", &id, &part).await, status, "{amount}");
     }

@@ -2,12 +2,12 @@
 
 use domain::exchange::{ExchangeRate, rate_of_day};
 use domain::money::Currency;
-use domain::rules::FieldError;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
-use store::{StoreError, ToldRate, Transaction};
+use store::{ToldRate, Transaction};
 
+use crate::changes::until_fresh;
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 
@@ -52,18 +52,20 @@ pub enum Taken {
 pub async fn tell(context: &Context, rate: ExchangeRate, by: &str) -> Result<Taken> {
     const OPERATION: &str = "tell exchange rate";
     let ExchangeRate { date, from, to, .. } = rate;
-    let told = ToldRate { rate, told_by: by.to_owned(), told_at: context.now() };
-    let mut transaction = Transaction::new(OPERATION);
-    transaction.create_rate(&told)?;
-    match context.store.commit(transaction).await {
-        Ok(()) => return Ok(Taken::New),
-        Err(StoreError::Stale) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let known = context.store.rate(OPERATION, date, from, to).await?.ok_or(StoreError::Stale)?.rate;
-    if known.rate == told.rate.rate {
-        return Ok(Taken::Known);
-    }
-    let why = format!("contradicts what {} told for that day, {known}: what was told stays", known.source);
-    Err(Refusal::Invalid(vec![FieldError::new("/rate", why)]))
+    until_fresh(async || {
+        let Some(known) = context.store.rate(OPERATION, date, from, to).await? else {
+            let told = ToldRate { rate: rate.clone(), told_by: by.to_owned(), told_at: context.now() };
+            let mut transaction = Transaction::new(OPERATION);
+            transaction.create_rate(&told)?;
+            context.store.commit(transaction).await?;
+            return Ok(Taken::New);
+        };
+        let known = known.rate;
+        if known.rate == rate.rate {
+            return Ok(Taken::Known);
+        }
+        let why = format!("contradicts what {} told for that day, {known}: what was told stays", known.source);
+        Err(Refusal::invalid("/rate", why))
+    })
+    .await
 }
