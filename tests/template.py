@@ -163,14 +163,15 @@ class Permissions(unittest.TestCase):
             )
         ]
         self.assertEqual([name for name, _ in writers], ["WriteTable"])
-        # Besides, visits may be added by whoever adds visits.
+        # Besides, visits may be added by whoever adds visits, and exchange rates by whoever fetches them.
+        adds = {"TrackClick": ["VIS#*"], "FetchRates": ["FXR#*", "EXC#*"]}
         for name, statement in statements():
             if name != "WriteTable" and {"dynamodb:PutItem", "dynamodb:UpdateItem"} & set(listed(statement["Action"])):
-                self.assertEqual((name, statement["Action"]), ("TrackClick", "dynamodb:PutItem"))
+                self.assertEqual(statement["Action"], "dynamodb:PutItem", name)
                 self.assertEqual(
                     statement["Condition"],
                     {
-                        "ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["VIS#*"]},
+                        "ForAllValues:StringLike": {"dynamodb:LeadingKeys": adds[name]},
                         # Without keys the condition above would hold.
                         "Null": {"dynamodb:LeadingKeys": "false"},
                     },
@@ -299,12 +300,24 @@ class Functions(unittest.TestCase):
 
     def test_schedules_retry_and_then_keep_what_they_missed(self):
         schedules = list(events("ScheduleV2"))
-        self.assertEqual(sorted(name for name, _ in schedules), ["BatchPayouts", "MatureCommissions"])
+        self.assertEqual(sorted(name for name, _ in schedules), ["BatchPayouts", "FetchRates", "MatureCommissions"])
         for name, schedule in schedules:
             self.assertGreaterEqual(schedule["RetryPolicy"]["MaximumRetryAttempts"], 1, name)
             self.assertEqual(schedule["DeadLetterConfig"]["Arn"], {"Fn::GetAtt": ["MissedTicks", "Arn"]}, name)
             failed = functions()[name]["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]
             self.assertEqual(failed["Destination"], {"Fn::GetAtt": ["MissedTicks", "Arn"]}, name)
+
+    def test_rates_are_fetched_only_where_a_source_is_set(self):
+        """By https only; and where none is set, nothing is called and nothing costs."""
+        self.assertEqual(TEMPLATE["Parameters"]["RateSource"]["Default"], "")
+        allowed = TEMPLATE["Parameters"]["RateSource"]["AllowedPattern"]
+        for url, fits in [("", True), ("https://rates.example/daily.xml", True), ("http://rates.example/", False)]:
+            self.assertEqual(bool(re.search(allowed, url)), fits, url)
+        [schedule] = [schedule for name, schedule in events("ScheduleV2") if name == "FetchRates"]
+        self.assertEqual(schedule["State"], {"Fn::If": ["HasRateSource", "ENABLED", "DISABLED"]})
+        given = functions()["FetchRates"]["Environment"]["Variables"]
+        self.assertEqual(given, {"RATE_SOURCE": {"Ref": "RateSource"}})
+        self.assertIn('var("RATE_SOURCE")', (ROOT / "functions/fetch-rates/src/lib.rs").read_text())
 
     def test_concurrency_is_reserved_where_a_bound_protects_and_only_on_demand(self):
         bounds = {}

@@ -31,6 +31,7 @@ pub fn expected() -> Vec<(&'static str, Value)> {
         ),
         ("mature-commissions/hourly.json", json!({"lines": 0, "failed": 0, "unfinished": false})),
         ("batch-payouts/hourly.json", json!({"runsStarted": 1, "payoutsResumed": 0, "failed": 0, "unfinished": false})),
+        ("fetch-rates/daily.json", json!({"new": 0, "known": 0, "refused": 0, "unknown": 0})),
         ("draft-payout/one-partner.json", json!({"batchItemFailures": []})),
         ("publish-changes/sale-booked.json", json!({"batchItemFailures": []})),
         ("track-click/referral-link.json", json!(302)),

@@ -10,6 +10,7 @@ mod caller;
 mod commissions;
 mod conversions;
 mod exceptions;
+mod exchange_rates;
 mod exports;
 mod extract;
 mod idempotency;
@@ -89,6 +90,8 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/conversions/import", post(import::conversions))
         .route("/conversions/{id}", get(conversions::read))
         .route("/conversions/{id}/attribute", post(conversions::attribute))
+        .route("/exchange-rates", get(exchange_rates::list))
+        .route("/exchange-rates/import", post(import::exchange_rates))
         .route("/commissions", get(commissions::list).post(commissions::bonus))
         .route("/commissions/adjust", post(commissions::adjust))
         .route("/commissions/approve", post(commissions::approve))

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use domain::balance::{NotPayable, NotPayableCode};
 use domain::conversion::Code;
 use domain::ids::PartnerId;
+use domain::money::Currency;
 use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, Program, is_email};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -37,6 +38,8 @@ pub struct Input {
     pub customer_id: Option<String>,
     #[serde(default)]
     pub minimum_payout: Option<String>,
+    #[serde(default)]
+    pub payout_currency: Option<String>,
     #[serde(default)]
     pub trusted: bool,
     #[serde(default)]
@@ -80,6 +83,7 @@ pub fn parsed(context: &Context, program: &Program, caller: &Caller, input: Inpu
     let code = fields.take("/code", input.code.parse::<Code>());
     let minimum_payout =
         input.minimum_payout.as_deref().map(|text| fields.amount("/minimumPayout", text, program.currency));
+    let payout_currency = payout_currency(&mut fields, input.payout_currency.as_deref(), program);
     let payout_methods = methods(&mut fields, input.payout_methods);
     let partner = code.map(|code| Partner {
         id: PartnerId::from_uuid(context.clock.uuid()),
@@ -91,7 +95,7 @@ pub fn parsed(context: &Context, program: &Program, caller: &Caller, input: Inpu
         group,
         customer_id,
         minimum_payout,
-        payout_currency: None,
+        payout_currency,
         trusted: input.trusted,
         status: PartnerStatus::Active,
         payout_methods,
@@ -118,6 +122,8 @@ pub struct Change {
     customer_id: Field,
     #[serde(default)]
     minimum_payout: Field,
+    #[serde(default)]
+    payout_currency: Field,
     #[serde(default)]
     trusted: Option<bool>,
     #[serde(default)]
@@ -174,11 +180,20 @@ pub async fn change(
         let given = methods(&mut fields, given);
         partner.give_details(given, &caller.subject, shared.context.now());
     }
+    if let Field::Given(currency) = &input.payout_currency {
+        partner.payout_currency = payout_currency(&mut fields, currency.as_deref(), &program);
+    }
     fields.done()?;
     partner.trusted = input.trusted.unwrap_or(partner.trusted);
     partner.status = input.status.unwrap_or(partner.status);
     workflows::setup::change_partner(&shared.context, &partner, &read, &caller.subject).await?;
     Ok(Tagged { tag: tag(&partner), shown: show::partner(&partner, &program) })
+}
+
+/// What the partner is paid in. The program's own currency needs no conversion, so that it is the same as none.
+fn payout_currency(fields: &mut Fields, given: Option<&str>, program: &Program) -> Option<Currency> {
+    let currency = fields.take("/payoutCurrency", given?.parse::<Currency>());
+    currency.filter(|currency| *currency != program.currency)
 }
 
 pub async fn suspend(state: State<Shared>, caller: Caller, if_match: IfMatch, id: Id<PartnerId>) -> Answer<Tagged> {

@@ -1,6 +1,7 @@
 //! How things look in answers.
 
 use domain::balance::Bucket;
+use domain::exchange::ExchangeRate;
 use domain::ids::ConversionId;
 use domain::journal::{Sealed, What};
 use domain::line::Line;
@@ -9,7 +10,7 @@ use domain::payout::Payout;
 use domain::program::{Partner, Program};
 use domain::rules::RuleSet;
 use serde_json::{Value, json};
-use store::{Exception, Link, Source, Unrewarded};
+use store::{Exception, Link, Source, ToldRate, Unrewarded};
 use workflows::balances::PartnerBalance;
 use workflows::runs::Report;
 
@@ -47,8 +48,23 @@ pub fn partner(partner: &Partner, program: &Program) -> Value {
         "id": partner.id, "programId": partner.program, "name": partner.name, "email": partner.email,
         "code": partner.code, "type": partner.kind, "group": partner.group, "customerId": partner.customer_id,
         "minimumPayout": partner.minimum_payout.map(|amount| Money::new(amount, program.currency)),
-        "trusted": partner.trusted, "status": partner.status, "payoutMethods": methods, "createdAt": partner.created_at,
+        "payoutCurrency": partner.payout_currency, "trusted": partner.trusted, "status": partner.status, "payoutMethods": methods, "createdAt": partner.created_at,
     })
+}
+
+/// `per` of the one currency are `rate` of the other.
+pub fn rate(rate: &ExchangeRate) -> Value {
+    json!({
+        "from": rate.from, "to": rate.to, "rate": rate.rate.normalize(), "per": rate.per.normalize(),
+        "source": rate.source, "date": rate.date,
+    })
+}
+
+pub fn told_rate(told: &ToldRate) -> Value {
+    let mut shown = rate(&told.rate);
+    shown["toldBy"] = json!(told.told_by);
+    shown["toldAt"] = json!(told.told_at);
+    shown
 }
 
 pub fn link(link: &Link) -> Value {
@@ -85,7 +101,8 @@ pub fn payout(payout: &Payout, for_staff: bool) -> Value {
         "id": payout.id, "number": payout.id.number(), "programId": payout.program, "partnerId": payout.partner,
         "runId": payout.run, "state": payout.state, "amount": payout.money(),
         "gross": money(payout.gross().unwrap_or_default()), "withheld": money(payout.withheld), "pays": pays,
-        "paid": Money::new(payout.paid, pays.currency), "lineCount": payout.line_count,
+        "exchangeRate": payout.conversion.as_ref().map(rate),
+        "paid": Money::new(payout.paid, payout.paid_in()), "lineCount": payout.line_count,
         "linesHash": payout.lines_hash, "version": payout.content_version, "method": payout.method,
         "approvals": approvals, "createdAt": payout.created_at, "approvedAt": payout.approved_at,
         "submittedAt": payout.submitted_at, "paidAt": payout.paid_at, "reference": payout.reference,

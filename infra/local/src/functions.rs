@@ -12,6 +12,7 @@ use lambda_runtime::{LambdaEvent, Service};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use workflows::Context;
+use workflows::fetch_rates::Source;
 
 /// A function's failure as the Lambda service would report it.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,7 @@ pub struct Functions {
     context: Context,
     api: axum::Router,
     webhook: Arc<storefront_webhook::Webhook>,
+    rates: Option<Source>,
 }
 
 impl Functions {
@@ -45,8 +47,15 @@ impl Functions {
         Self {
             api: payouts_api::api(context.clone(), crate::system::CURSOR_SECRET.to_owned()),
             webhook: Arc::new(storefront_webhook::Webhook::new(context.clone())),
+            rates: None,
             context,
         }
+    }
+
+    /// With a source of exchange rates.
+    #[must_use]
+    pub fn with_rates(self, source: Source) -> Self {
+        Self { rates: Some(source), ..self }
     }
 
     /// An HTTP API's event, for the function its path belongs to.
@@ -95,6 +104,10 @@ impl Functions {
                 reply(Box::pin(mature_commissions::handle(context, event(payload, deadline)?)).await)
             }
             "batch-payouts" => reply(Box::pin(batch_payouts::handle(context, event(payload, deadline)?)).await),
+            "fetch-rates" => {
+                let source = self.rates.as_ref();
+                reply(Box::pin(fetch_rates::handle(context, source, event(payload, deadline)?)).await)
+            }
             _ => Err(Failed(format!("there is no function {function}"))),
         }
     }

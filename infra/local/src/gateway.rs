@@ -132,7 +132,7 @@ async fn clock(State(system): State<Shared>, body: Bytes) -> Answer {
 
 async fn run(State(system): State<Shared>, Path(function): Path<String>) -> Answer {
     if !SCHEDULED.contains(&function.as_str()) {
-        let detail = format!("no schedule fires {function}; {} have one", SCHEDULED.join(" and "));
+        let detail = format!("no schedule fires {function}; {} have one", SCHEDULED.join(", "));
         return Err(Refused(StatusCode::NOT_FOUND, detail));
     }
     Ok(Json(system.fire(&function).await?))

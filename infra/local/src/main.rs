@@ -34,6 +34,10 @@ enum Command {
         /// Let time stand still at this moment until it is moved.
         #[arg(long)]
         clock: Option<Timestamp>,
+        /// Where `POST /_local/run/fetch-rates` fetches exchange rates: `https://www.ecb.europa.eu/stats/eurofxref/eurofxref-daily.xml`, or a
+        /// server on 127.0.0.1.
+        #[arg(long)]
+        rate_source: Option<String>,
     },
     /// Play three months of a program, and leave it running to look at.
     Demo {
@@ -43,7 +47,7 @@ enum Command {
         #[arg(long)]
         exit: bool,
     },
-    /// Send a CSV file of conversions or partners to a system, here or anywhere.
+    /// Send a CSV file of conversions, partners or exchange rates to a system, here or anywhere.
     Import {
         /// Where its API is, like `http://127.0.0.1:8787`.
         #[arg(long)]
@@ -51,8 +55,9 @@ enum Command {
         /// The file the bearer token is in; without it, the environment variable `PARTNER_PAYOUTS_TOKEN`.
         #[arg(long)]
         token_file: Option<PathBuf>,
+        /// Whose conversions or partners they are.
         #[arg(long)]
-        program: String,
+        program: Option<String>,
         #[arg(long)]
         kind: Kind,
         /// Tell what would be done, and change nothing.
@@ -91,13 +96,16 @@ async fn run() -> Result<(), Error> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match Cli::parse().command {
-        Command::Up { ports, data, memory, clock } => {
+        Command::Up { ports, data, memory, clock, rate_source } => {
             let storage = if memory { Storage::Memory } else { Storage::Directory(data) };
             let clock = clock.map_or_else(LocalClock::wall, LocalClock::standing_at);
             let aws = bind(ports.aws_port).await?;
             let endpoint = Some(format!("http://{}", aws.local_addr()?));
-            let system = Arc::new(System::start(Options { storage, clock, aws: endpoint }).await?);
-            up(system, ports.port, aws).await
+            let mut system = System::start(Options { storage, clock, aws: endpoint }).await?;
+            if let Some(url) = rate_source {
+                system = system.with_rates_from(&url)?;
+            }
+            up(Arc::new(system), ports.port, aws).await
         }
         Command::Demo { ports, exit } => {
             let clock = LocalClock::standing_at(demo::start()?);

@@ -9,8 +9,10 @@ use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use bytes::Bytes;
 use embedded::Embedded;
 use http::{HeaderMap, Method, Uri};
+use outbound::{Limits, Outbound};
 use serde_json::Value;
 use store::{Membership, Store, Transaction, create_table};
+use workflows::fetch_rates::Source;
 use workflows::files::Files;
 use workflows::publish::Bus;
 use workflows::queues::Queues;
@@ -106,6 +108,18 @@ impl System {
             plain,
             faults,
         })
+    }
+
+    /// With exchange rates fetched from this address: on this machine by whatever speaks HTTP, elsewhere as in the cloud.
+    pub fn with_rates_from(mut self, url: &str) -> Result<Self, StartError> {
+        let here = url.parse::<Uri>().ok().and_then(|uri| uri.host().map(|host| host == "127.0.0.1"));
+        let source = if here == Some(true) {
+            Outbound::loopback(Limits::SMALL).map(|outbound| Source::over(url.to_owned(), outbound))
+        } else {
+            Source::new(url.to_owned())
+        };
+        self.functions = self.functions.clone().with_rates(source.map_err(StartError::of)?);
+        Ok(self)
     }
 
     /// A token for a role; for a partner, also the membership that says whose data it may see.

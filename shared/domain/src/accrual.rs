@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attribution::Touch;
 use crate::conversion::Sale;
-use crate::exchange::ExchangeRate;
+use crate::exchange::{ExchangeRate, Unrounded};
 use crate::ids::{ConversionId, LineId, PartnerId};
 use crate::journal::EntryRef;
 use crate::line::{Evidence, Line, LineKind, LineState};
@@ -165,7 +165,7 @@ struct Rated<'a> {
     /// As it was sold.
     told: Minor,
     /// In the program's currency, unrounded.
-    base: Decimal,
+    base: Unrounded,
     units: Decimal,
     /// What it would be if the partner had the whole conversion.
     full: Minor,
@@ -186,17 +186,19 @@ impl<'a> Accrual<'a> {
     }
 
     /// An amount of the sale in the program's currency, unrounded.
-    fn exact(&self, told: Minor) -> Result<Decimal, MoneyError> {
+    fn unrounded(&self, told: Minor) -> Result<Unrounded, MoneyError> {
+        let (from, to) = (self.sale.currency, self.program.currency);
         match &self.circumstances.exchange {
-            Some(rate) => rate.exact(told),
-            None => Ok(told.units().into()),
+            Some(rate) if (rate.from, rate.to) == (from, to) => rate.unrounded(told),
+            None if from == to => Ok(told.into()),
+            _ => Err(MoneyError::NoExchangeRate { from, to }),
         }
     }
 
     fn winners(&self, credited: &'a Credited, zone: &TimeZone) -> Result<Vec<Won<'a>>, MoneyError> {
         let case = Case {
             sale: self.sale,
-            goods: self.exact(self.whole.net()?)?,
+            goods: self.unrounded(self.whole.net()?)?,
             occurred_at: self.sold_at,
             zone,
             customer: &self.circumstances.customer,
@@ -286,7 +288,7 @@ impl<'a> Accrual<'a> {
         tallies: &Tallies,
     ) -> Result<Rated<'a>, MoneyError> {
         let told = base(self.sale, won.rule.base, &won.items)?;
-        let base = self.exact(told)?;
+        let base = self.unrounded(told)?;
         let units = if won.items.is_empty() {
             Decimal::ONE
         } else {
@@ -360,7 +362,7 @@ impl<'a> Accrual<'a> {
             rule: rule.key.clone(),
             won_by: one.won.by,
             base_kind: rule.base,
-            base: Minor::round(one.base)?,
+            base: one.base.round()?,
             exchange: self.circumstances.exchange.clone().map(|rate| Exchanged { told: one.told, rate }),
             items: one.won.items.clone(),
             reward,

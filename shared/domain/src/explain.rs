@@ -173,12 +173,8 @@ fn how(line: &Line, basis: &Basis) -> String {
     };
     let converted = basis.exchange.as_ref().map_or_else(String::new, |exchanged| {
         let Exchanged { told, rate } = exchanged;
-        let ExchangeRate { from, to, rate, source, date } = rate;
-        let rate = rate.normalize();
-        format!(
-            " ({}, converted at {rate} {to} for one {from}, as {source} published for {date})",
-            Money::new(*told, *from)
-        )
+        let ExchangeRate { from, source, date, .. } = rate;
+        format!(" ({}, converted at {rate} as {source} published for {date})", Money::new(*told, *from))
     });
     let base = format!("{}{converted} of {goods}", money(basis.base));
     let paid = |pay: Pay| match pay {

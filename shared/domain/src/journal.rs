@@ -382,7 +382,7 @@ impl Entry {
             paid: after.paid,
             paid_at: after.paid_at,
             currency: after.currency,
-            paid_in: after.conversion.as_ref().map(|rate| rate.to),
+            paid_in: Some(after.paid_in()).filter(|currency| *currency != after.currency),
             version: after.content_version,
             tax: TaxKept::of(after),
             after: before.map(|payout| payout.entry.clone()),

@@ -23,6 +23,8 @@ pub enum MoneyError {
     UnknownCurrency(String),
     #[error("{0:?} is not a decimal number")]
     NotDecimal(String),
+    #[error("there is no exchange rate from {from} to {to}")]
+    NoExchangeRate { from: Currency, to: Currency },
     #[error("{text:?} has more than the {exponent} decimals of {currency}")]
     TooManyDecimals { text: String, currency: Currency, exponent: u32 },
 }

@@ -410,6 +410,11 @@ impl Payout {
         self.withholding.as_ref().map_or(Ok(Minor::ZERO), |terms| terms.of(self.gross()?))
     }
 
+    /// The currency that is sent.
+    pub fn paid_in(&self) -> Currency {
+        self.conversion.as_ref().map_or(self.currency, |rate| rate.to)
+    }
+
     /// What is sent, in the currency it is sent in.
     pub fn pays(&self) -> Result<Money, MoneyError> {
         match &self.conversion {
@@ -479,7 +484,9 @@ impl Payout {
 
     fn reaches_minimum(&self) -> Result<bool, MoneyError> {
         let gross = self.gross()?;
-        Ok(gross.is_positive() && (self.below_minimum.is_some() || gross >= self.minimum))
+        // What is worth less than the smallest unit of the other currency cannot be sent.
+        let sends = self.conversion.is_none() || self.pays()?.amount.is_positive();
+        Ok(sends && gross.is_positive() && (self.below_minimum.is_some() || gross >= self.minimum))
     }
 
     /// Lines follow their payout to its end page by page; there is nothing to follow with where no page is.

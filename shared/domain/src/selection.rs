@@ -61,6 +61,8 @@ pub enum CarriedBecause {
     NoPayoutMethod,
     /// Too few sales yet for what is payable to be paid.
     MinimumSales,
+    /// The partner is paid in another currency, and no rate of the day is known.
+    ExchangeRateMissing,
     Excluded,
     DraftInProgress,
 }

@@ -5,7 +5,7 @@
 //! | program | `PRG#<program>` | `PRG` |
 //! | rule set version | `PRG#<program>` | `RUL#<version>` |
 //! | claim of a referral code | `PRG#<program>` | `COD#<code>` |
-//! | exchange rate | `RAT#<from>#<to>` | `<date>` |
+//! | exchange rate | `FXR#<date>` | `<from>#<to>` |
 //! | referral link | `LNK#<code>` | `LNK` |
 //! | touch: a visit by a link | `VIS#<visitor>` | `<time and hash>` |
 //! | source | `SRC#<source>` | `SRC` |
@@ -33,7 +33,7 @@
 //! Nothing but journal entries has a partition key starting with `JRN#`: IAM denies updating and deleting those.
 //!
 //! Two sparse indexes, both keys only, since what is found is always read again from the table:
-//! `list` (programs; partners, links, payouts and runs of a program; exceptions by status) and
+//! `list` (programs; partners, links, payouts and runs of a program; exceptions by status; exchange rates by pair) and
 //! `work` (approved lines by due date, payable lines by partner, runs and payouts that are under way, payouts that wait to be
 //! paid, exports being gathered; each leaves it when nothing is to be done with it).
 
@@ -78,8 +78,8 @@ impl Key {
         Self::new(program_partition(program), format!("COD#{}", code.as_str()))
     }
 
-    pub fn rate(from: Currency, to: Currency, date: Date) -> Self {
-        Self::new(rate_partition(from, to), date.to_string())
+    pub fn rate(date: Date, from: Currency, to: Currency) -> Self {
+        Self::new(rates_partition(date), format!("{from}#{to}"))
     }
 
     pub fn link(code: &Code) -> Self {
@@ -211,8 +211,8 @@ pub fn partner_partition(id: &PartnerId) -> String {
     format!("PAR#{id}")
 }
 
-pub fn rate_partition(from: Currency, to: Currency) -> String {
-    format!("RAT#{from}#{to}")
+pub fn rates_partition(date: Date) -> String {
+    format!("FXR#{date}")
 }
 
 pub fn visitor_partition(id: &VisitorId) -> String {
@@ -310,6 +310,10 @@ pub fn payouts_list(program: &ProgramId) -> String {
 
 pub fn runs_list(program: &ProgramId) -> String {
     format!("RUN#{program}")
+}
+
+pub fn rates_list(from: Currency, to: Currency) -> String {
+    format!("FXR#{from}#{to}")
 }
 
 pub fn exports_list(program: &ProgramId) -> String {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use domain::balance::Bucket;
+use domain::exchange::ExchangeRate;
 use domain::ids::{Hash, PartnerId, PayoutId};
 use domain::journal::{Change, Entry, EntryRef, What};
 use domain::line::{Line, StateName};
@@ -16,6 +17,7 @@ use store::{Decision, Outcome, Run, StoreError, Transaction};
 use crate::changes::{tax, until_fresh};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
+use crate::exchange::{day_of, rate};
 
 const OPERATION: &str = "claim";
 const CLOSE: &str = "close draft";
@@ -51,7 +53,28 @@ pub async fn preview(context: &Context, run: &Run, partner: &Partner, program: &
         sales: sales.count,
         minimum_sales: program.minimum_sales,
     };
-    Ok(select(payable, &terms)?)
+    let selected = select(payable, &terms)?;
+    if let Selection::Lines { total, .. } = &selected
+        && let Conversion::Missing = conversion(context, run, partner, program).await?
+    {
+        return Ok(Selection::Carried { because: CarriedBecause::ExchangeRateMissing, payable: *total });
+    }
+    Ok(selected)
+}
+
+/// How what a partner is paid is converted.
+enum Conversion {
+    None,
+    By(ExchangeRate),
+    Missing,
+}
+
+/// By the rate of the day of drafting. What nets to nothing for want of a destination goes nowhere, so that it needs none.
+async fn conversion(context: &Context, run: &Run, partner: &Partner, program: &Program) -> Result<Conversion> {
+    let (from, today) = (program.currency, day_of(context.now()));
+    let to = partner.payout_currency.filter(|to| *to != from && method(run, partner).is_some());
+    let Some(to) = to else { return Ok(Conversion::None) };
+    Ok(rate(context, OPERATION, from, to, today).await?.map_or(Conversion::Missing, Conversion::By))
 }
 
 /// The method a request names, else the one the partner prefers.
@@ -103,6 +126,12 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
     if context.store.draft_lock(OPERATION, &partner.id, program.currency).await?.is_some() {
         return refuse_second_draft(context, transaction, run, &partner.id, &decided, &program).await;
     }
+    let conversion = match conversion(context, run, &partner, &program).await? {
+        Conversion::None => None,
+        Conversion::By(rate) => Some(rate),
+        // It was there a moment ago, and what is told stays.
+        Conversion::Missing => return Err(StoreError::Stale.into()),
+    };
     let method = method(run, &partner);
     let id = PayoutId::derive(&run.id, &partner.id, run.planned_at);
     let empty = Payout {
@@ -120,7 +149,7 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         content_version: 1,
         method: method.map_or(MethodKind::Manual, |method| method.kind),
         destination: method.map_or_else(|| Hash::of(b""), PayoutMethod::fingerprint),
-        conversion: None,
+        conversion,
         withholding: None,
         withheld: Minor::ZERO,
         tax_line: None,

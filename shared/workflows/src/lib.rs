@@ -18,6 +18,7 @@ pub mod exceptions;
 pub mod exchange;
 pub mod explain;
 pub mod exports;
+pub mod fetch_rates;
 pub mod files;
 mod history;
 pub mod ingest;

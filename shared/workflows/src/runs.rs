@@ -291,6 +291,9 @@ pub(crate) fn not_payable(because: CarriedBecause) -> Refusal {
             CarriedBecause::PartnerSuspended => "the partner is suspended",
             CarriedBecause::NoPayoutMethod => "the partner has no payout method",
             CarriedBecause::MinimumSales => "what is payable waits until the partner has made more sales",
+            CarriedBecause::ExchangeRateMissing => {
+                "there is no exchange rate of these days to the currency the partner is paid in"
+            }
             CarriedBecause::Excluded => "the partner is excluded",
             CarriedBecause::DraftInProgress => "a payout to this partner is being drafted",
         }

@@ -16,8 +16,8 @@ use crate::{Shared, programs};
 
 const COLUMNS: Columns = Columns {
     needed: &["name", "email", "code"],
-    known: &["type", "group", "customerId", "minimumPayout", "trusted", "methodKind"],
-    prefix: "method",
+    known: &["type", "group", "customerId", "minimumPayout", "payoutCurrency", "trusted", "methodKind"],
+    prefix: Some("method"),
 };
 
 pub async fn import(
@@ -69,6 +69,7 @@ async fn take(context: &Context, program: &Program, partner: &Partner) -> Answer
         ("/group", known.group == partner.group),
         ("/customerId", known.customer_id == partner.customer_id),
         ("/minimumPayout", known.minimum_payout == partner.minimum_payout),
+        ("/payoutCurrency", known.payout_currency == partner.payout_currency),
         ("/trusted", known.trusted == partner.trusted),
         ("/payoutMethods", given(&known) == given(partner)),
     ];
@@ -104,6 +105,7 @@ fn input(row: Row) -> Answer<Input> {
         group: given("group"),
         customer_id: given("customerId"),
         minimum_payout: given("minimumPayout"),
+        payout_currency: given("payoutCurrency"),
         trusted: row.flag("trusted")?.unwrap_or_default(),
         payout_methods: methods,
     })

@@ -43,6 +43,8 @@ pub enum ExceptionCode {
     Impossible,
     /// A currency other than the program's, and no exchange rate of its day.
     ExchangeRateMissing,
+    /// The rate source told what cannot be taken: it contradicts what was told, or cannot be true.
+    ExchangeRateRefused,
     /// A refund or edit in another currency than its sale.
     OtherCurrency,
     /// The same id with other content.
