@@ -9,7 +9,7 @@ use crate::exchange::ExchangeRate;
 use crate::ids::{Hash, LineId, PartnerId, PayoutId, ProgramId, RunId};
 use crate::journal::EntryRef;
 use crate::money::{Currency, Minor, Money, MoneyError};
-use crate::program::MethodKind;
+use crate::program::{MethodKind, Zone};
 use crate::tax::Withholding;
 
 /// Lines on one page. A page and its lines are claimed in one transaction of at most 100 actions.
@@ -45,6 +45,9 @@ pub struct Payout {
     /// The tax that is kept back: minus the sum of its withholding lines.
     #[serde(default, skip_serializing_if = "Minor::is_zero_ref")]
     pub withheld: Minor,
+    /// Where its payments count towards a payer's information returns: whose calendar dates them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax_calendar: Option<Zone>,
     /// Why it may be below the minimum payout, if somebody decided so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub below_minimum: Option<String>,
@@ -569,6 +572,7 @@ pub(crate) mod tests {
             conversion: None,
             withholding: None,
             withheld: Minor::ZERO,
+            tax_calendar: None,
             minimum: minor(500),
             approvals: vec![],
             hands: BTreeSet::new(),

@@ -83,6 +83,7 @@ fn partner(n: u128, shards: u8) -> Partner {
         customer_id: None,
         group: None,
         minimum_payout: None,
+        country: None,
         payout_currency: None,
         trusted: false,
         status: PartnerStatus::Active,

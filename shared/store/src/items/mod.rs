@@ -15,5 +15,6 @@ pub mod pulse;
 pub mod run;
 pub mod source;
 pub mod tally;
+pub mod tax;
 pub mod touch;
 pub mod unrewarded;
