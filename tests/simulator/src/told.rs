@@ -172,7 +172,8 @@ pub enum Model {
 #[derive(Debug, Clone)]
 pub struct Touch {
     pub visitor: String,
-    pub click: String,
+    /// The shop does not learn it where a program shares its credit among all who touched a customer.
+    pub click: Option<String>,
     /// Index into `partners`.
     pub partner: usize,
     pub at: Timestamp,

@@ -438,7 +438,7 @@ fn three_partners_share_ten_to_the_cent() {
         .collect();
     let touch = |partner: usize, hour: i64| Touch {
         visitor: "v".to_owned(),
-        click: format!("c{hour}"),
+        click: Some(format!("c{hour}")),
         partner,
         at: now() - jiff::SignedDuration::from_hours(hour),
         channel: Some(if partner == 0 { "web" } else { "mail" }),
