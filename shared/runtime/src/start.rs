@@ -13,6 +13,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use workflows::publish::Bus;
 use workflows::queues::Queues;
+use workflows::tax::forms::Vault;
 use workflows::{Context, SystemClock};
 
 /// A schedule's function starts nothing new when less than this is left of its time.
@@ -40,6 +41,7 @@ pub fn context() -> Result<Context, StartError> {
         },
         secrets: aws_sdk_secretsmanager::Client::new(&config),
         secret_prefix: variable("SECRET_PREFIX")?,
+        vault: Vault { kms: aws_sdk_kms::Client::new(&config), key: variable("TAX_KEY")? },
         bus: Bus { events: aws_sdk_eventbridge::Client::new(&config), name: variable("BUS_NAME")? },
     })
 }

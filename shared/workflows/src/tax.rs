@@ -1,11 +1,15 @@
 //! Tax: what is asked of a partner's next payout, and whether that still holds before the money leaves.
 
+pub mod forms;
+pub mod totals;
+
 use domain::ids::PayoutId;
 use domain::money::{Minor, Money};
 use domain::payout::{Payout, PayoutState};
 use domain::program::{MethodKind, Partner, Program};
-use domain::tax::{self, Payee, Position, Terms, Withholding, YearRules, counted, year_of};
-use jiff::{SignedDuration, Timestamp};
+use domain::tax::{self, Payee, Position, Terms, Withholding, YearRules, counted};
+use jiff::SignedDuration;
+use store::TaxYear;
 
 use crate::context::Context;
 use crate::error::Result;
@@ -62,9 +66,12 @@ async fn position(
     besides: Option<&PayoutId>,
 ) -> Result<Position> {
     let store = &context.store;
-    let of = |year| (partner.id.clone(), year);
-    let this_year = store.tax_years(OPERATION, &[of(year)]).await?.pop().unwrap_or_default();
-    let last_year = store.tax_years(OPERATION, &[of(year - 1)]).await?.pop().unwrap_or_default();
+    let of = |year| [(partner.id.clone(), year)];
+    let (this, last) = (of(year), of(year - 1));
+    let (this_year, last_year) =
+        futures::try_join!(store.tax_years(OPERATION, &this), store.tax_years(OPERATION, &last))?;
+    let counted = |years: Vec<TaxYear>| years.first().map(|year| year.counted).unwrap_or_default();
+    let (this_year, last_year) = (counted(this_year), counted(last_year));
     let on_their_way = on_their_way(context, partner, besides).await?;
     Ok(Position {
         this_year: this_year.direct.plus(on_their_way)?,
@@ -129,9 +136,4 @@ pub async fn valid_for(context: &Context, program: &Program, partner: &Partner, 
         money(payout.withheld)
     );
     Ok(Validity::Changed { withholding: terms.withholding().cloned(), why })
-}
-
-/// The year that a moment falls in for a program's payments.
-pub fn year(program: &Program, moment: Timestamp) -> i16 {
-    year_of(moment, &program.time_zone)
 }

@@ -150,7 +150,7 @@ impl Store {
         &self,
         operation: &'static str,
         of: &[(PartnerId, i16)],
-    ) -> Result<Vec<Counted>, StoreError> {
+    ) -> Result<Vec<TaxYear>, StoreError> {
         let keys: Vec<_> = of.iter().map(|(partner, year)| Key::tax_year(partner, *year)).collect();
         self.get_many(operation, &keys).await
     }
