@@ -46,6 +46,7 @@ pub struct Context {
     pub bus: crate::publish::Bus,
     /// Seals tax numbers.
     pub vault: crate::tax::forms::Vault,
+    pub files: crate::files::Files,
 }
 
 impl Context {
