@@ -26,6 +26,7 @@ mod rules;
 mod runs;
 mod show;
 mod sources;
+mod tax;
 
 use std::sync::Arc;
 
@@ -84,6 +85,11 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/partners/{id}", get(partners::read).patch(partners::change))
         .route("/partners/{id}/suspend", post(partners::suspend))
         .route("/partners/{id}/activate", post(partners::activate))
+        .route("/partners/{id}/tax-form", get(tax::read_form).put(tax::put_form))
+        .route("/partners/{id}/tax-form/revoke", post(tax::revoke_form))
+        .route("/tax/totals", get(tax::list_totals))
+        .route("/tax/near-limit", get(tax::near_limit))
+        .route("/tax/payer", get(tax::read_payer).put(tax::put_payer))
         .route("/links", post(links::create).get(links::list))
         .route("/sources", post(sources::create).get(sources::list))
         .route("/conversions", post(conversions::report).get(conversions::list))

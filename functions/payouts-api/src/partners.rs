@@ -10,6 +10,7 @@ use domain::conversion::Code;
 use domain::ids::PartnerId;
 use domain::money::Currency;
 use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, Program, is_email};
+use domain::tax::Country;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use workflows::Context;
@@ -36,6 +37,8 @@ pub struct Input {
     pub group: Option<String>,
     #[serde(default)]
     pub customer_id: Option<String>,
+    #[serde(default)]
+    pub country: Option<String>,
     #[serde(default)]
     pub minimum_payout: Option<String>,
     #[serde(default)]
@@ -78,6 +81,7 @@ pub fn parsed(context: &Context, program: &Program, caller: &Caller, input: Inpu
     let name = fields.text("/name", &input.name);
     let kind = fields.text("/type", &input.kind);
     let customer_id = input.customer_id.as_deref().map(|id| fields.text("/customerId", id));
+    let country = input.country.as_deref().and_then(|code| fields.take("/country", code.parse::<Country>()));
     let group = input.group.as_deref().map(|group| fields.text("/group", group));
     fields.check(is_email(&input.email), "/email", "is not an e-mail address");
     let code = fields.take("/code", input.code.parse::<Code>());
@@ -96,6 +100,7 @@ pub fn parsed(context: &Context, program: &Program, caller: &Caller, input: Inpu
         customer_id,
         minimum_payout,
         payout_currency,
+        country,
         trusted: input.trusted,
         status: PartnerStatus::Active,
         payout_methods,
@@ -120,6 +125,8 @@ pub struct Change {
     group: Field,
     #[serde(default)]
     customer_id: Field,
+    #[serde(default)]
+    country: Field,
     #[serde(default)]
     minimum_payout: Field,
     #[serde(default)]
@@ -172,6 +179,9 @@ pub async fn change(
     }
     if let Field::Given(customer) = &input.customer_id {
         partner.customer_id = customer.as_deref().map(|id| fields.text("/customerId", id));
+    }
+    if let Field::Given(country) = &input.country {
+        partner.country = country.as_deref().and_then(|code| fields.take("/country", code.parse::<Country>()));
     }
     if let Field::Given(minimum) = &input.minimum_payout {
         partner.minimum_payout = minimum.as_deref().map(|text| fields.amount("/minimumPayout", text, program.currency));
@@ -280,14 +290,19 @@ enum Payment {
 impl Payment {
     fn fits(self, reasons: &[NotPayable]) -> bool {
         use NotPayableCode::{
-            BelowThreshold, MinimumSales, NegativeBalance, NextRun, NoPayoutMethod, PartnerSuspended,
+            BelowThreshold, MinimumSales, NegativeBalance, NextRun, NoPayoutMethod, PartnerSuspended, TaxFormMissing,
         };
         reasons.iter().any(|reason| match self {
             Self::Due => reason.code == NextRun,
             Self::DueIncomplete => {
                 matches!(
                     reason.code,
-                    BelowThreshold | MinimumSales | NegativeBalance | NoPayoutMethod | PartnerSuspended
+                    BelowThreshold
+                        | MinimumSales
+                        | NegativeBalance
+                        | NoPayoutMethod
+                        | PartnerSuspended
+                        | TaxFormMissing
                 )
             }
         })

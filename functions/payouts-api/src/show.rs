@@ -22,6 +22,7 @@ pub fn program(program: &Program) -> Value {
         "minimumPayout": money(program.minimum_payout), "largePayoutLimit": money(program.large_payout_limit),
         "minimumSales": program.minimum_sales, "attribution": program.attribution, "anomalyRules": program.anomaly_rules,
         "ruleSignOff": program.rule_sign_off, "coolingOffDays": program.cooling_off_days, "schedule": program.schedule,
+        "taxPayer": program.tax.map(|_| "US"), "withoutTaxNumber": program.tax.map(|tax| tax.without_number),
         "landingPage": program.landing_page, "allowedHosts": program.allowed_hosts, "createdAt": program.created_at,
     })
 }
@@ -47,6 +48,7 @@ pub fn partner(partner: &Partner, program: &Program) -> Value {
     json!({
         "id": partner.id, "programId": partner.program, "name": partner.name, "email": partner.email,
         "code": partner.code, "type": partner.kind, "group": partner.group, "customerId": partner.customer_id,
+        "country": partner.country,
         "minimumPayout": partner.minimum_payout.map(|amount| Money::new(amount, program.currency)),
         "payoutCurrency": partner.payout_currency, "trusted": partner.trusted, "status": partner.status, "payoutMethods": methods, "createdAt": partner.created_at,
     })

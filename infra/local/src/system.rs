@@ -16,6 +16,7 @@ use workflows::fetch_rates::Source;
 use workflows::files::Files;
 use workflows::publish::Bus;
 use workflows::queues::Queues;
+use workflows::tax::forms::Vault;
 use workflows::{Clock, Context};
 
 use crate::clock::LocalClock;
@@ -32,6 +33,8 @@ const BUS: &str = "partner-payouts";
 const FILES: &str = "partner-payouts-files";
 const SECRET_PREFIX: &str = "partner-payouts";
 pub(crate) const CURSOR_SECRET: &str = "partner-payouts/cursor-key";
+const TAX_SECRET: &str = "partner-payouts/tax-key";
+const TAX_KEY: &str = "alias/partner-payouts";
 /// As in the template: six times the consumers' time-outs, and five tries before the dead-letter queue.
 const VISIBILITY_SECONDS: &str = "180";
 const MAX_RECEIVES: u32 = 5;
@@ -172,10 +175,13 @@ pub async fn provision(config: &SdkConfig, clock: Arc<dyn Clock>) -> Result<Cont
         secrets: aws_sdk_secretsmanager::Client::new(config),
         secret_prefix: SECRET_PREFIX.to_owned(),
         bus: Bus { events: aws_sdk_eventbridge::Client::new(config), name: BUS.to_owned() },
+        vault: Vault { kms: aws_sdk_kms::Client::new(config), key: TAX_KEY.to_owned() },
         files: Files { s3: s3(config, None), bucket: FILES.to_owned() },
     };
     bus(&context).await?;
-    cursor_key(&context).await?;
+    secret(&context, CURSOR_SECRET).await?;
+    secret(&context, TAX_SECRET).await?;
+    tax_key(&context.vault.kms).await?;
     context.files.s3.create_bucket().bucket(FILES).send().await.map_err(StartError::of)?;
     Ok(context)
 }
@@ -194,6 +200,7 @@ fn under(config: &SdkConfig, plain: &Context) -> Context {
         queues: Queues { sqs: aws_sdk_sqs::Client::new(config), ..plain.queues.clone() },
         secrets: aws_sdk_secretsmanager::Client::new(config),
         bus: Bus { events: aws_sdk_eventbridge::Client::new(config), ..plain.bus.clone() },
+        vault: Vault { kms: aws_sdk_kms::Client::new(config), ..plain.vault.clone() },
         files: Files { s3: s3(config, None), ..plain.files.clone() },
         ..plain.clone()
     }
@@ -227,9 +234,22 @@ async fn bus(context: &Context) -> Result<(), StartError> {
     }
 }
 
-async fn cursor_key(context: &Context) -> Result<(), StartError> {
+/// Keys have no names of their own, so it gets one to be found by again.
+async fn tax_key(kms: &aws_sdk_kms::Client) -> Result<(), StartError> {
+    match kms.describe_key().key_id(TAX_KEY).send().await {
+        Ok(_) => return Ok(()),
+        Err(error) if error.code() == Some("NotFoundException") => {}
+        Err(error) => return Err(StartError::of(error)),
+    }
+    let made = kms.create_key().description("tax numbers").send().await.map_err(StartError::of)?;
+    let id = made.key_metadata.map(|key| key.key_id).ok_or_else(|| StartError("a key without an id".to_owned()))?;
+    kms.create_alias().alias_name(TAX_KEY).target_key_id(id).send().await.map_err(StartError::of)?;
+    Ok(())
+}
+
+async fn secret(context: &Context, name: &str) -> Result<(), StartError> {
     let secret = format!("{:032x}{:032x}", context.clock.random(), context.clock.random());
-    match context.secrets.create_secret().name(CURSOR_SECRET).secret_string(secret).send().await {
+    match context.secrets.create_secret().name(name).secret_string(secret).send().await {
         Ok(_) => Ok(()),
         Err(error) if error.code() == Some("ResourceExistsException") => Ok(()),
         Err(error) => Err(StartError::of(error)),

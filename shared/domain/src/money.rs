@@ -72,6 +72,8 @@ const TWO_DECIMALS: &str = "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD 
 pub struct Currency([u8; 3]);
 
 impl Currency {
+    pub const USD: Self = Self(*b"USD");
+
     pub fn code(&self) -> &str {
         // The bytes are ASCII by construction.
         std::str::from_utf8(&self.0).unwrap_or("???")

@@ -9,7 +9,7 @@ use crate::exchange::ExchangeRate;
 use crate::ids::{ExceptionId, ExportId, Hash, LineId, PartnerId, PayoutId, ProgramId, RunId};
 use crate::journal::EntryRef;
 use crate::money::{Currency, Minor, Money, MoneyError};
-use crate::program::{DetailsChange, MethodKind, Partner, PartnerStatus, PayoutMethod, Program};
+use crate::program::{DetailsChange, MethodKind, Partner, PartnerStatus, PayoutMethod, Program, Zone};
 use crate::tax::Withholding;
 
 /// Lines on one page. A page and its lines are claimed in one transaction of at most 100 actions.
@@ -48,6 +48,9 @@ pub struct Payout {
     /// The line that says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tax_line: Option<TaxLine>,
+    /// Where its payments count towards a payer's information returns: whose calendar dates them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax_calendar: Option<Zone>,
     /// Why it may be below the minimum payout, if somebody decided so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub below_minimum: Option<String>,
@@ -812,6 +815,7 @@ pub(crate) mod tests {
             withholding: None,
             withheld: Minor::ZERO,
             tax_line: None,
+            tax_calendar: None,
             minimum: minor(500),
             approvals: vec![],
             hands: BTreeSet::new(),

@@ -13,6 +13,7 @@ use crate::conversion::Code;
 use crate::ids::{Hash, PartnerId, ProgramId};
 use crate::money::{Currency, Minor};
 use crate::remittance::{VENMO, VENMO_PRIVACY};
+use crate::tax::{Country, TaxSettings};
 
 /// The longest hold period, and the latest slice.
 pub const MAX_HOLD_DAYS: u16 = 3_650;
@@ -45,6 +46,9 @@ pub struct Program {
     pub attribution: Attribution,
     #[serde(default)]
     pub anomaly_rules: AnomalyRules,
+    /// Where a payer in the United States pays. It is said once: what was paid before would count for no year.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax: Option<TaxSettings>,
     /// Where a referral link leads unless it says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub landing_page: Option<String>,
@@ -153,6 +157,9 @@ pub struct Partner {
     /// The partner's own id as a customer: a sale to it is a self-referral.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub customer_id: Option<String>,
+    /// Where the partner lives, if they said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub country: Option<Country>,
     /// Overrides the program's minimum payout.
     pub minimum_payout: Option<Minor>,
     /// What the partner is paid in, where that is not the program's currency.

@@ -14,6 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use workflows::files::Files;
 use workflows::publish::Bus;
 use workflows::queues::Queues;
+use workflows::tax::forms::Vault;
 use workflows::{Context, SystemClock};
 
 /// A schedule's function starts nothing new when less than this is left of its time.
@@ -41,6 +42,7 @@ pub fn context() -> Result<Context, StartError> {
         },
         secrets: aws_sdk_secretsmanager::Client::new(&config),
         secret_prefix: variable("SECRET_PREFIX")?,
+        vault: Vault { kms: aws_sdk_kms::Client::new(&config), key: variable("TAX_KEY")? },
         bus: Bus { events: aws_sdk_eventbridge::Client::new(&config), name: variable("BUS_NAME")? },
         files: Files { s3: s3(&config), bucket: variable("FILES_BUCKET")? },
     })

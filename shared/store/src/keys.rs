@@ -16,6 +16,10 @@
 //! | balance shard | `PAR#<partner>` | `BAL#<currency>#<shard>` |
 //! | tally of a rule and window | `PAR#<partner>` or `PRG#<program>` | `TLY#<rule>#<window>` |
 //! | pulse for anomaly rules | `PAR#<partner>` | `PUL` |
+//! | tax form, and its earlier versions | `PAR#<partner>` | `TAX`, `TXF#<version>` |
+//! | partner who gave a tax number | `TIN#<keyed hash>` | `<partner>` |
+//! | payer of taxes | `TAX` | `TAX` |
+//! | what a partner was paid in a year | `TAX#<year>#<bucket>` | `<partner>` |
 //! | draft lock | `PAR#<partner>` | `DRF#<currency>` |
 //! | payout | `PAR#<partner>` | `PAY#<time and hash>` |
 //! | page of a payout | `PAY#<payout>` | `PAG#<number>` |
@@ -47,6 +51,7 @@ use domain::line::{Line, LineState};
 use domain::money::Currency;
 use domain::payout::Payout;
 use domain::tally::{Owner, TallyKey};
+use domain::tax::PayeeKey;
 use jiff::civil::Date;
 use sha2::{Digest, Sha256};
 
@@ -54,6 +59,8 @@ use sha2::{Digest, Sha256};
 pub const DUE_BUCKETS: u8 = 8;
 /// Over how many partitions the payouts are spread that wait to be paid: a run drafts one for every partner.
 pub const UNPAID_BUCKETS: u8 = 8;
+/// Over how many partitions what was paid in a year is spread.
+pub const TAX_YEAR_BUCKETS: u8 = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
@@ -128,6 +135,27 @@ impl Key {
         Self::new(format!("CNV#{conversion}"), "CNV")
     }
 
+    pub fn tax_form(partner: &PartnerId) -> Self {
+        Self::new(partner_partition(partner), "TAX")
+    }
+
+    pub fn earlier_tax_form(partner: &PartnerId, version: u32) -> Self {
+        Self::new(partner_partition(partner), format!("{EARLIER_TAX_FORMS}{version:06}"))
+    }
+
+    pub fn payee(payee: &PayeeKey, partner: &PartnerId) -> Self {
+        Self::new(payee_partition(payee), partner.as_str())
+    }
+
+    pub fn payer() -> Self {
+        Self::new("TAX".to_owned(), "TAX")
+    }
+
+    pub fn tax_year(partner: &PartnerId, year: i16) -> Self {
+        let bucket = Sha256::digest(partner.as_str())[0] % TAX_YEAR_BUCKETS;
+        Self::new(tax_year_partition(year, bucket), partner.as_str())
+    }
+
     pub fn draft_lock(partner: &PartnerId, currency: Currency) -> Self {
         Self::new(partner_partition(partner), format!("DRF#{currency}"))
     }
@@ -195,6 +223,7 @@ fn hashed(parts: &[&str]) -> String {
     URL_SAFE_NO_PAD.encode(hasher.finalize())
 }
 
+pub const EARLIER_TAX_FORMS: &str = "TXF#";
 pub const RULE_SETS: &str = "RUL#";
 pub const BALANCES: &str = "BAL#";
 pub const PAYOUTS: &str = "PAY#";
@@ -213,6 +242,14 @@ pub fn partner_partition(id: &PartnerId) -> String {
 
 pub fn rates_partition(date: Date) -> String {
     format!("FXR#{date}")
+}
+
+pub fn payee_partition(payee: &PayeeKey) -> String {
+    format!("TIN#{}", payee.0)
+}
+
+pub fn tax_year_partition(year: i16, bucket: u8) -> String {
+    format!("TAX#{year}#{bucket}")
 }
 
 pub fn visitor_partition(id: &VisitorId) -> String {

@@ -30,6 +30,7 @@ pub use items::rate::ToldRate;
 pub use items::run::{Decision, Outcome, PayoutRequest, Run, RunProgress};
 pub use items::source::{CodeClaim, EventClaim, Source};
 pub use items::tally::{ReadTallies, StoredTally};
+pub use items::tax::{Payer, TaxYear};
 pub use items::unrewarded::{Because, Unrewarded};
 pub use keys::Key;
 pub use meter::{Meter, Units};

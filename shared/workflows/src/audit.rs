@@ -14,6 +14,7 @@ use domain::payout::{Page, Payout, PayoutState};
 use domain::reversal::{EarningKey, share};
 use domain::rules::Rule;
 use domain::tally::{Tally, TallyKey, contribution};
+use domain::tax::{Counted, counted};
 use serde::Serialize;
 use store::{Everything, Store, StoreError};
 
@@ -113,7 +114,7 @@ type Findings = (usize, Vec<String>);
 pub async fn audit(store: &Store) -> Result<Vec<Invariant>> {
     let all = store.everything().await?;
     let books = Books::of(&all);
-    let checks: [(&'static str, Findings); 14] = [
+    let checks: [(&'static str, Findings); 15] = [
         ("every item can be read and no journal entry was altered", (all.entries.len(), all.damaged.clone())),
         ("each conversion event has one effect", books.one_effect()),
         ("a conversion's entries are numbered without gaps", books.no_gaps()),
@@ -127,6 +128,7 @@ pub async fn audit(store: &Store) -> Result<Vec<Invariant>> {
         ("tax kept back is what its terms say", books.taxes()),
         ("what refunds took back is the cumulative target", books.reversals()),
         ("every tally is the sum of what its earnings contribute", books.tallies()),
+        ("what partners were paid in a year is the sum of their payouts", books.tax_years()),
         ("replaying the journal gives every line again, byte for byte", replayed(&all)),
     ];
     Ok(checks
@@ -367,6 +369,32 @@ impl<'a> Books<'a> {
         let wrong = taxed.filter(|payout| payout.tax_due() != Ok(payout.withheld));
         let told = |payout: &Payout| format!("{}: {} is withheld", payout.id, payout.withheld.units());
         (self.all.payouts.len(), wrong.map(told).collect())
+    }
+
+    /// What counts for the returns of a year.
+    fn tax_years(&self) -> Findings {
+        let mut sums: BTreeMap<(&str, i16), Counted> = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for payout in &self.all.payouts {
+            match counted(payout) {
+                Ok(years) => {
+                    for (year, part) in years {
+                        let sum = sums.entry((payout.partner.as_str(), year)).or_default();
+                        *sum = sum.plus(part).unwrap_or_default();
+                    }
+                }
+                Err(error) => wrong.push(format!("{}: {error}", payout.id)),
+            }
+        }
+        for (year, stored) in &self.all.tax_years {
+            let sum = sums.remove(&(stored.partner.as_str(), *year)).unwrap_or_default();
+            if sum != stored.counted {
+                wrong.push(format!("{} in {year}: {:?}, but payouts make {sum:?}", stored.partner, stored.counted));
+            }
+        }
+        let missing = sums.iter().filter(|(_, sum)| !sum.is_zero());
+        wrong.extend(missing.map(|((partner, year), sum)| format!("{partner} in {year}: {sum:?} is missing")));
+        (self.all.tax_years.len(), wrong)
     }
 
     /// The lines of each earning of a conversion.

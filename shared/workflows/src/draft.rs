@@ -12,6 +12,7 @@ use domain::money::{Minor, Money};
 use domain::payout::{PAGE_LINES, Page, PageLine, Payout, PayoutState};
 use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, Program};
 use domain::selection::{CarriedBecause, CutOff, Selection, Terms, select};
+use domain::tax;
 use store::{Decision, Outcome, Run, StoreError, Transaction};
 
 use crate::changes::{tax, until_fresh};
@@ -41,15 +42,28 @@ pub async fn draft(context: &Context, run: &Run, partner: &PartnerId, by: &str) 
 
 /// What the run would decide now, without writing.
 pub async fn preview(context: &Context, run: &Run, partner: &Partner, program: &Program) -> Result<Selection> {
+    Ok(selected(context, run, partner, program).await?.0)
+}
+
+/// What the run takes of the partner's lines, and on what terms of tax.
+async fn selected(
+    context: &Context,
+    run: &Run,
+    partner: &Partner,
+    program: &Program,
+) -> Result<(Selection, tax::Terms)> {
     let payable = payable_lines(context, partner, program).await?;
     let sales = crate::sales::of(context, OPERATION, program, partner, &payable).await?;
+    let method = method(run, partner);
+    let tax = crate::tax::terms(context, program, partner, method.map(|method| method.kind)).await?;
     let terms = Terms {
         cut_off: if run.cut_off_inclusive { CutOff::UpTo(run.cut_off) } else { CutOff::Before(run.cut_off) },
         limit: run.request.amount,
         minimum: run.request.below_minimum.is_none().then(|| partner.minimum_payout_in(program)),
         suspended: partner.status == PartnerStatus::Suspended,
         excluded: run.exclude.contains(&partner.id) || (!run.include.is_empty() && !run.include.contains(&partner.id)),
-        has_method: method(run, partner).is_some(),
+        has_method: method.is_some(),
+        tax: tax.clone(),
         sales: sales.count,
         minimum_sales: program.minimum_sales,
     };
@@ -57,9 +71,9 @@ pub async fn preview(context: &Context, run: &Run, partner: &Partner, program: &
     if let Selection::Lines { total, .. } = &selected
         && let Conversion::Missing = conversion(context, run, partner, program).await?
     {
-        return Ok(Selection::Carried { because: CarriedBecause::ExchangeRateMissing, payable: *total });
+        return Ok((Selection::Carried { because: CarriedBecause::ExchangeRateMissing, payable: *total }, tax));
     }
-    Ok(selected)
+    Ok((selected, tax))
 }
 
 /// How what a partner is paid is converted.
@@ -108,7 +122,7 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
     let on_demand = run.kind == crate::runs::ON_DEMAND;
     // A decision is final for its run, so it must not depend on which schedule fired first.
     crate::mature::mature_partner(context, &partner).await?;
-    let selected = preview(context, run, &partner, &program).await?;
+    let (selected, tax) = selected(context, run, &partner, &program).await?;
     let decided = |outcome| Decision { run: run.id.clone(), partner: partner.id.clone(), outcome, at: now };
     let mut transaction = Transaction::new(OPERATION);
     let mut lines = match selected {
@@ -150,9 +164,10 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         method: method.map_or(MethodKind::Manual, |method| method.kind),
         destination: method.map_or_else(|| Hash::of(b""), PayoutMethod::fingerprint),
         conversion,
-        withholding: None,
+        withholding: tax.withholding().cloned(),
         withheld: Minor::ZERO,
         tax_line: None,
+        tax_calendar: program.tax.map(|_| program.time_zone.clone()),
         must_net: method.is_none(),
         below_minimum: run.request.below_minimum.clone(),
         minimum: partner.minimum_payout_in(&program),

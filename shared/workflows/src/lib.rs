@@ -33,6 +33,7 @@ pub mod rules;
 pub mod runs;
 pub mod sales;
 pub mod setup;
+pub mod tax;
 
 pub use context::{Clock, Context, SystemClock};
 pub use error::{Refusal, Result};

@@ -289,6 +289,7 @@ pub(crate) fn not_payable(because: CarriedBecause) -> Refusal {
             CarriedBecause::NegativeBalance => "the partner's payable balance is negative",
             CarriedBecause::BelowThreshold => "what is payable does not reach the minimum payout",
             CarriedBecause::PartnerSuspended => "the partner is suspended",
+            CarriedBecause::TaxFormMissing => "the partner must give a tax form first",
             CarriedBecause::NoPayoutMethod => "the partner has no payout method",
             CarriedBecause::MinimumSales => "what is payable waits until the partner has made more sales",
             CarriedBecause::ExchangeRateMissing => {

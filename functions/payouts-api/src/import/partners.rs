@@ -16,7 +16,7 @@ use crate::{Shared, programs};
 
 const COLUMNS: Columns = Columns {
     needed: &["name", "email", "code"],
-    known: &["type", "group", "customerId", "minimumPayout", "payoutCurrency", "trusted", "methodKind"],
+    known: &["type", "group", "customerId", "country", "minimumPayout", "payoutCurrency", "trusted", "methodKind"],
     prefix: Some("method"),
 };
 
@@ -68,6 +68,7 @@ async fn take(context: &Context, program: &Program, partner: &Partner) -> Answer
         ("/type", known.kind == partner.kind),
         ("/group", known.group == partner.group),
         ("/customerId", known.customer_id == partner.customer_id),
+        ("/country", known.country == partner.country),
         ("/minimumPayout", known.minimum_payout == partner.minimum_payout),
         ("/payoutCurrency", known.payout_currency == partner.payout_currency),
         ("/trusted", known.trusted == partner.trusted),
@@ -104,6 +105,7 @@ fn input(row: Row) -> Answer<Input> {
         kind: given("type").unwrap_or_else(crate::partners::affiliate),
         group: given("group"),
         customer_id: given("customerId"),
+        country: given("country"),
         minimum_payout: given("minimumPayout"),
         payout_currency: given("payoutCurrency"),
         trusted: row.flag("trusted")?.unwrap_or_default(),

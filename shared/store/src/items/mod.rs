@@ -17,5 +17,6 @@ pub mod rate;
 pub mod run;
 pub mod source;
 pub mod tally;
+pub mod tax;
 pub mod touch;
 pub mod unrewarded;

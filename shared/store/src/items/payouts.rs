@@ -94,8 +94,10 @@ impl Transaction {
     }
 
     /// Fails unless nothing happened to the payout since it was read.
+    /// What it counts for in the payer's years follows in the same transaction.
     pub fn replace_payout(&mut self, payout: &Payout, read: &Payout) -> Result<(), StoreError> {
-        self.replace(payout, read.entries)
+        self.replace(payout, read.entries)?;
+        self.count_payments(payout, read)
     }
 
     /// Pages are written only together with their payout, whose revision guards them.
