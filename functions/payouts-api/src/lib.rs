@@ -18,6 +18,7 @@ mod links;
 mod listing;
 mod partners;
 mod payouts;
+mod paypal;
 mod problem;
 mod programs;
 mod reports;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use store::CursorKey;
 use tokio::sync::OnceCell;
 use workflows::{Context, Refusal};
@@ -72,6 +73,7 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
     let routes = Router::new()
         .route("/programs", post(programs::create).get(programs::list))
         .route("/programs/{id}", get(programs::read))
+        .route("/programs/{id}/paypal", put(paypal::connect).get(paypal::read))
         .route("/programs/{id}/rule-sets", post(rules::draft).get(rules::list))
         .route("/programs/{id}/rule-sets/{version}", get(rules::read))
         .route("/programs/{id}/rule-sets/{version}/sign-off", post(rules::sign_off))

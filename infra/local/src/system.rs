@@ -5,15 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
+use aws_sdk_eventbridge::types::Target;
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use bytes::Bytes;
 use embedded::Embedded;
 use http::{HeaderMap, Method, Uri};
+use outbound::{CallError, Limits, Outbound};
+use paypal_counterpart::Counterpart;
 use serde_json::Value;
 use store::{Membership, Store, Transaction, create_table};
 use workflows::files::Files;
-use workflows::publish::Bus;
+use workflows::publish::{Bus, EVENT_SOURCE};
 use workflows::queues::Queues;
+use workflows::rails::Paypal;
 use workflows::{Clock, Context};
 
 use crate::clock::LocalClock;
@@ -26,6 +30,7 @@ use crate::workers::Stream;
 pub const TABLE: &str = "partner-payouts";
 pub const CONVERSIONS: &str = "conversions";
 pub const DRAFTS: &str = "drafts";
+pub const SUBMISSIONS: &str = "submissions";
 const BUS: &str = "partner-payouts";
 const FILES: &str = "partner-payouts-files";
 const SECRET_PREFIX: &str = "partner-payouts";
@@ -49,6 +54,8 @@ pub struct Options {
     pub clock: LocalClock,
     /// Where the services will be served: what links to files lead to. Without it, they lead nowhere.
     pub aws: Option<String>,
+    /// Where PayPal's counterpart is served. Without it, nobody answers there.
+    pub paypal: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +77,8 @@ pub struct System {
     /// The same services for the system's own use, where nothing fails.
     pub(crate) plain: Context,
     pub faults: Faults,
+    /// What stands for PayPal; whoever starts the system serves it.
+    pub paypal: Counterpart,
     pub(crate) tokens: TokenKey,
     functions: Functions,
     pub(crate) stream: tokio::sync::Mutex<Stream>,
@@ -98,8 +107,9 @@ impl System {
         let stream = Stream::open(&embedded, directory.as_deref()).map_err(StartError::of)?;
         Ok(Self {
             tokens: TokenKey::new(clock.random()),
-            functions: Functions::new(context.clone()),
+            functions: Functions::new(context.clone(), Arc::new(paypal(options.paypal).map_err(StartError::of)?)),
             stream: tokio::sync::Mutex::new(stream),
+            paypal: Counterpart::default(),
             embedded,
             clock,
             context,
@@ -153,6 +163,7 @@ pub async fn provision(config: &SdkConfig, clock: Arc<dyn Clock>) -> Result<Cont
         queues: Queues {
             conversions_url: queue(&sqs, CONVERSIONS).await?,
             drafts_url: queue(&sqs, DRAFTS).await?,
+            submissions_url: queue(&sqs, SUBMISSIONS).await?,
             sqs,
         },
         secrets: aws_sdk_secretsmanager::Client::new(config),
@@ -161,9 +172,16 @@ pub async fn provision(config: &SdkConfig, clock: Arc<dyn Clock>) -> Result<Cont
         files: Files { s3: s3(config, None), bucket: FILES.to_owned() },
     };
     bus(&context).await?;
+    approved_rule(&context).await?;
     cursor_key(&context).await?;
     context.files.s3.create_bucket().bucket(FILES).send().await.map_err(StartError::of)?;
     Ok(context)
+}
+
+/// The way to PayPal's counterpart, and to nothing beyond this machine.
+pub fn paypal(endpoint: Option<String>) -> Result<Paypal, CallError> {
+    let nowhere = || "http://127.0.0.1:1".to_owned();
+    Ok(Paypal::new(Outbound::loopback(Limits::API)?, Some(endpoint.unwrap_or_else(nowhere))))
 }
 
 /// `endpoint` is what links to files lead to.
@@ -211,6 +229,18 @@ async fn bus(context: &Context) -> Result<(), StartError> {
         Err(error) if error.code() == Some("ResourceAlreadyExistsException") => Ok(()),
         Err(error) => Err(StartError::of(error)),
     }
+}
+
+/// What is approved goes to whoever submits it, as in the template.
+async fn approved_rule(context: &Context) -> Result<(), StartError> {
+    let events = &context.bus.events;
+    let pattern = serde_json::json!({"source": [EVENT_SOURCE], "detail-type": ["payout.approved"]});
+    let rule = events.put_rule().name("approved").event_bus_name(BUS).event_pattern(pattern.to_string());
+    rule.send().await.map_err(StartError::of)?;
+    let arn = format!("arn:aws:sqs:{}:{}:{SUBMISSIONS}", embedded::REGION, embedded::ACCOUNT);
+    let target = Target::builder().id("submissions").arn(arn).build().map_err(StartError::of)?;
+    let targets = events.put_targets().rule("approved").event_bus_name(BUS).targets(target);
+    targets.send().await.map(drop).map_err(StartError::of)
 }
 
 async fn cursor_key(context: &Context) -> Result<(), StartError> {

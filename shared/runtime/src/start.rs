@@ -7,6 +7,7 @@ use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::{Builder, tls};
+use outbound::{CallError, Limits, Outbound};
 use store::Store;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -14,14 +15,19 @@ use tracing_subscriber::util::SubscriberInitExt;
 use workflows::files::Files;
 use workflows::publish::Bus;
 use workflows::queues::Queues;
+use workflows::rails::Paypal;
 use workflows::{Context, SystemClock};
 
 /// A schedule's function starts nothing new when less than this is left of its time.
 const RESERVE: Duration = Duration::from_mins(1);
 
 #[derive(Debug, thiserror::Error)]
-#[error("the environment variable {0} is not set; template.yaml sets it, or Lambda itself")]
-pub struct StartError(&'static str);
+pub enum StartError {
+    #[error("the environment variable {0} is not set; template.yaml sets it, or Lambda itself")]
+    NotSet(&'static str),
+    #[error("there is no way out: {0}")]
+    NoWayOut(#[from] CallError),
+}
 
 /// Called once per process, before the first event: clients and their connections are shared by all invocations.
 pub fn context() -> Result<Context, StartError> {
@@ -38,12 +44,20 @@ pub fn context() -> Result<Context, StartError> {
             sqs: aws_sdk_sqs::Client::new(&config),
             conversions_url: variable("CONVERSIONS_QUEUE_URL")?,
             drafts_url: variable("DRAFTS_QUEUE_URL")?,
+            submissions_url: variable("SUBMISSIONS_QUEUE_URL")?,
         },
         secrets: aws_sdk_secretsmanager::Client::new(&config),
         secret_prefix: variable("SECRET_PREFIX")?,
         bus: Bus { events: aws_sdk_eventbridge::Client::new(&config), name: variable("BUS_NAME")? },
         files: Files { s3: s3(&config), bucket: variable("FILES_BUCKET")? },
     })
+}
+
+/// The way to PayPal, for the functions that go there. `PAYPAL_ENDPOINT` is not set in the cloud: it leads to a counterpart on the same machine.
+pub fn paypal() -> Result<Paypal, StartError> {
+    let endpoint = optional("PAYPAL_ENDPOINT");
+    let outbound = if endpoint.is_some() { Outbound::loopback(Limits::API)? } else { Outbound::guarded(Limits::API)? };
+    Ok(Paypal::new(outbound, endpoint))
 }
 
 /// An endpoint that stands for all services has no names of buckets in front of its own.
@@ -68,7 +82,7 @@ fn aws() -> Result<SdkConfig, StartError> {
 }
 
 fn variable(name: &'static str) -> Result<String, StartError> {
-    optional(name).ok_or(StartError(name))
+    optional(name).ok_or(StartError::NotSet(name))
 }
 
 fn optional(name: &str) -> Option<String> {

@@ -7,6 +7,7 @@
 //! | claim of a referral code | `PRG#<program>` | `COD#<code>` |
 //! | referral link | `LNK#<code>` | `LNK` |
 //! | touch: a visit by a link | `VIS#<visitor>` | `<time and hash>` |
+//! | connection to PayPal | `PRG#<program>` | `PPL` |
 //! | source | `SRC#<source>` | `SRC` |
 //! | use of an event's id, but for sales | `REF#<source>#<hash of kind and id>` | `REF` |
 //! | customer | `CUS#<program>#<hash>` | `CUS` |
@@ -70,6 +71,10 @@ impl Key {
 
     pub fn rule_set(program: &ProgramId, version: u32) -> Self {
         Self::new(program_partition(program), format!("{RULE_SETS}{version:06}"))
+    }
+
+    pub fn paypal(program: &ProgramId) -> Self {
+        Self::new(program_partition(program), "PPL")
     }
 
     pub fn code(program: &ProgramId, code: &Code) -> Self {
