@@ -36,7 +36,7 @@ const READS: [&str; 27] = [
 ];
 
 /// Every way to change something, with the roles that may besides an admin.
-const WRITES: [(&str, &[&str]); 22] = [
+const WRITES: [(&str, &[&str]); 27] = [
     ("/programs", &["program-manager"]),
     ("/programs/{program}/rule-sets", &["program-manager"]),
     ("/programs/{program}/rule-sets/1/sign-off", &["program-manager"]),
@@ -53,11 +53,17 @@ const WRITES: [(&str, &[&str]); 22] = [
     ("/commissions/reject", &["reviewer"]),
     ("/commissions/reinstate", &["reviewer"]),
     ("/runs", &["approver", "finance"]),
-    ("/payouts", &["approver", "finance"]),
+    // A partner for themselves.
+    ("/payouts", &["approver", "finance", "partner"]),
     ("/payouts/approve", &["approver"]),
     ("/payouts/send-back", &["approver"]),
     ("/payouts/cancel", &["approver"]),
+    ("/payouts/exclude", &["approver"]),
     ("/payouts/mark-paid", &["approver", "finance"]),
+    ("/payouts/mark-failed", &["approver", "finance"]),
+    ("/payouts/mark-returned", &["approver", "finance"]),
+    ("/payouts/retry", &["approver", "finance"]),
+    ("/payouts/void", &["approver", "finance"]),
     ("/exports", &["finance"]),
 ];
 

@@ -95,6 +95,7 @@ pub fn parsed(context: &Context, program: &Program, caller: &Caller, input: Inpu
         trusted: input.trusted,
         status: PartnerStatus::Active,
         payout_methods,
+        had_details: false,
         shards: 1,
         version: 1,
         created_at: context.now(),
@@ -121,6 +122,9 @@ pub struct Change {
     trusted: Option<bool>,
     #[serde(default)]
     status: Option<PartnerStatus>,
+    /// All of them.
+    #[serde(default)]
+    payout_methods: Option<Vec<MethodInput>>,
 }
 
 /// A field that may be cleared: what is `null` is told from what is left out.
@@ -166,10 +170,14 @@ pub async fn change(
     if let Field::Given(minimum) = &input.minimum_payout {
         partner.minimum_payout = minimum.as_deref().map(|text| fields.amount("/minimumPayout", text, program.currency));
     }
+    if let Some(given) = input.payout_methods {
+        let given = methods(&mut fields, given);
+        partner.give_details(given, &caller.subject, shared.context.now());
+    }
     fields.done()?;
     partner.trusted = input.trusted.unwrap_or(partner.trusted);
     partner.status = input.status.unwrap_or(partner.status);
-    workflows::setup::change_partner(&shared.context, &partner, &read).await?;
+    workflows::setup::change_partner(&shared.context, &partner, &read, &caller.subject).await?;
     Ok(Tagged { tag: tag(&partner), shown: show::partner(&partner, &program) })
 }
 
@@ -197,7 +205,7 @@ async fn set_status(
         read
     } else {
         let partner = Partner { status, version: read.version + 1, ..read.clone() };
-        workflows::setup::change_partner(&shared.context, &partner, &read).await?;
+        workflows::setup::change_partner(&shared.context, &partner, &read, &caller.subject).await?;
         partner
     };
     Ok(Tagged { tag: tag(&partner), shown: show::partner(&partner, &program) })

@@ -38,7 +38,10 @@ pub fn partner(partner: &Partner, program: &Program) -> Value {
     let methods: Vec<_> = partner
         .payout_methods
         .iter()
-        .map(|method| json!({"kind": method.kind, "details": method.details, "preferred": method.preferred}))
+        .map(|method| {
+            let changed_at = method.changed.as_ref().map(|change| change.at);
+            json!({"kind": method.kind, "details": method.details, "preferred": method.preferred, "changedAt": changed_at})
+        })
         .collect();
     json!({
         "id": partner.id, "programId": partner.program, "name": partner.name, "email": partner.email,
@@ -76,10 +79,13 @@ pub fn line(line: &Line) -> Value {
 /// Who approved it is for staff.
 pub fn payout(payout: &Payout, for_staff: bool) -> Value {
     let approvals = if for_staff { payout.approvals.as_slice() } else { &[] };
+    let money = |amount| Money::new(amount, payout.currency);
+    let pays = payout.pays().unwrap_or_else(|_| payout.money());
     json!({
         "id": payout.id, "number": payout.id.number(), "programId": payout.program, "partnerId": payout.partner,
         "runId": payout.run, "state": payout.state, "amount": payout.money(),
-        "paid": Money::new(payout.paid, payout.currency), "lineCount": payout.line_count,
+        "gross": money(payout.gross().unwrap_or_default()), "withheld": money(payout.withheld), "pays": pays,
+        "paid": Money::new(payout.paid, pays.currency), "lineCount": payout.line_count,
         "linesHash": payout.lines_hash, "version": payout.content_version, "method": payout.method,
         "approvals": approvals, "createdAt": payout.created_at, "approvedAt": payout.approved_at,
         "submittedAt": payout.submitted_at, "paidAt": payout.paid_at, "reference": payout.reference,

@@ -162,6 +162,9 @@ pub struct Partner {
     pub trusted: bool,
     pub status: PartnerStatus,
     pub payout_methods: Vec<PayoutMethod>,
+    /// Payout details were given before: whatever is given now changes them, even where none stand at present.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub had_details: bool,
     /// Over how many partitions new lines are spread. Raising it needs no migration.
     pub shards: u8,
     /// Counts changes, from 1.
@@ -184,6 +187,22 @@ impl Partner {
     /// The partner's own minimum payout, else the program's.
     pub fn minimum_payout_in(&self, program: &Program) -> Minor {
         self.minimum_payout.unwrap_or(program.minimum_payout)
+    }
+
+    /// Other payout methods in the place of these. Details that differ from the present ones are marked as changed; only the first that are
+    /// ever given are not.
+    pub fn give_details(&mut self, mut methods: Vec<PayoutMethod>, by: &str, at: Timestamp) {
+        let first = !self.had_details && self.payout_methods.is_empty();
+        for method in &mut methods {
+            let same = self.method(method.kind).filter(|known| known.details == method.details);
+            method.changed = match same {
+                Some(known) => known.changed.clone(),
+                None if first => None,
+                None => Some(DetailsChange { by: by.to_owned(), at }),
+            };
+        }
+        self.had_details = !first;
+        self.payout_methods = methods;
     }
 
     pub fn method(&self, kind: MethodKind) -> Option<&PayoutMethod> {

@@ -498,6 +498,7 @@ pub(crate) mod tests {
             trusted: false,
             status: PartnerStatus::Active,
             payout_methods: vec![],
+            had_details: false,
             shards: 1,
             version: 1,
             created_at: "2026-01-01T00:00:00Z".parse().unwrap(),

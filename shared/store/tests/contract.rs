@@ -86,6 +86,7 @@ fn partner(n: u128, shards: u8) -> Partner {
         payout_currency: None,
         trusted: false,
         status: PartnerStatus::Active,
+        had_details: false,
         payout_methods: vec![PayoutMethod {
             kind: MethodKind::Paypal,
             details: [("email".to_owned(), "pay@partner.example".to_owned())].into(),

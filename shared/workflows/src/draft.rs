@@ -13,7 +13,7 @@ use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, Program}
 use domain::selection::{CarriedBecause, CutOff, Selection, Terms, select};
 use store::{Decision, Outcome, Run, StoreError, Transaction};
 
-use crate::changes::until_fresh;
+use crate::changes::{tax, until_fresh};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 
@@ -123,6 +123,7 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         conversion: None,
         withholding: None,
         withheld: Minor::ZERO,
+        tax_line: None,
         must_net: method.is_none(),
         below_minimum: run.request.below_minimum.clone(),
         minimum: partner.minimum_payout_in(&program),
@@ -136,6 +137,7 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         export: None,
         reference: None,
         paid: Minor::ZERO,
+        trouble: None,
         settling: None,
         entries: 0,
         entry: EntryRef::none(),
@@ -245,16 +247,25 @@ pub async fn finish(context: &Context, id: &PayoutId, by: &str) -> Result<()> {
 }
 
 async fn close(context: &Context, payout: &Payout, by: &str) -> Result<Payout> {
-    let pages = context.store.pages(CLOSE, &payout.id).await?;
-    let mut closed = payout.clone().close_draft(&pages, context.now())?;
-    closed.entries += 1;
-    let entry = Entry::new(closed.id.as_str(), closed.entries, context.now(), by, What::CloseDraft);
-    let sealed = entry.with_payout(Some(payout), &closed).seal(&mut [])?;
-    closed.entry = sealed.at.clone();
+    let now = context.now();
+    let mut pages = context.store.pages(CLOSE, &payout.id).await?;
+    let mut closed = payout.clone().close_draft(&pages, now)?;
+    let mut changes = Vec::new();
     let mut transaction = Transaction::new(CLOSE);
+    if let Some((taxed, change)) = tax(&context.store, CLOSE, &closed, &mut pages, now).await? {
+        closed = taxed;
+        changes.push(change);
+        if let Some(page) = pages.last() {
+            transaction.write_page(page)?;
+        }
+    }
+    closed.entries += 1;
+    let entry = Entry::new(closed.id.as_str(), closed.entries, now, by, What::CloseDraft);
+    let sealed = entry.with_payout(Some(payout), &closed).seal(&mut changes)?;
+    closed.entry = sealed.at.clone();
     transaction.replace_payout(&closed, payout)?;
     transaction.unlock_draft(payout);
-    transaction.entry(&sealed)?;
+    transaction.change(&changes, &sealed)?;
     context.store.commit(transaction).await?;
     Ok(closed)
 }

@@ -84,11 +84,13 @@ pub async fn tick(context: &Context, time_left: impl Fn() -> bool) -> Result<Tic
 
 /// Drives on a payout that stopped half-way.
 async fn resume(context: &Context, payout: &Payout) -> Result<()> {
-    if payout.state == PayoutState::Drafting {
-        let request = DraftRequest { run: payout.run.clone(), partner: payout.partner.clone() };
-        context.queues.send_drafts(&[request]).await
-    } else {
-        crate::payouts::follow(context, &payout.id).await.map(drop)
+    match payout.state {
+        PayoutState::Drafting => {
+            let request = DraftRequest { run: payout.run.clone(), partner: payout.partner.clone() };
+            context.queues.send_drafts(&[request]).await
+        }
+        PayoutState::Submitting => crate::payouts::hand_over(context, payout).await.map(drop),
+        _ => crate::payouts::follow(context, &payout.id).await.map(drop),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use domain::program::{Partner, Program};
+use domain::program::{Partner, PayoutMethod, Program};
 use serde_json::json;
 use workflows::Context;
 
@@ -46,6 +46,12 @@ pub async fn import(
     Ok(Json(report))
 }
 
+/// Payout methods as they were given, whenever that was.
+fn given(partner: &Partner) -> Vec<PayoutMethod> {
+    let methods = partner.payout_methods.iter().cloned();
+    methods.map(|method| PayoutMethod { changed: None, ..method }).collect()
+}
+
 enum Taken {
     Created,
     Already,
@@ -64,7 +70,7 @@ async fn take(context: &Context, program: &Program, partner: &Partner) -> Answer
         ("/customerId", known.customer_id == partner.customer_id),
         ("/minimumPayout", known.minimum_payout == partner.minimum_payout),
         ("/trusted", known.trusted == partner.trusted),
-        ("/payoutMethods", known.payout_methods == partner.payout_methods),
+        ("/payoutMethods", given(&known) == given(partner)),
     ];
     let others = same.into_iter().filter(|(_, same)| !same);
     let others: Vec<_> = others

@@ -51,6 +51,10 @@ pub enum ExceptionCode {
     UnknownPartner,
     /// No published rule set was in force.
     NoRules,
+    /// The rail refused a payout for good.
+    PayoutFailed,
+    /// A payout's money came back.
+    PayoutReturned,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

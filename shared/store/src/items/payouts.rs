@@ -27,7 +27,8 @@ impl Item for Payout {
     }
 
     fn work_place(&self) -> Option<Place> {
-        if self.state == PayoutState::Drafting || self.settling.is_some() {
+        let on_its_way_again = self.state == PayoutState::Submitting && self.is_sent_by_people();
+        if self.state == PayoutState::Drafting || on_its_way_again || self.settling.is_some() {
             return Some(Place::new(UNFINISHED_PAYOUTS, self.id.as_str()));
         }
         is_unpaid(self).then(|| unpaid_place(self))
@@ -166,7 +167,7 @@ impl Store {
         self.get(operation, &Key::draft_lock(partner, currency)).await
     }
 
-    /// Payouts that are drafting, or whose lines have not all followed them.
+    /// Payouts that are drafting, whose lines have not all followed them, or that people are to send once more.
     pub async fn unfinished_payouts(&self, operation: &'static str) -> Result<Vec<Payout>, StoreError> {
         let keys = self.work(operation, Range::all(UNFINISHED_PAYOUTS.to_owned())).await?;
         self.get_many(operation, &keys.items).await
