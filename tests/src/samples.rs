@@ -32,6 +32,11 @@ pub fn expected() -> Vec<(&'static str, Value)> {
         ("mature-commissions/hourly.json", json!({"lines": 0, "failed": 0, "unfinished": false})),
         ("batch-payouts/hourly.json", json!({"runsStarted": 1, "payoutsResumed": 0, "failed": 0, "unfinished": false})),
         ("draft-payout/one-partner.json", json!({"batchItemFailures": []})),
+        (
+            "submit-payouts/approved-payout.json",
+            json!({"batchItemFailures": [{"itemIdentifier": "11111111-0000-4000-8000-000000000001"}]}),
+        ),
+        ("paypal-webhook/payment-made.json", json!(401)),
         ("publish-changes/sale-booked.json", json!({"batchItemFailures": []})),
         ("track-click/referral-link.json", json!(302)),
         ("track-click/unknown-code.json", json!(404)),

@@ -332,6 +332,8 @@ async fn wrong_credentials_pay_nobody_and_are_mended() {
         .await
         .ok();
     assert_eq!(items(&world).len(), 0);
+    wait(&world).await;
+    assert_eq!((state(&world, &id).await.as_str(), items(&world).len()), ("submitted", 1));
     world.audit_holds().await;
 }
 

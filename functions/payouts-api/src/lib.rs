@@ -35,6 +35,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
 use store::CursorKey;
 use tokio::sync::OnceCell;
+use workflows::files::Files;
 use workflows::{Context, Refusal};
 
 use crate::problem::Problem;
@@ -46,6 +47,7 @@ const MAX_BODY: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct Api {
     context: Context,
+    files: Files,
     cursor_secret: String,
     cursor_key: OnceCell<CursorKey>,
 }
@@ -67,9 +69,9 @@ impl Api {
     }
 }
 
-/// The whole API. `cursor_secret` names the secret that list cursors are authenticated with.
-pub fn api(context: Context, cursor_secret: String) -> Router {
-    let shared = Arc::new(Api { context, cursor_secret, cursor_key: OnceCell::new() });
+/// The whole API. Files too large to answer with go to `files`; `cursor_secret` names the secret that list cursors are authenticated with.
+pub fn api(context: Context, files: Files, cursor_secret: String) -> Router {
+    let shared = Arc::new(Api { context, files, cursor_secret, cursor_key: OnceCell::new() });
     let routes = Router::new()
         .route("/programs", post(programs::create).get(programs::list))
         .route("/programs/{id}", get(programs::read))

@@ -12,6 +12,7 @@ use lambda_runtime::{LambdaEvent, Service};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use workflows::Context;
+use workflows::files::Files;
 use workflows::rails::Paypal;
 
 /// A function's failure as the Lambda service would report it.
@@ -43,10 +44,10 @@ pub struct Functions {
 }
 
 impl Functions {
-    pub fn new(context: Context, paypal: Arc<Paypal>) -> Self {
+    pub fn new(context: Context, files: Files, paypal: Arc<Paypal>) -> Self {
         Self {
             paypal,
-            api: payouts_api::api(context.clone(), crate::system::CURSOR_SECRET.to_owned()),
+            api: payouts_api::api(context.clone(), files, crate::system::CURSOR_SECRET.to_owned()),
             webhook: Arc::new(storefront_webhook::Webhook::new(context.clone())),
             context,
         }

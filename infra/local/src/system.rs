@@ -74,6 +74,8 @@ pub struct System {
     pub clock: Arc<LocalClock>,
     /// What the functions work with; its calls fail as [`Faults`] say.
     pub context: Context,
+    /// Where the functions put large files.
+    pub files: Files,
     /// The same services for the system's own use, where nothing fails.
     pub(crate) plain: Context,
     pub faults: Faults,
@@ -98,21 +100,25 @@ impl System {
                 (Embedded::open(&directory, time).map_err(StartError::of)?, Some(directory))
             }
         };
-        let mut plain = provision(&embedded.sdk_config(), Arc::clone(&clock) as Arc<dyn Clock>).await?;
-        plain.files.s3 = s3(&embedded.sdk_config(), options.aws.as_deref());
+        let plain = provision(&embedded.sdk_config(), Arc::clone(&clock) as Arc<dyn Clock>).await?;
         let faults = Faults::default();
         let config = embedded.sdk_config_through(|embedded| faults.between(embedded));
-        let mut context = under(&config, &plain);
-        context.files.s3 = s3(&config, options.aws.as_deref());
+        let context = under(&config, &plain);
+        let files = files(&config, options.aws.as_deref());
         let stream = Stream::open(&embedded, directory.as_deref()).map_err(StartError::of)?;
         Ok(Self {
             tokens: TokenKey::new(clock.random()),
-            functions: Functions::new(context.clone(), Arc::new(paypal(options.paypal).map_err(StartError::of)?)),
+            functions: Functions::new(
+                context.clone(),
+                files.clone(),
+                Arc::new(paypal(options.paypal).map_err(StartError::of)?),
+            ),
             stream: tokio::sync::Mutex::new(stream),
             paypal: Counterpart::default(),
             embedded,
             clock,
             context,
+            files,
             plain,
             faults,
         })
@@ -169,12 +175,12 @@ pub async fn provision(config: &SdkConfig, clock: Arc<dyn Clock>) -> Result<Cont
         secrets: aws_sdk_secretsmanager::Client::new(config),
         secret_prefix: SECRET_PREFIX.to_owned(),
         bus: Bus { events: aws_sdk_eventbridge::Client::new(config), name: BUS.to_owned() },
-        files: Files { s3: s3(config, None), bucket: FILES.to_owned() },
     };
     bus(&context).await?;
     approved_rule(&context).await?;
     cursor_key(&context).await?;
-    context.files.s3.create_bucket().bucket(FILES).send().await.map_err(StartError::of)?;
+    let bucket = files(config, None).s3.create_bucket().bucket(FILES).send();
+    bucket.await.map_err(StartError::of)?;
     Ok(context)
 }
 
@@ -184,11 +190,11 @@ pub fn paypal(endpoint: Option<String>) -> Result<Paypal, CallError> {
     Ok(Paypal::new(Outbound::loopback(Limits::API)?, Some(endpoint.unwrap_or_else(nowhere))))
 }
 
-/// `endpoint` is what links to files lead to.
-fn s3(config: &SdkConfig, endpoint: Option<&str>) -> aws_sdk_s3::Client {
+/// Where large files are put; `endpoint` is what links to them lead to.
+pub fn files(config: &SdkConfig, endpoint: Option<&str>) -> Files {
     let mut builder = aws_sdk_s3::config::Builder::from(config).force_path_style(true);
     builder.set_endpoint_url(endpoint.map(str::to_owned));
-    aws_sdk_s3::Client::from_conf(builder.build())
+    Files { s3: aws_sdk_s3::Client::from_conf(builder.build()), bucket: FILES.to_owned() }
 }
 
 /// The same context under other clients.
@@ -198,7 +204,6 @@ fn under(config: &SdkConfig, plain: &Context) -> Context {
         queues: Queues { sqs: aws_sdk_sqs::Client::new(config), ..plain.queues.clone() },
         secrets: aws_sdk_secretsmanager::Client::new(config),
         bus: Bus { events: aws_sdk_eventbridge::Client::new(config), ..plain.bus.clone() },
-        files: Files { s3: s3(config, None), ..plain.files.clone() },
         ..plain.clone()
     }
 }

@@ -31,25 +31,37 @@ pub enum StartError {
 
 /// Called once per process, before the first event: clients and their connections are shared by all invocations.
 pub fn context() -> Result<Context, StartError> {
+    context_on(&aws()?)
+}
+
+/// The same for the function that makes files, with the place for large ones.
+pub fn with_files() -> Result<(Context, Files), StartError> {
+    let config = aws()?;
+    // An endpoint that stands for all services has no names of buckets in front of its own.
+    let by_path = config.endpoint_url().is_some();
+    let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(by_path).build();
+    let files = Files { s3: aws_sdk_s3::Client::from_conf(s3), bucket: variable("FILES_BUCKET")? };
+    Ok((context_on(&config)?, files))
+}
+
+fn context_on(config: &SdkConfig) -> Result<Context, StartError> {
     let logged = optional("RUST_LOG").and_then(|targets| targets.parse::<Targets>().ok());
     let lines = tracing_subscriber::fmt::layer().json().without_time().with_current_span(false);
     let logged = logged.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
     // Repeated set-up in one process keeps the first subscriber.
     let _ = tracing_subscriber::registry().with(lines).with(logged).try_init();
-    let config = aws()?;
     Ok(Context {
-        store: Store::new(aws_sdk_dynamodb::Client::new(&config), variable("TABLE_NAME")?),
+        store: Store::new(aws_sdk_dynamodb::Client::new(config), variable("TABLE_NAME")?),
         clock: Arc::new(SystemClock),
         queues: Queues {
-            sqs: aws_sdk_sqs::Client::new(&config),
+            sqs: aws_sdk_sqs::Client::new(config),
             conversions_url: variable("CONVERSIONS_QUEUE_URL")?,
             drafts_url: variable("DRAFTS_QUEUE_URL")?,
             submissions_url: variable("SUBMISSIONS_QUEUE_URL")?,
         },
-        secrets: aws_sdk_secretsmanager::Client::new(&config),
+        secrets: aws_sdk_secretsmanager::Client::new(config),
         secret_prefix: variable("SECRET_PREFIX")?,
-        bus: Bus { events: aws_sdk_eventbridge::Client::new(&config), name: variable("BUS_NAME")? },
-        files: Files { s3: s3(&config), bucket: variable("FILES_BUCKET")? },
+        bus: Bus { events: aws_sdk_eventbridge::Client::new(config), name: variable("BUS_NAME")? },
     })
 }
 
@@ -58,12 +70,6 @@ pub fn paypal() -> Result<Paypal, StartError> {
     let endpoint = optional("PAYPAL_ENDPOINT");
     let outbound = if endpoint.is_some() { Outbound::loopback(Limits::API)? } else { Outbound::guarded(Limits::API)? };
     Ok(Paypal::new(outbound, endpoint))
-}
-
-/// An endpoint that stands for all services has no names of buckets in front of its own.
-fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {
-    let by_path = config.endpoint_url().is_some();
-    aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(config).force_path_style(by_path).build())
 }
 
 /// What Lambda puts into the environment is all there is to know. The SDK's own search for configuration would link, and try, profile

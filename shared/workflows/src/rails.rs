@@ -141,7 +141,8 @@ pub struct Paypal {
     outbound: Outbound,
     /// Instead of PayPal's own address: where a counterpart is, in the local system and tests.
     endpoint: Option<String>,
-    known: Mutex<BTreeMap<ProgramId, (Instant, Connected)>>,
+    /// With the moment they were read, until they are doubted.
+    known: Mutex<BTreeMap<ProgramId, (Option<Instant>, Connected)>>,
 }
 
 /// A program's connection, ready to be used.
@@ -159,8 +160,8 @@ impl Paypal {
     /// `None` where a program has none: its payouts wait for a file.
     pub async fn connected(&self, context: &Context, program: &ProgramId) -> Result<Option<Connected>> {
         let known = self.known.lock().ok().and_then(|known| known.get(program).cloned());
-        if let Some((since, connected)) = known.as_ref().filter(|(since, _)| since.elapsed() < KEPT) {
-            let _ = since;
+        let is_fresh = |(since, _): &&(Option<Instant>, Connected)| since.is_some_and(|since| since.elapsed() < KEPT);
+        if let Some((_, connected)) = known.as_ref().filter(is_fresh) {
             return Ok(Some(connected.clone()));
         }
         let connection = context.store.paypal(OPERATION, program).await?;
@@ -180,9 +181,20 @@ impl Paypal {
         let client = client.unwrap_or_else(|| Client::new(self.outbound.clone(), environment, credentials));
         let connected = Connected { client, webhook_id: connection.webhook_id };
         if let Ok(mut known) = self.known.lock() {
-            known.insert(program.clone(), (Instant::now(), connected.clone()));
+            known.insert(program.clone(), (Some(Instant::now()), connected.clone()));
         }
         Ok(Some(connected))
+    }
+}
+
+impl Paypal {
+    /// Has a connection read again before it is used again: it may have been changed a moment ago.
+    fn doubt(&self, program: &ProgramId) {
+        if let Ok(mut known) = self.known.lock()
+            && let Some((since, _)) = known.get_mut(program)
+        {
+            *since = None;
+        }
     }
 }
 
@@ -247,16 +259,22 @@ pub async fn attend(context: &Context, paypal: &Paypal, id: &PayoutId) -> Result
         MethodKind::Paypal => paypal.connected(context, &payout.program).await?,
         _ => None,
     };
-    match (payout.state, connected) {
-        (PayoutState::Approved, Some(connected)) => submit(context, &connected.client, payout).await,
-        (PayoutState::Submitting, Some(connected)) => submit(context, &connected.client, payout).await,
+    let program = payout.program.clone();
+    let done = match (payout.state, connected) {
+        (PayoutState::Approved | PayoutState::Submitting, Some(connected)) => {
+            submit(context, &connected.client, payout).await
+        }
         // QuickBooks has a rail of its own.
         (PayoutState::Submitting, None) if payout.method != MethodKind::Quickbooks => {
             submit(context, &ByHand, payout).await
         }
         (_, Some(connected)) => look_after(context, &connected.client, payout).await,
         _ => Ok(Done::Nothing),
+    };
+    if done.is_err() {
+        paypal.doubt(&program);
     }
+    done
 }
 
 async fn submit<R: Rail + Sync>(context: &Context, rail: &R, read: Payout) -> Result<Done> {
@@ -288,7 +306,10 @@ async fn submit<R: Rail + Sync>(context: &Context, rail: &R, read: Payout) -> Re
     }
     match send(context, rail, &payout, &destination).await? {
         Sent::Taken(processor) => {
-            payouts::taken(context, &payout.id, processor.as_deref(), ACTOR).await?;
+            match processor {
+                Some(processor) => payouts::taken(context, &payout.id, &processor, ACTOR).await?,
+                None => payouts::hand_over(context, &payout).await?,
+            };
             Ok(Done::Submitted)
         }
         Sent::Refused(why) => {
@@ -334,7 +355,7 @@ async fn still_there<R: Rail>(context: &Context, rail: &R, payout: &Payout, proc
         "payout {} was to be sent again, but the rail has not given up {processor}: it is left there and not sent twice",
         payout.id.number()
     );
-    payouts::taken(context, &payout.id, Some(processor), ACTOR).await?;
+    payouts::taken(context, &payout.id, processor, ACTOR).await?;
     report_contradiction(context, payout, &detail).await?;
     let payout = context.store.payout(OPERATION, &payout.id).await?.ok_or(Refusal::NotFound("payout"))?;
     look_after(context, rail, payout).await
@@ -409,7 +430,7 @@ fn is_due(payout: &Payout, now: Timestamp) -> bool {
     };
     payout.method == MethodKind::Paypal
         && match payout.state {
-            PayoutState::Approved | PayoutState::Submitting => true,
+            PayoutState::Approved => true,
             PayoutState::Submitted | PayoutState::PartiallyPaid => taken(),
             _ => false,
         }

@@ -89,7 +89,10 @@ async fn resume(context: &Context, payout: &Payout) -> Result<()> {
             let request = DraftRequest { run: payout.run.clone(), partner: payout.partner.clone() };
             context.queues.send_drafts(&[request]).await
         }
-        PayoutState::Submitting => crate::payouts::hand_over(context, payout).await.map(drop),
+        PayoutState::Submitting if payout.is_sent_by_people() => {
+            crate::payouts::hand_over(context, payout).await.map(drop)
+        }
+        PayoutState::Submitting => context.queues.send_submission(&payout.id).await,
         _ => crate::payouts::follow(context, &payout.id).await.map(drop),
     }
 }

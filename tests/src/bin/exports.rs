@@ -73,7 +73,7 @@ async fn measure(count: usize, storage: Storage) -> Result<(Export, Duration, Du
     let began = Instant::now();
     let (mut bytes, mut kept) = (0, 0);
     for number in 0..export.files.len() {
-        match file(context, &export.id, number).await? {
+        match file(context, &world.system.files, &export.id, number).await? {
             Delivered::Whole(rows) => bytes += rows.len(),
             Delivered::Link(link) => {
                 let request = http::Request::get(link).body(bytes::Bytes::new())?;
