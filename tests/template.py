@@ -196,7 +196,7 @@ class Permissions(unittest.TestCase):
 class Queues(unittest.TestCase):
     def test_a_message_outlives_its_function_and_fails_into_a_dead_letter_queue(self):
         consumers = list(events("SQS"))
-        self.assertEqual(len(consumers), 2)
+        self.assertEqual(len(consumers), 3)
         for name, event in consumers:
             queue = queues()[event["Queue"]["Fn::GetAtt"][0]]
             self.assertGreaterEqual(queue["VisibilityTimeout"], 6 * functions()[name]["Timeout"], name)
@@ -208,7 +208,7 @@ class Queues(unittest.TestCase):
     def test_what_ends_in_one_that_nobody_reads_raises_an_alarm(self):
         read = {event["Queue"]["Fn::GetAtt"][0] for _, event in events("SQS")}
         ends = set(queues()) - read
-        self.assertEqual(len(ends), 3)
+        self.assertEqual(len(ends), 4)
         for name in ends:
             depth = alarms_on("ApproximateNumberOfMessagesVisible", QueueName={"Fn::GetAtt": [name, "QueueName"]})
             self.assertEqual(len(depth), 1, name)
@@ -219,7 +219,13 @@ class Queues(unittest.TestCase):
             self.assertTrue(queue["SqsManagedSseEnabled"], name)
         covered = []
         for policy in of_type("AWS::SQS::QueuePolicy").values():
-            [statement] = policy["PolicyDocument"]["Statement"]
+            statement, *others = policy["PolicyDocument"]["Statement"]
+            for other in others:
+                # Only the bus puts messages from outside, and only by the one rule.
+                self.assertEqual((other["Principal"], other["Action"]), ({"Service": "events.amazonaws.com"}, "sqs:SendMessage"))
+                self.assertEqual(
+                    other["Condition"], {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": ["ApprovedPayouts", "Arn"]}}}
+                )
             self.assertEqual((statement["Effect"], statement["Action"], statement["Principal"]), ("Deny", "sqs:*", "*"))
             self.assertEqual(statement["Condition"], {"Bool": {"aws:SecureTransport": "false"}})
             covered += [queue["Ref"] for queue in policy["Queues"]]
@@ -227,6 +233,15 @@ class Queues(unittest.TestCase):
 
 
 class Files(unittest.TestCase):
+    def test_only_the_api_puts_files_there_and_only_those_that_are_forgotten_within_a_day(self):
+        reach = [
+            (name, sorted(listed(statement["Action"])), statement["Resource"])
+            for name, statement in statements()
+            if any(service(action) == "s3" for action in listed(statement["Action"]))
+        ]
+        self.assertEqual(reach, [("PayoutsApi", ["s3:GetObject", "s3:PutObject"], {"Fn::Sub": "${Files.Arn}/exports/*"})])
+        self.assertEqual(GLOBALS["Environment"]["Variables"]["FILES_BUCKET"], {"Ref": "Files"})
+
     def test_the_bucket_is_closed_encrypted_and_speaks_tls_only(self):
         [(name, bucket)] = of_type("AWS::S3::Bucket").items()
         self.assertTrue(all(bucket["PublicAccessBlockConfiguration"].values()))
@@ -357,7 +372,12 @@ class Api(unittest.TestCase):
             for _, event in events("HttpApi")
             if event.get("Auth", {}).get("Authorizer") == "NONE"
         ]
-        self.assertEqual(opened, ["POST /webhooks/{sourceId}", "GET /r/{code}", "HEAD /r/{code}"])
+        self.assertEqual(
+            opened,
+            [
+                "POST /webhooks/{sourceId}", "GET /r/{code}", "HEAD /r/{code}", "POST /webhooks/paypal/{programId}",
+            ],
+        )
         self.assertIn(self.api["Auth"]["DefaultAuthorizer"], self.api["Auth"]["Authorizers"])
 
     def test_tokens_are_those_of_the_user_pools_own_clients(self):
@@ -413,6 +433,8 @@ class Secrets(unittest.TestCase):
             if "secretsmanager:GetSecretValue" in listed(statement["Action"]):
                 readers[name] = statement["Resource"]
         self.assertEqual(readers.pop("PayoutsApi"), {"Ref": "CursorKey"})
+        for name in ("SubmitPayouts", "PaypalWebhook"):
+            self.assertTrue(readers.pop(name)["Fn::Sub"].endswith(":secret:${AWS::StackName}/paypal/*"))
         self.assertTrue(readers.pop("StorefrontWebhook")["Fn::Sub"].endswith(":secret:${AWS::StackName}/sources/*"))
         self.assertEqual(readers, {})
 

@@ -33,6 +33,11 @@ pub fn expected() -> Vec<(&'static str, Value)> {
         ("batch-payouts/hourly.json", json!({"runsStarted": 1, "payoutsResumed": 0, "failed": 0, "unfinished": false})),
         ("fetch-rates/daily.json", json!({"new": 0, "known": 0, "refused": 0, "unknown": 0})),
         ("draft-payout/one-partner.json", json!({"batchItemFailures": []})),
+        (
+            "submit-payouts/approved-payout.json",
+            json!({"batchItemFailures": [{"itemIdentifier": "11111111-0000-4000-8000-000000000001"}]}),
+        ),
+        ("paypal-webhook/payment-made.json", json!(401)),
         ("publish-changes/sale-booked.json", json!({"batchItemFailures": []})),
         ("track-click/referral-link.json", json!(302)),
         ("track-click/unknown-code.json", json!(404)),

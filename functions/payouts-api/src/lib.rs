@@ -19,6 +19,7 @@ mod links;
 mod listing;
 mod partners;
 mod payouts;
+mod paypal;
 mod problem;
 mod programs;
 mod reports;
@@ -33,9 +34,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use store::CursorKey;
 use tokio::sync::OnceCell;
+use workflows::files::Files;
 use workflows::{Context, Refusal};
 
 use crate::problem::Problem;
@@ -47,6 +49,7 @@ const MAX_BODY: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct Api {
     context: Context,
+    files: Files,
     cursor_secret: String,
     cursor_key: OnceCell<CursorKey>,
 }
@@ -68,12 +71,13 @@ impl Api {
     }
 }
 
-/// The whole API. `cursor_secret` names the secret that list cursors are authenticated with.
-pub fn api(context: Context, cursor_secret: String) -> Router {
-    let shared = Arc::new(Api { context, cursor_secret, cursor_key: OnceCell::new() });
+/// The whole API. Files too large to answer with go to `files`; `cursor_secret` names the secret that list cursors are authenticated with.
+pub fn api(context: Context, files: Files, cursor_secret: String) -> Router {
+    let shared = Arc::new(Api { context, files, cursor_secret, cursor_key: OnceCell::new() });
     let routes = Router::new()
         .route("/programs", post(programs::create).get(programs::list))
         .route("/programs/{id}", get(programs::read))
+        .route("/programs/{id}/paypal", put(paypal::connect).get(paypal::read))
         .route("/programs/{id}/rule-sets", post(rules::draft).get(rules::list))
         .route("/programs/{id}/rule-sets/{version}", get(rules::read))
         .route("/programs/{id}/rule-sets/{version}/sign-off", post(rules::sign_off))

@@ -184,7 +184,7 @@ pub async fn payouts(
     }
     let mut walk = payouts::Walk::over(&shared, &caller, &wanted).await?;
     let name = if accounting { "accounting.csv" } else { "payouts.csv" };
-    let mut file = Outgoing::new(&shared.context, name);
+    let mut file = Outgoing::new(&shared.context, &shared.files, name);
     file.row(if accounting { ACCOUNTING_COLUMNS.as_slice() } else { PAYOUT_COLUMNS.as_slice() }).await?;
     let mut rows = 0;
     loop {
@@ -291,7 +291,7 @@ pub async fn commissions(
 ) -> Answer<Response> {
     let mut walk = commissions::Walk::over(&shared, &caller, &wanted).await?;
     let name = "commissions.csv";
-    let mut file = Outgoing::new(&shared.context, name);
+    let mut file = Outgoing::new(&shared.context, &shared.files, name);
     file.row(COMMISSION_COLUMNS).await?;
     let mut rows = 0;
     loop {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::events::{schedule_event, sqs_event, stream_event};
 use crate::functions::Failed;
-use crate::system::{CONVERSIONS, DRAFTS, System, TABLE};
+use crate::system::{CONVERSIONS, DRAFTS, SUBMISSIONS, System, TABLE};
 use workflows::Clock;
 
 /// Messages in one invocation, as in the template.
@@ -105,9 +105,11 @@ impl System {
         let mut stream = self.stream.lock().await;
         let mut batches = 0;
         let queues = &self.plain.queues;
-        for (queue, url, function) in
-            [(CONVERSIONS, &queues.conversions_url, "ingest-conversions"), (DRAFTS, &queues.drafts_url, "draft-payout")]
-        {
+        for (queue, url, function) in [
+            (CONVERSIONS, &queues.conversions_url, "ingest-conversions"),
+            (DRAFTS, &queues.drafts_url, "draft-payout"),
+            (SUBMISSIONS, &queues.submissions_url, "submit-payouts"),
+        ] {
             batches += usize::from(self.deliver_queue(queue, url, function).await?);
         }
         Ok(batches + usize::from(self.deliver_stream(&mut stream).await?))

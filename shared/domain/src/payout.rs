@@ -1,6 +1,7 @@
 //! A payout: lines of one program, partner and currency, paid together. Its amount is always the sum of its lines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,18 @@ pub struct Payout {
     pub submitted_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paid_at: Option<Timestamp>,
+    /// When the attempt to send it began that is under way or was the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitting_at: Option<Timestamp>,
+    /// Where that attempt goes, until the rail took it: what is asked for again goes nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goes_to: Option<SentTo>,
+    /// Attempts before that one. Each ended with somebody's word that no money moved.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub attempts: u32,
+    /// A processor's own name for it, where one was asked to pay it and took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor: Option<String>,
     /// The files it went out in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export: Option<ExportId>,
@@ -90,6 +103,22 @@ pub struct Payout {
     /// Journal entries about this payout so far: the position of the next one.
     pub entries: u32,
     pub entry: EntryRef,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_none_yet(attempts: &u32) -> bool {
+    *attempts == 0
+}
+
+/// Payout details as they were when something was sent to them. They are for no log.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SentTo(pub BTreeMap<String, String>);
+
+impl fmt::Debug for SentTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SentTo(..)")
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -551,8 +580,14 @@ impl Payout {
     }
 
     /// To be written before the first byte leaves: from here on nothing inside changes.
-    pub fn begin_submit(self) -> Result<Self, PayoutError> {
-        self.step(PayoutAction::BeginSubmit)
+    pub fn begin_submit(self, to: &PayoutMethod, at: Timestamp) -> Result<Self, PayoutError> {
+        Ok(self.step(PayoutAction::BeginSubmit)?.leaving(to, at))
+    }
+
+    fn leaving(mut self, to: &PayoutMethod, at: Timestamp) -> Self {
+        self.submitting_at = Some(at);
+        self.goes_to = Some(SentTo(to.details.clone()));
+        self
     }
 
     /// The rail took it. `reference` is the rail's own name for it.
@@ -560,6 +595,7 @@ impl Payout {
         let mut submitted = self.step(PayoutAction::Submit)?;
         submitted.submitted_at = Some(at);
         submitted.reference = reference.map(str::to_owned).or(submitted.reference);
+        submitted.goes_to = None;
         Ok(submitted)
     }
 
@@ -572,6 +608,13 @@ impl Payout {
         submitted.export = Some(export.clone());
         submitted.submitted_at = Some(at);
         Ok(submitted)
+    }
+
+    /// A processor took it, under this name of its own.
+    pub fn taken(self, processor: &str, at: Timestamp) -> Result<Self, PayoutError> {
+        let mut taken = self.submit(Some(processor), at)?;
+        taken.processor = Some(processor.to_owned());
+        Ok(taken)
     }
 
     /// Whether people send the money, so that no program knows more of it than they tell.
@@ -668,8 +711,10 @@ impl Payout {
     }
 
     /// Once more on its way, under the same identity.
-    pub fn retry(self) -> Result<Self, PayoutError> {
-        self.step(PayoutAction::Retry)
+    pub fn retry(self, to: &PayoutMethod, at: Timestamp) -> Result<Self, PayoutError> {
+        let mut again = self.step(PayoutAction::Retry)?.leaving(to, at);
+        again.attempts += 1;
+        Ok(again)
     }
 
     /// Ends it with proof that no money moved; its lines are payable again.
@@ -824,6 +869,10 @@ pub(crate) mod tests {
             approved_at: None,
             submitted_at: None,
             paid_at: None,
+            submitting_at: None,
+            goes_to: None,
+            attempts: 0,
+            processor: None,
             export: None,
             reference: None,
             paid: Minor::ZERO,

@@ -8,6 +8,7 @@
 //! | exchange rate | `FXR#<date>` | `<from>#<to>` |
 //! | referral link | `LNK#<code>` | `LNK` |
 //! | touch: a visit by a link | `VIS#<visitor>` | `<time and hash>` |
+//! | connection to PayPal | `PRG#<program>` | `PPL` |
 //! | source | `SRC#<source>` | `SRC` |
 //! | use of an event's id, but for sales | `REF#<source>#<hash of kind and id>` | `REF` |
 //! | customer | `CUS#<program>#<hash>` | `CUS` |
@@ -79,6 +80,10 @@ impl Key {
 
     pub fn rule_set(program: &ProgramId, version: u32) -> Self {
         Self::new(program_partition(program), format!("{RULE_SETS}{version:06}"))
+    }
+
+    pub fn paypal(program: &ProgramId) -> Self {
+        Self::new(program_partition(program), "PPL")
     }
 
     pub fn code(program: &ProgramId, code: &Code) -> Self {

@@ -24,6 +24,7 @@ pub use items::lines::LinePosition;
 pub use items::link::Link;
 pub use items::membership::Membership;
 pub use items::payouts::{DraftLock, UnpaidPosition};
+pub use items::paypal::{PaypalConnection, PaypalEnvironment};
 pub use items::program::{partner_position, program_position};
 pub use items::pulse::StoredPulse;
 pub use items::rate::ToldRate;

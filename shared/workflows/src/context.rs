@@ -46,7 +46,6 @@ pub struct Context {
     pub bus: crate::publish::Bus,
     /// Seals tax numbers.
     pub vault: crate::tax::forms::Vault,
-    pub files: crate::files::Files,
 }
 
 impl Context {

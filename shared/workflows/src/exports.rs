@@ -19,7 +19,7 @@ use store::{
 use crate::changes::until_fresh;
 use crate::context::Context;
 use crate::error::{Refusal, Result};
-use crate::files::{Delivered, Outgoing};
+use crate::files::{Delivered, Files, Outgoing};
 
 const OPERATION: &str = "export";
 /// Payouts on a page of rows: one transaction moves them all, and each costs it one of a hundred actions.
@@ -195,14 +195,14 @@ fn row(
 }
 
 /// One of the batch's files: the same bytes whenever it is asked for.
-pub async fn file(context: &Context, id: &ExportId, number: usize) -> Result<Delivered> {
+pub async fn file(context: &Context, files: &Files, id: &ExportId, number: usize) -> Result<Delivered> {
     let export = context.store.export(OPERATION, id).await?.ok_or(Refusal::NotFound("export"))?;
     if export.progress != ExportProgress::Complete {
         return Err(Refusal::Illegal("the export is still being gathered; ask again in a moment".to_owned()));
     }
     let file = export.files.get(number).ok_or(Refusal::NotFound("file"))?;
     let name = format!("{}-{number}.csv", export.id);
-    let mut outgoing = Outgoing::new(context, &name);
+    let mut outgoing = Outgoing::new(context, files, &name);
     if let Some(heading) = export.format.heading() {
         outgoing.row(heading).await?;
     }

@@ -27,6 +27,7 @@ pub mod mature;
 pub mod payouts;
 pub mod publish;
 pub mod queues;
+pub mod rails;
 pub mod replay;
 pub mod review;
 pub mod rules;

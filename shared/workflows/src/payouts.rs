@@ -4,7 +4,7 @@ use domain::ids::{ExceptionId, PayoutId};
 use domain::journal::{Change, Entry, What};
 use domain::line::{Line, LineState};
 use domain::money::Minor;
-use domain::payout::{Payout, PayoutAction, PayoutError, PayoutState, Retallied, Seen, Teller, Unsendable};
+use domain::payout::{Payout, PayoutAction, PayoutError, PayoutState, Retallied, Seen, SentTo, Teller, Unsendable};
 use domain::program::{Partner, PayoutMethod};
 use jiff::{SignedDuration, Timestamp};
 use store::{ExceptionCode, Store, StoreError, Transaction};
@@ -115,13 +115,17 @@ pub async fn begin_submit(context: &Context, id: &PayoutId, by: &str) -> Result<
     until_fresh(|| async {
         let payout = load(&context.store, step.operation, id).await?;
         if payout.state == PayoutState::Submitting {
-            let partner = partner_of(context, step.operation, &payout).await?;
-            let method = payout.destination_of(&partner).cloned();
             let gone = || Refusal::Illegal("the payout details it was approved for are gone".to_owned());
-            return Ok((payout, method.ok_or_else(gone)?));
+            let SentTo(details) = payout.goes_to.clone().ok_or_else(gone)?;
+            let method = PayoutMethod { kind: payout.method, details, preferred: false, changed: None };
+            return Ok((payout, method));
         }
-        let after = payout.clone().begin_submit()?;
-        let method = may_be_sent(context, &payout).await?;
+        let now = context.now();
+        let method = match payout.state {
+            PayoutState::Approved => may_be_sent(context, &payout).await?,
+            from => return Err(PayoutError::Illegal { from, action: PayoutAction::BeginSubmit }.into()),
+        };
+        let after = payout.clone().begin_submit(&method, now)?;
         Ok((change(context, &payout, after, &step).await?, method))
     })
     .await
@@ -136,6 +140,19 @@ pub async fn submit(context: &Context, id: &PayoutId, reference: Option<&str>, b
         // The checks come before `submitting`.
         PayoutState::Approved => Err(PayoutError::Illegal { from: payout.state, action: PayoutAction::Submit }),
         _ => payout.submit(reference, now),
+    })
+    .await
+}
+
+/// A processor took it, under a name of its own. Saying so again changes nothing.
+pub async fn taken(context: &Context, id: &PayoutId, processor: &str, by: &str) -> Result<Payout> {
+    let step = Step { operation: "submit payout", what: What::Submit, by, why: Some(processor) };
+    let now = context.now();
+    transition(context, id, &step, |payout| match payout.state {
+        PayoutState::Submitting => payout.taken(processor, now),
+        // It was taken before, and may be further on by now.
+        _ if payout.processor.as_deref() == Some(processor) => Ok(payout),
+        from => Err(PayoutError::Illegal { from, action: PayoutAction::Submit }),
     })
     .await
 }
@@ -180,18 +197,28 @@ pub async fn retry(context: &Context, id: &PayoutId, why: &str, by: &str) -> Res
     let step = Step { operation: "retry payout", what: What::Retry, by, why: Some(why) };
     until_fresh(|| async {
         let payout = settled(context, step.operation, id).await?;
-        let after = payout.clone().retry()?;
         let partner = partner_of(context, step.operation, &payout).await?;
         let program = context.store.program(step.operation, &payout.program).await?;
         let program = program.ok_or(Refusal::NotFound("program"))?;
-        payout.sendable(&partner, &program, context.now()).map_err(|unsendable| match unsendable {
+        if !matches!(payout.state, PayoutState::Failed | PayoutState::Returned) {
+            return Err(PayoutError::Illegal { from: payout.state, action: PayoutAction::Retry }.into());
+        }
+        let now = context.now();
+        let method = payout.sendable(&partner, &program, now).map_err(|unsendable| match unsendable {
             Unsendable::OtherDetails => {
                 let why = "the payout details changed since: void it, and its commissions are paid to the new ones";
                 Refusal::Illegal(why.to_owned())
             }
             other => Refusal::Illegal(other.to_string()),
         })?;
-        change(context, &payout, after, &step).await
+        let after = payout.clone().retry(method, now)?;
+        let again = change(context, &payout, after, &step).await?;
+        if !again.is_sent_by_people()
+            && let Err(error) = context.queues.send_submission(id).await
+        {
+            tracing::warn!(payout = %id, %error, "the next tick has it sent");
+        }
+        Ok(again)
     })
     .await
 }

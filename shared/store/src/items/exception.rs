@@ -59,6 +59,8 @@ pub enum ExceptionCode {
     PayoutFailed,
     /// A payout's money came back.
     PayoutReturned,
+    /// The rail says other than the books: it paid what is not to be paid, or has what was to be sent anew.
+    PayoutContradicted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ pub mod lines;
 pub mod link;
 pub mod membership;
 pub mod payouts;
+pub mod paypal;
 pub mod program;
 pub mod pulse;
 pub mod rate;

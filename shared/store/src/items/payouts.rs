@@ -3,6 +3,7 @@
 use domain::ids::{LineId, PartnerId, PayoutId, ProgramId};
 use domain::money::Currency;
 use domain::payout::{Page, Payout, PayoutState};
+use domain::program::MethodKind;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +28,7 @@ impl Item for Payout {
     }
 
     fn work_place(&self) -> Option<Place> {
-        let on_its_way_again = self.state == PayoutState::Submitting && self.is_sent_by_people();
+        let on_its_way_again = self.state == PayoutState::Submitting && self.method != MethodKind::Quickbooks;
         if self.state == PayoutState::Drafting || on_its_way_again || self.settling.is_some() {
             return Some(Place::new(UNFINISHED_PAYOUTS, self.id.as_str()));
         }
