@@ -7,7 +7,7 @@ use domain::journal::{Sealed, What};
 use domain::line::Line;
 use domain::money::{Minor, Money};
 use domain::payout::Payout;
-use domain::program::{Partner, Program};
+use domain::program::{Partner, PayoutMethod, Program};
 use domain::rules::RuleSet;
 use serde_json::{Value, json};
 use store::{Exception, Link, Source, ToldRate, Unrewarded};
@@ -37,14 +37,15 @@ pub fn rule_set(set: &RuleSet) -> Value {
 }
 
 pub fn partner(partner: &Partner, program: &Program) -> Value {
-    let methods: Vec<_> = partner
-        .payout_methods
-        .iter()
-        .map(|method| {
-            let changed_at = method.changed.as_ref().map(|change| change.at);
-            json!({"kind": method.kind, "details": method.details, "preferred": method.preferred, "changedAt": changed_at})
-        })
-        .collect();
+    let method = |method: &PayoutMethod| {
+        let mut shown = json!({"kind": method.kind, "details": method.details, "preferred": method.preferred});
+        // The first details were not changed; and who gave methods finds them as they were given.
+        if let Some(change) = &method.changed {
+            shown["changedAt"] = json!(change.at);
+        }
+        shown
+    };
+    let methods: Vec<_> = partner.payout_methods.iter().map(method).collect();
     json!({
         "id": partner.id, "programId": partner.program, "name": partner.name, "email": partner.email,
         "code": partner.code, "type": partner.kind, "group": partner.group, "customerId": partner.customer_id,
