@@ -228,6 +228,7 @@ fn command(name: &str, program: &Program, world: &World, address: SocketAddr) ->
         .env("DRAFTS_QUEUE_URL", &context.queues.drafts_url)
         .env("BUS_NAME", &context.bus.name)
         .env("FILES_BUCKET", &context.files.bucket)
+        .env("TAX_KEY", &context.vault.key)
         .env("SECRET_PREFIX", &context.secret_prefix)
         .env("RUST_LOG", "info");
     command
