@@ -20,7 +20,7 @@ RESOURCES = TEMPLATE["Resources"]
 GLOBALS = TEMPLATE["Globals"]["Function"]
 STAGES = TEMPLATE["Mappings"]["Stages"]
 # Whose data the wildcards of a policy could reach.
-DATA = ("dynamodb", "sqs", "secretsmanager", "s3", "events")
+DATA = ("dynamodb", "sqs", "secretsmanager", "s3", "events", "kms")
 
 
 def of_type(kind):
@@ -255,7 +255,7 @@ class Files(unittest.TestCase):
         rules = RESOURCES["Files"]["Properties"]["LifecycleConfiguration"]["Rules"]
         self.assertTrue(all(rule["Status"] == "Enabled" for rule in rules))
         days = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
-        self.assertEqual(days, {"aws/lambda/": 30, "exports/": 1, "restore/": 7})
+        self.assertEqual(days, {"aws/lambda/": 30, "exports/": 1, "restore/": 7, "tax/": 30})
 
 
 class Functions(unittest.TestCase):
@@ -432,11 +432,40 @@ class Secrets(unittest.TestCase):
         for name, statement in statements():
             if "secretsmanager:GetSecretValue" in listed(statement["Action"]):
                 readers[name] = statement["Resource"]
-        self.assertEqual(readers.pop("PayoutsApi"), {"Ref": "CursorKey"})
+        self.assertEqual(readers.pop("PayoutsApi"), [{"Ref": "CursorKey"}, {"Ref": "TaxHashKey"}])
         for name in ("SubmitPayouts", "PaypalWebhook"):
             self.assertTrue(readers.pop(name)["Fn::Sub"].endswith(":secret:${AWS::StackName}/paypal/*"))
         self.assertTrue(readers.pop("StorefrontWebhook")["Fn::Sub"].endswith(":secret:${AWS::StackName}/sources/*"))
         self.assertEqual(readers, {})
+
+
+class TaxNumbers(unittest.TestCase):
+    def test_one_function_may_seal_them_and_another_open_them_each_for_its_partner(self):
+        may = {}
+        for name, statement in statements():
+            for action in listed(statement["Action"]):
+                if service(action) == "kms":
+                    self.assertEqual(statement["Resource"], {"Fn::GetAtt": ["TaxKey", "Arn"]}, name)
+                    may[action] = (name, statement["Condition"])
+        for_partner = {
+            "ForAllValues:StringEquals": {"kms:EncryptionContextKeys": ["partner"]},
+            # Without a context the condition above would hold.
+            "Null": {"kms:EncryptionContextKeys": "false"},
+        }
+        self.assertEqual(may.pop("kms:Encrypt"), ("PayoutsApi", for_partner))
+        self.assertEqual(may.pop("kms:Decrypt"), ("TaxFiling", for_partner))
+        # What S3 encrypts the file under.
+        self.assertEqual(may.pop("kms:GenerateDataKey")[0], "TaxFiling")
+        self.assertEqual(may, {})
+
+    def test_the_key_is_kept_and_rotates(self):
+        [(name, key)] = of_type("AWS::KMS::Key").items()
+        self.assertTrue(key["EnableKeyRotation"])
+        self.assertEqual(RESOURCES[name]["DeletionPolicy"], "Retain")
+
+    def test_nothing_calls_the_function_that_opens_them(self):
+        self.assertNotIn("Events", functions()["TaxFiling"])
+        self.assertEqual(functions()["TaxFiling"]["Policies"][0], {"Ref": "ReadTable"}, "it writes nothing into the table")
 
 
 class Watching(unittest.TestCase):

@@ -14,6 +14,9 @@ const SECRET: &str = "sample-secret";
 const BEFORE: &str = "2026-01-15T14:15:00Z";
 pub const NOW: &str = "2026-02-01T00:20:00Z";
 
+/// Where a year's file stands in which nobody was paid.
+const EMPTY_FILE: &str = "tax/2026/returns-18ckeuv8lo6uslfi4ig05cnvqeu3ikloqjt2ajuk98098ip8b240.csv";
+
 /// Every sample, and what its function answers in the world it was made for.
 pub fn expected() -> Vec<(&'static str, Value)> {
     vec![
@@ -39,6 +42,10 @@ pub fn expected() -> Vec<(&'static str, Value)> {
         ),
         ("paypal-webhook/payment-made.json", json!(401)),
         ("publish-changes/sale-booked.json", json!({"batchItemFailures": []})),
+        (
+            "tax-filing/year.json",
+            json!({"year": 2026, "key": EMPTY_FILE, "returns": 0, "withoutNumber": 0, "excluded": 0}),
+        ),
         ("track-click/referral-link.json", json!(302)),
         ("track-click/unknown-code.json", json!(404)),
     ]

@@ -92,6 +92,7 @@ pub fn api(context: Context, files: Files, cursor_secret: String) -> Router {
         .route("/partners/{id}/tax-form", get(tax::read_form).put(tax::put_form))
         .route("/partners/{id}/tax-form/revoke", post(tax::revoke_form))
         .route("/tax/totals", get(tax::list_totals))
+        .route("/tax/totals/export", get(tax::export))
         .route("/tax/near-limit", get(tax::near_limit))
         .route("/tax/payer", get(tax::read_payer).put(tax::put_payer))
         .route("/links", post(links::create).get(links::list))

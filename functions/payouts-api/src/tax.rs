@@ -5,18 +5,20 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use domain::ids::PartnerId;
 use domain::money::{Currency, Minor, Money, Percent, parse_decimal};
 use domain::program::Program;
 use domain::rules::FieldError;
 use domain::tax::{
-    Entity, FormKind, KeptNumber, NumberInput, NumberKind, Return, Services, TaxForm, TaxFormInput, TreatyInput,
-    YearRules,
+    Entity, ExcludedBecause, FormKind, KeptNumber, NumberInput, NumberKind, Return, Services, TaxForm, TaxFormInput,
+    TreatyInput, YearRules,
 };
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{Listing, Payer};
+use workflows::files::Outgoing;
 use workflows::tax::forms;
 use workflows::tax::totals::{self, PayeeYear, YEARS};
 
@@ -24,11 +26,14 @@ use crate::caller::{Caller, Role};
 use crate::extract::{Body, Fields, Filter, Id, IfMatch, Paging, RawJson, Tagged, parse};
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
-use crate::{Shared, partners, programs};
+use crate::reports::Row;
+use crate::{Shared, partners, programs, reports};
 
 const OPERATION: &str = "tax form";
 /// From this share of the limit on, a payee is near it.
 const NEAR_PERCENT: u8 = 80;
+/// Payees read in one go for a file.
+const EXPORT_PAGE: i32 = 100;
 
 // --- Forms ------------------------------------------------------------------------------------------------------------------
 
@@ -253,13 +258,94 @@ pub async fn near_limit(
     query.page(data.collect(), page.after).await
 }
 
+const COLUMNS: [&str; 24] = [
+    "year",
+    "name",
+    "taxNumberKind",
+    "taxNumber",
+    "partnerIds",
+    "form",
+    "entity",
+    "country",
+    "paid",
+    "paidMinor",
+    "paidByProcessors",
+    "paidByProcessorsMinor",
+    "return",
+    "compensation",
+    "compensationMinor",
+    "taxWithheld",
+    "taxWithheldMinor",
+    "box1099Nec1",
+    "box1099Nec4",
+    "box1042S2",
+    "box1042S7a",
+    "excluded",
+    "excludedMinor",
+    "excludedBecause",
+];
+
+/// `GET /tax/totals/export`: the list as a file, whole.
+pub async fn export(State(shared): State<Shared>, caller: Caller, Filter(filter): Filter<OfYear>) -> Answer<Response> {
+    must_see_totals(&caller)?;
+    check_year(filter.year)?;
+    let name = format!("tax-totals-{}.csv", filter.year);
+    let mut file = Outgoing::new(&shared.context, &name);
+    file.row(COLUMNS).await?;
+    let (mut rows, mut after) = (0, None::<String>);
+    loop {
+        let page = totals::totals(&shared.context, filter.year, after.as_deref(), EXPORT_PAGE).await?;
+        rows += page.items.len();
+        reports::check_rows(rows)?;
+        for payee in &page.items {
+            file.row(row(filter.year, payee).0).await?;
+        }
+        after = page.after;
+        if after.is_none() {
+            return reports::finish(&name, file).await;
+        }
+    }
+}
+
+fn row(year: i16, payee: &PayeeYear) -> Row {
+    let ids: Vec<_> = payee.partners.iter().map(|partner| partner.id.as_str()).collect();
+    let number = number_of(payee);
+    let filing = &payee.filing;
+    let is_on = |on| filing.on == Some(on);
+    Row::default()
+        .plain(year)
+        .text(payee.name())
+        .word(number.map(|number| number.kind))
+        .plain(number.map(KeptNumber::masked).unwrap_or_default())
+        .plain(ids.join(" "))
+        .word(payee.form.as_ref().map(|form| form.kind))
+        .word(payee.form.as_ref().map(|form| form.entity))
+        .maybe(payee.country())
+        .money(dollars(payee.counted.paid().unwrap_or_default()))
+        .money(dollars(payee.counted.processor))
+        .plain(filing.on.map_or("", Return::as_str))
+        .money(dollars(filing.compensation))
+        .money(dollars(filing.tax))
+        // Which boxes there is something for.
+        .plain(is_on(Return::Nec) && filing.compensation.is_positive())
+        .plain(is_on(Return::Nec) && filing.tax.is_positive())
+        .plain(is_on(Return::Form1042S) && filing.compensation.is_positive())
+        .plain(is_on(Return::Form1042S) && filing.tax.is_positive())
+        .money(dollars(filing.excluded))
+        .plain(filing.because.map_or("", ExcludedBecause::as_str))
+}
+
+fn number_of(payee: &PayeeYear) -> Option<&KeptNumber> {
+    payee.form.as_ref().filter(|form| form.revoked.is_none()).and_then(|form| form.number.as_ref())
+}
+
 fn dollars(amount: Minor) -> Money {
     Money::new(amount, Currency::USD)
 }
 
 fn shown(payee: &PayeeYear) -> Value {
     let ids: Vec<_> = payee.partners.iter().map(|partner| &partner.id).collect();
-    let number = payee.form.as_ref().filter(|form| form.revoked.is_none()).and_then(|form| form.number.as_ref());
+    let number = number_of(payee);
     let filing = &payee.filing;
     json!({
         "partnerIds": ids, "name": payee.name(), "country": payee.country(),

@@ -121,6 +121,7 @@ impl Functions {
             "mature-commissions" => {
                 reply(Box::pin(mature_commissions::handle(context, event(payload, deadline)?)).await)
             }
+            "tax-filing" => reply(Box::pin(tax_filing::handle(context, event(payload, deadline)?)).await),
             "batch-payouts" => reply(Box::pin(batch_payouts::handle(context, event(payload, deadline)?)).await),
             "fetch-rates" => {
                 let source = self.rates.as_ref();

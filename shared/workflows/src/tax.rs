@@ -1,5 +1,6 @@
 //! Tax: what is asked of a partner's next payout, and whether that still holds before the money leaves.
 
+pub mod filing;
 pub mod forms;
 pub mod totals;
 

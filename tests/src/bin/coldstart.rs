@@ -229,6 +229,7 @@ fn command(name: &str, program: &Program, world: &World, address: SocketAddr) ->
         .env("SUBMISSIONS_QUEUE_URL", &context.queues.submissions_url)
         .env("BUS_NAME", &context.bus.name)
         .env("FILES_BUCKET", &world.system.files.bucket)
+        .env("TAX_KEY", &context.vault.key)
         .env("SECRET_PREFIX", &context.secret_prefix)
         .env("RUST_LOG", "info");
     command
