@@ -290,7 +290,7 @@ pub async fn export(State(shared): State<Shared>, caller: Caller, Filter(filter)
     must_see_totals(&caller)?;
     check_year(filter.year)?;
     let name = format!("tax-totals-{}.csv", filter.year);
-    let mut file = Outgoing::new(&shared.context, &name);
+    let mut file = Outgoing::new(&shared.context, &shared.files, &name);
     file.row(COLUMNS).await?;
     let (mut rows, mut after) = (0, None::<String>);
     loop {

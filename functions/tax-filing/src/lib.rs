@@ -4,6 +4,7 @@
 use lambda_runtime::{Error, LambdaEvent};
 use serde::Deserialize;
 use workflows::Context;
+use workflows::files::Files;
 use workflows::tax::filing::{Filed, file};
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -13,8 +14,8 @@ pub struct Asked {
 }
 
 /// Asked again, it writes the same file in the same place, unless something changed.
-pub async fn handle(context: &Context, event: LambdaEvent<Asked>) -> Result<Filed, Error> {
-    let filed = file(context, event.payload.year).await?;
+pub async fn handle(context: &Context, files: &Files, event: LambdaEvent<Asked>) -> Result<Filed, Error> {
+    let filed = file(context, files, event.payload.year).await?;
     tracing::info!(year = filed.year, returns = filed.returns, without_number = filed.without_number, "filed");
     Ok(filed)
 }

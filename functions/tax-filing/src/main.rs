@@ -2,6 +2,6 @@ use lambda_runtime::{Error, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let context = runtime::context()?;
-    lambda_runtime::run(service_fn(|event| tax_filing::handle(&context, event))).await
+    let (context, files) = runtime::with_files()?;
+    lambda_runtime::run(service_fn(|event| tax_filing::handle(&context, &files, event))).await
 }

@@ -41,6 +41,7 @@ pub struct Functions {
     context: Context,
     api: axum::Router,
     webhook: Arc<storefront_webhook::Webhook>,
+    files: Files,
     rates: Option<Source>,
     paypal: Arc<Paypal>,
 }
@@ -49,8 +50,9 @@ impl Functions {
     pub fn new(context: Context, files: Files, paypal: Arc<Paypal>) -> Self {
         Self {
             paypal,
-            api: payouts_api::api(context.clone(), files, crate::system::CURSOR_SECRET.to_owned()),
+            api: payouts_api::api(context.clone(), files.clone(), crate::system::CURSOR_SECRET.to_owned()),
             webhook: Arc::new(storefront_webhook::Webhook::new(context.clone())),
+            files,
             rates: None,
             context,
         }
@@ -121,7 +123,7 @@ impl Functions {
             "mature-commissions" => {
                 reply(Box::pin(mature_commissions::handle(context, event(payload, deadline)?)).await)
             }
-            "tax-filing" => reply(Box::pin(tax_filing::handle(context, event(payload, deadline)?)).await),
+            "tax-filing" => reply(Box::pin(tax_filing::handle(context, &self.files, event(payload, deadline)?)).await),
             "batch-payouts" => reply(Box::pin(batch_payouts::handle(context, event(payload, deadline)?)).await),
             "fetch-rates" => {
                 let source = self.rates.as_ref();

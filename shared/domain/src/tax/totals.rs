@@ -276,6 +276,7 @@ mod tests {
             from: "USD".parse().unwrap(),
             to: "JPY".parse().unwrap(),
             rate: "150".parse().unwrap(),
+            per: rust_decimal::Decimal::ONE,
             source: "test".into(),
             date: "2026-06-01".parse().unwrap(),
         };

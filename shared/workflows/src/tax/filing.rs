@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::{Refusal, Result};
+use crate::files::Files;
 use crate::tax::totals::{PayeeYear, YEARS, totals};
 
 /// Payees looked at in one go; so many numbers are opened side by side.
@@ -52,7 +53,7 @@ pub struct Filed {
 }
 
 /// Writes the file of a year.
-pub async fn file(context: &Context, year: i16) -> Result<Filed> {
+pub async fn file(context: &Context, files: &Files, year: i16) -> Result<Filed> {
     if !YEARS.contains(&year) {
         return Err(Refusal::invalid("/year", format!("is from {} to {}", YEARS.start(), YEARS.end())));
     }
@@ -85,7 +86,7 @@ pub async fn file(context: &Context, year: i16) -> Result<Filed> {
     }
     let content = rows.into_inner().map_err(|error| Refusal::Service("CSV", error.to_string()))?;
     filed.key = format!("tax/{year}/returns-{}.csv", Hash::of(&content));
-    put(context, &filed.key, content).await?;
+    put(context, files, &filed.key, content).await?;
     Ok(filed)
 }
 
@@ -125,8 +126,7 @@ fn row(year: i16, on: Return, payee: &PayeeYear, number: Option<&TaxNumber>) -> 
     ]
 }
 
-async fn put(context: &Context, key: &str, content: Vec<u8>) -> Result<()> {
-    let files = &context.files;
+async fn put(context: &Context, files: &Files, key: &str, content: Vec<u8>) -> Result<()> {
     files
         .s3
         .put_object()
