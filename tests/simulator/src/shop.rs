@@ -432,7 +432,7 @@ pub fn touched(chance: &mut Chance, sale: &mut Sale, touch: &Touch) {
         (sale.named, sale.coupon) = (Named::Nobody, None);
     }
     if chance.percent(25) {
-        sale.click = Some(touch.click.clone());
+        sale.click.clone_from(&touch.click);
     }
     if sale.click.is_none() || chance.percent(50) {
         sale.visitor = Some(touch.visitor.clone());

@@ -172,7 +172,8 @@ pub enum Model {
 #[derive(Debug, Clone)]
 pub struct Touch {
     pub visitor: String,
-    pub click: String,
+    /// What the shop learned of it; where a program shares among all who touched a customer, nothing.
+    pub click: Option<String>,
     /// Index into `partners`.
     pub partner: usize,
     pub at: Timestamp,

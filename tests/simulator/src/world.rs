@@ -28,7 +28,7 @@ use crate::script::{Act, Step};
 use crate::shop;
 use crate::tasks::{Ended, Lot, Tasks};
 use crate::told::{
-    About, Answer, Command, Customer, ENGINE, Edit, Partner, Reward, RuleSet, SKEW_SECONDS, Sale, Shape, Told, Touch,
+    About, Answer, Command, Customer, ENGINE, Edit, Model, Partner, Reward, RuleSet, SKEW_SECONDS, Sale, Shape, Told, Touch,
 };
 
 /// Why a world failed.
@@ -508,7 +508,11 @@ impl World {
             let (_, value) = location.split_once(&format!("{name}="))?;
             value.split('&').next().map(str::to_owned)
         };
-        let Some((click, visitor)) = named("click_id").zip(named("visitor_id")) else {
+        let (code, click, visitor) = (named("ref"), named("click_id"), named("visitor_id"));
+        // Only where the last touch takes all may the shop learn whose it was.
+        let last_touch = self.told.programs[partner.program].attribution.model == Model::LastTouch;
+        let told = (code.as_ref() == Some(&partner.code), click.is_some()) == (last_touch, last_touch);
+        let Some(visitor) = visitor.filter(|_| told) else {
             return Err(failure("a link leads on, and is remembered", format!("{uri}: {} {location}", answer.status)));
         };
         let touch = Touch { visitor, click, partner: n, at: self.clock.now(), channel };

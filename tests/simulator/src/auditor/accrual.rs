@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::model::{Conversion, Earning, Kind, Line, State};
-use super::order::Part;
+use super::order::{Order, Part};
 use super::rates::{self, Ratio, Sold};
 use super::{Auditor, Checked, Entry, Invariant, days, violation};
-use crate::told::{Named, Partner, Program, Sale, Told};
+use crate::told::{Named, Partner, Program, Rule, Sale, Told};
 
 /// A conversion, its lines and what becomes of them.
 #[derive(Debug, Clone)]
@@ -101,7 +101,7 @@ impl Auditor {
             Named::Nobody => None,
         };
         let by_click = || {
-            let touch = told.touches.iter().find(|touch| Some(&touch.click) == sale.click.as_ref())?;
+            let touch = told.touches.iter().find(|touch| touch.click.is_some() && touch.click == sale.click)?;
             told.partners.get(touch.partner).filter(|partner| partner.program == sale.program)
         };
         let by_touches = || {
@@ -156,7 +156,8 @@ impl Auditor {
                     units: if items.is_empty() { 1 } else { items.iter().map(|n| part.items[*n].quantity).sum() },
                 };
                 let weight = Ratio::new(*credit, all_parts);
-                let (full, own) = rates::reward(rule, sold, weight, before, occasion.part > 0);
+                let used = spent(&work.conversion, &order, occasion, rule, id);
+                let (full, own) = rates::reward(rule, sold, weight, before, occasion.part > 0, used);
                 fulls.entry(rule.key.clone()).or_default().push((n, full));
                 rated.push((n, rule, items, sold.base.times(weight), own, before));
             }
@@ -189,6 +190,7 @@ impl Auditor {
                 base: base.round(),
                 date,
                 due_at: due(0),
+                earned,
                 given_away: false,
             });
             for (n, (amount, slice_days)) in rates::slices(earned, rule).into_iter().enumerate() {
@@ -209,6 +211,20 @@ impl Auditor {
         }
         Ok(())
     }
+}
+
+/// Silent in the rules: a cap on an order is for all of it, so of what earlier parts earned whatever did not go back counts. By everybody,
+/// and by the partner.
+fn spent(conversion: &Conversion, order: &Order, occasion: &Occasion, rule: &Rule, partner: &str) -> (i128, i128) {
+    let earlier = conversion.earnings.iter().filter(|earning| earning.rule.key == rule.key && !earning.given_away);
+    let mut spent = (0, 0);
+    for earning in earlier.filter(|earning| earning.part < occasion.part) {
+        let (part, whole) = order.refunded(earning.part, &earning.items);
+        let stands = earning.earned - rates::round(earning.earned * part, whole);
+        spent.0 += stands;
+        spent.1 += if earning.partner == partner { stands } else { 0 };
+    }
+    spent
 }
 
 /// Case does not matter in codes.

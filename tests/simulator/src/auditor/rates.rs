@@ -176,8 +176,15 @@ pub struct Sold {
 }
 
 /// The reward in full, and the weight's part of it. `before` is the tally's position, in conversions or minor units. What an edit
-/// added gets no flat amount again.
-pub fn reward(rule: &Rule, sold: Sold, weight: Ratio, before: i128, added: bool) -> (Ratio, Ratio) {
+/// added gets no flat amount again. `used` is what the order earned before of its cap, in full and by the weight's part.
+pub fn reward(
+    rule: &Rule,
+    sold: Sold,
+    weight: Ratio,
+    before: i128,
+    added: bool,
+    used: (i128, i128),
+) -> (Ratio, Ratio) {
     let linear = |full: Ratio| (full, full.times(weight));
     let (full, own) = match &rule.reward {
         Reward::Flat(_) if added => linear(Ratio::ZERO),
@@ -203,8 +210,10 @@ pub fn reward(rule: &Rule, sold: Sold, weight: Ratio, before: i128, added: bool)
     };
     match rule.caps.order {
         Some(cap) => {
-            let cap = Ratio::from(i128::from(cap));
-            (full.lesser(cap), own.lesser(cap.times(weight)))
+            let whole = i128::from(cap);
+            let part = Ratio::from(whole).times(weight).round();
+            let left = |cap: i128, used: i128| Ratio::from((cap - used).max(0));
+            (full.lesser(left(whole, used.0)), own.lesser(left(part, used.1)))
         }
         None => (full, own),
     }
