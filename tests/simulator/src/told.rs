@@ -172,7 +172,7 @@ pub enum Model {
 #[derive(Debug, Clone)]
 pub struct Touch {
     pub visitor: String,
-    /// What the shop learned of it; where a program shares among all who touched a customer, nothing.
+    /// The shop does not learn it where a program shares its credit among all who touched a customer.
     pub click: Option<String>,
     /// Index into `partners`.
     pub partner: usize,

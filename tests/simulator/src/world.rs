@@ -28,7 +28,8 @@ use crate::script::{Act, Step};
 use crate::shop;
 use crate::tasks::{Ended, Lot, Tasks};
 use crate::told::{
-    About, Answer, Command, Customer, ENGINE, Edit, Model, Partner, Reward, RuleSet, SKEW_SECONDS, Sale, Shape, Told, Touch,
+    About, Answer, Command, Customer, ENGINE, Edit, Model, Partner, Reward, RuleSet, SKEW_SECONDS, Sale, Shape, Told,
+    Touch,
 };
 
 /// Why a world failed.

@@ -101,7 +101,8 @@ impl Auditor {
             Named::Nobody => None,
         };
         let by_click = || {
-            let touch = told.touches.iter().find(|touch| touch.click.is_some() && touch.click == sale.click)?;
+            let click = sale.click.as_ref()?;
+            let touch = told.touches.iter().find(|touch| touch.click.as_ref() == Some(click))?;
             told.partners.get(touch.partner).filter(|partner| partner.program == sale.program)
         };
         let by_touches = || {
