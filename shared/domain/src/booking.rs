@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::accrual::{Accrual, Circumstances, EarlierParts, Moved, Terms, true_ups};
-use crate::ids::{ConversionId, PartnerId, PayoutId};
+use crate::ids::{ConversionId, PayoutId};
 use crate::journal::Change;
 use crate::line::{Line, LineError, LineKind};
 use crate::money::MoneyError;

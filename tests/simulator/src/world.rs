@@ -109,8 +109,8 @@ pub struct World {
     /// How many things may happen at once: a few, or now and then so many that payouts have several pages.
     crowd: usize,
     orders: u64,
-    /// What else the next command says, in the auditor's terms: an amount, and shares.
-    telling: (Option<i64>, Vec<(String, u32)>),
+    /// What else the next command says, in the auditor's terms: an amount, shares, and versions.
+    telling: (Option<i64>, Vec<(String, u32)>, Vec<(String, u64)>),
     pub steps: u64,
     written: BTreeMap<String, u64>,
     trace: Option<String>,
@@ -212,7 +212,7 @@ impl World {
             auditor: Auditor::default(),
             crowd: if chance.percent(12) { 25 } else { 3 },
             orders: 0,
-            telling: (None, vec![]),
+            telling: (None, vec![], vec![]),
             steps: 0,
             written: BTreeMap::new(),
             trace: terms.trace.then(String::new),
@@ -527,7 +527,20 @@ impl World {
     fn refund(&mut self, chance: &mut Chance) {
         let Some(sale) = chance.pick(&self.told.sales).cloned() else { return };
         self.orders += 1;
-        let refund = shop::refund(chance, &sale, format!("refund-{}", self.orders), self.clock.now());
+        let mut refund = shop::refund(chance, &sale, format!("refund-{}", self.orders), self.clock.now());
+        let rejected =
+            self.items.whole_lines().into_iter().filter(|line| line["state"] == "rejected" && line["amount"] == 0);
+        let orders: Vec<_> = rejected.map(|line| text(&line["order"])).collect();
+        // Hardly ever by chance alone: what earned nothing, was rejected, and goes back whole.
+        if let Some(sale) =
+            chance.pick(&orders).and_then(|order| self.told.sales.iter().find(|sale| sale.order == *order))
+            && ENGINE
+            && chance.percent(30)
+        {
+            (refund.program, refund.source, refund.order) = (sale.program, sale.source.clone(), sale.order.clone());
+            (refund.occurred_at, refund.total) = (refund.occurred_at.max(sale.occurred_at), sale.total);
+            (refund.tax, refund.shipping, refund.items) = (None, None, None);
+        }
         self.note(|| format!("  {refund:?}"));
         self.told.refunds.push(refund);
         self.untold.push(Telling::Refund(self.told.refunds.len() - 1));
@@ -801,6 +814,7 @@ impl World {
             reason,
             amount: std::mem::take(&mut self.telling.0),
             shares: std::mem::take(&mut self.telling.1),
+            versions: std::mem::take(&mut self.telling.2),
             at: self.clock.now(),
             answer: None,
         });
@@ -937,6 +951,8 @@ impl World {
                     "linesHash": payout["linesHash"],
                 })
             };
+            let version = |payout: &&Value| payout["contentVersion"].as_u64().unwrap_or_default() + stale;
+            self.telling.2 = chosen.iter().map(|payout| (text(&payout["id"]), version(payout))).collect();
             json!({"payouts": chosen.iter().map(seen).collect::<Vec<_>>()})
         };
         self.command(chance, About::Payouts, "approve", "/payouts/approve", ids, &body)

@@ -100,6 +100,8 @@ impl Auditor {
             Named::Code(code) => with_code(code),
             Named::Nobody => None,
         };
+        // Silent in the rules: who is the customer is passed over, as long as somebody else is left.
+        let own = |partner: &Partner| Some(&partner.email_hash) == sale.customer.email_hash.as_ref();
         let by_click = || {
             let click = sale.click.as_ref()?;
             let touch = told.touches.iter().find(|touch| touch.click.as_ref() == Some(click))?;
@@ -115,11 +117,16 @@ impl Auditor {
                 .filter_map(|touch| Some((touch, told.partners.get(touch.partner)?)))
                 .filter(|(_, partner)| partner.program == sale.program)
                 .collect();
+            let strangers: Vec<_> = touches.iter().copied().filter(|(_, partner)| !own(partner)).collect();
+            let touches = if strangers.is_empty() { touches } else { strangers };
             rates::shared(&told.programs[sale.program].attribution, &touches, sale.occurred_at)
         };
         let first_partners = || {
             let known = self.known(sale).filter_map(|known| known.first_attributed.as_ref());
-            known.min_by_key(|first| first.number).map(|first| first.credits.clone())
+            let first = known.min_by_key(|first| first.number)?;
+            let (own, others): (Vec<_>, Vec<_>) =
+                first.credits.iter().cloned().partition(|(id, _)| of_program().any(|of| of.id == *id && own(of)));
+            Some(if others.is_empty() { own } else { others })
         };
         alone(named)
             .or_else(|| alone(sale.coupon.as_deref().and_then(with_code)))
@@ -177,8 +184,8 @@ impl Auditor {
                 earned = earned.min((i128::from(cap) - used).max(0));
             }
             let hold = rule.hold_days.unwrap_or(program.hold_days);
-            let due =
-                |slice_days: u32| (occasion.occurred_at + days(hold.max(slice_days).into())).max(occasion.received_at);
+            let received = occasion.received_at + days(program.min_hold_days.into());
+            let due = |slice_days: u32| (occasion.occurred_at + days(hold.max(slice_days).into())).max(received);
             let earning = work.conversion.earnings.len();
             work.conversion.before.entry((partner.clone(), rule.key.clone())).or_insert(before);
             work.conversion.earnings.push(Earning {

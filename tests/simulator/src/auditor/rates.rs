@@ -114,7 +114,7 @@ pub fn groups<'a>(
     if items.is_empty() {
         add(winner(None), None);
     }
-    for (n, item) in items.iter().enumerate() {
+    for (n, item) in items.iter().enumerate().filter(|(_, item)| item.is_goods()) {
         add(winner(Some(item)), Some(n));
     }
     groups
@@ -153,6 +153,7 @@ fn matches(rule: &Rule, sale: &Sale, partner: &Partner, item: Option<&Item>, sta
         && asks.min_order.is_none_or(|least| goods >= i128::from(least))
         && asks.max_order.is_none_or(|most| goods <= i128::from(most))
         && (asks.coupons.is_empty() || asks.coupons.iter().any(coupon))
+        && asks.plan.is_none_or(|asked| sale.plan == Some(asked))
 }
 
 /// A customer nobody knows is a new one. Silent in the rules: a rule whose time is over steps aside for the next.
@@ -177,14 +178,7 @@ pub struct Sold {
 
 /// The reward in full, and the weight's part of it. `before` is the tally's position, in conversions or minor units. What an edit
 /// added gets no flat amount again. `used` is what the order earned before of its cap, in full and by the weight's part.
-pub fn reward(
-    rule: &Rule,
-    sold: Sold,
-    weight: Ratio,
-    before: i128,
-    added: bool,
-    used: (i128, i128),
-) -> (Ratio, Ratio) {
+pub fn reward(rule: &Rule, sold: Sold, weight: Ratio, before: i128, added: bool, used: (i128, i128)) -> (Ratio, Ratio) {
     let linear = |full: Ratio| (full, full.times(weight));
     let (full, own) = match &rule.reward {
         Reward::Flat(_) if added => linear(Ratio::ZERO),
@@ -285,7 +279,7 @@ pub fn net_of(items: &[Item], [total, tax, shipping]: [i64; 3]) -> i128 {
     if items.is_empty() {
         i128::from(total) - i128::from(tax) - i128::from(shipping)
     } else {
-        items.iter().map(|item| i128::from(item.amount)).sum()
+        items.iter().filter(|item| item.is_goods()).map(|item| i128::from(item.amount)).sum()
     }
 }
 
