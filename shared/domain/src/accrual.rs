@@ -607,8 +607,10 @@ pub fn true_ups(
             tallies.add(&key, &true_up_step(version, amount))?;
         }
         let origin = one.of.conversion.as_ref().map(ConversionId::as_str).unwrap_or_default();
+        // As where a sale crosses: what is due waits for the conversion that crossed, and nothing waits to be taken back.
+        let due_at = if amount.is_negative() { now } else { one.of.due_at };
         let (state, approved_at) =
-            if amount.is_negative() { (LineState::Payable, Some(now)) } else { terms.gates(now, now) };
+            if amount.is_negative() { (LineState::Payable, Some(now)) } else { terms.gates(due_at, now) };
         lines.push(Line {
             id: LineId::derive_beside(&one.of.id, now, &[origin, &one.rule.key, "true_up", cause]),
             kind: LineKind::TrueUp,
@@ -616,7 +618,7 @@ pub fn true_ups(
             amount,
             state,
             occurred_at: now,
-            due_at: now,
+            due_at,
             approved_at,
             basis: Some(basis),
             ..one.of.fresh(now)
@@ -624,3 +626,6 @@ pub fn true_ups(
     }
     Ok(lines)
 }
+
+#[cfg(test)]
+mod tests;

@@ -239,4 +239,4 @@ pub fn tallies_of(line: &Line) -> impl Iterator<Item = TallyKey> + '_ {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

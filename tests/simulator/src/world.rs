@@ -952,8 +952,9 @@ impl World {
                 })
             };
             let version = |payout: &&Value| payout["contentVersion"].as_u64().unwrap_or_default() + stale;
+            let body = json!({"payouts": chosen.iter().map(seen).collect::<Vec<_>>()});
             self.telling.2 = chosen.iter().map(|payout| (text(&payout["id"]), version(payout))).collect();
-            json!({"payouts": chosen.iter().map(seen).collect::<Vec<_>>()})
+            body
         };
         self.command(chance, About::Payouts, "approve", "/payouts/approve", ids, &body)
     }
