@@ -545,29 +545,31 @@ impl Line {
         }
     }
 
-    /// A refund was withdrawn or a dispute won: the state it left, maturity evaluated anew. A rejected line only forgets what was
-    /// recorded.
+    /// A refund was withdrawn or a dispute won: the state it left, maturity evaluated anew. A rejected line stays so.
     pub fn give_back(mut self, part: Minor, open: Option<&OpenPayout>, now: Timestamp) -> Result<Self, LineError> {
         self.unless_closed(open)?;
-        if part.is_zero() || part.is_negative() || part > self.returnable() {
+        if part.is_zero() || part.is_negative() || part > self.returnable()? {
             return Err(LineError::TooMuch);
         }
-        if let LineState::Rejected { refunded, .. } = &mut self.state
-            && refunded.is_positive()
-        {
-            *refunded = refunded.minus(part)?;
-            return Ok(self);
-        }
-        self.taken_back = self.taken_back.minus(part)?;
+        // What is only recorded is forgotten before what was taken earlier comes back.
+        let forgotten = match &mut self.state {
+            LineState::Rejected { refunded, .. } => {
+                let forgotten = part.min(*refunded);
+                *refunded = refunded.minus(forgotten)?;
+                forgotten
+            }
+            _ => Minor::ZERO,
+        };
+        self.taken_back = self.taken_back.minus(part.minus(forgotten)?)?;
         self.back_from_reversed(now)
     }
 
     /// How much of what was taken back could return to this line itself.
-    pub const fn returnable(&self) -> Minor {
+    pub fn returnable(&self) -> Result<Minor, MoneyError> {
         match &self.state {
-            LineState::Rejected { refunded, .. } if refunded.is_positive() => *refunded,
-            LineState::Paid { .. } => Minor::ZERO,
-            _ => self.taken_back,
+            LineState::Rejected { refunded, .. } => self.taken_back.plus(*refunded),
+            LineState::Paid { .. } => Ok(Minor::ZERO),
+            _ => Ok(self.taken_back),
         }
     }
 
