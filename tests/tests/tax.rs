@@ -383,7 +383,7 @@ async fn the_years_file_has_whole_numbers_and_everything_else_has_masked_ones() 
     assert_eq!(filed, again, "the same content has the same place");
     let key = filed["key"].as_str().unwrap();
     assert!(key.starts_with("tax/2026/returns-"), "{key}");
-    let files = &world.system.context.files;
+    let files = &world.system.files;
     let file = files.s3.get_object().bucket(&files.bucket).key(key).send().await.unwrap();
     let text = String::from_utf8(file.body.collect().await.unwrap().to_vec()).unwrap();
     assert!(text.contains("1099-NEC,\"'=Anna, \"\"Smith\"\"\",ssn,123456789,individual,US,"), "{text}");
