@@ -140,7 +140,7 @@ async fn rates_are_imported_from_the_command_line_too() {
     let path = tests::temporary_directory("exchange-rates");
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let day = |n: i64| jiff::civil::date(2026, 1, 1).checked_add(jiff::Span::new().days(n)).unwrap();
-    let rows: String = (0..250).map(|n| format!("{},EUR,USD,1.{},ECB\n", day(n), 1_000 + n)).collect();
+    let rows = (0..250).map(|n| format!("{},EUR,USD,1.{},ECB\n", day(n), 1_000 + n)).collect::<Vec<_>>().concat();
     std::fs::write(&path, format!("{HEADER}{rows}")).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let wanted = Import {

@@ -143,7 +143,7 @@ struct Decrypted {
 
 pub(crate) fn dispatch(call: &mut Call<'_>, operation: &str, body: &[u8]) -> Result<Bytes, Failure<KmsError>> {
     match operation {
-        "CreateKey" => run(body, |r| create(call, r)),
+        "CreateKey" => run(body, |r| Ok(create(call, r))),
         "CreateAlias" => run(body, |r| name(call, r)),
         "DescribeKey" => run(body, |r| describe(call, &r)),
         "Encrypt" => run(body, |r| encrypt(call, &r)),
@@ -152,14 +152,14 @@ pub(crate) fn dispatch(call: &mut Call<'_>, operation: &str, body: &[u8]) -> Res
     }
 }
 
-fn create(call: &mut Call<'_>, request: CreateKey) -> Result<Described, KmsError> {
+fn create(call: &mut Call<'_>, request: CreateKey) -> Described {
     let id = call.services.ids.next("key");
     let halves = [call.services.ids.next("key material"), call.services.ids.next("key material")];
     let material = STANDARD.encode(halves.map(Uuid::into_bytes).concat());
     let key = Key { description: request.description, created: call.now, material };
     let described = key.described(id);
     call.services.keys.insert(id, key);
-    Ok(described)
+    described
 }
 
 fn name(call: &mut Call<'_>, request: CreateAlias) -> Result<Empty, KmsError> {

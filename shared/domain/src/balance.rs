@@ -337,7 +337,7 @@ mod tests {
             for (bucket, amount) in Bucket::ALL[1..].iter().zip(amounts) {
                 balance.shift(Bucket::Accrued, *bucket, minor(amount)).unwrap();
             }
-            let reasons = not_payable_because(&balance, &Standing { suspended, has_method, tax, ..standing() }).unwrap();
+            let reasons = not_payable_because(&balance, &Standing { suspended, tax, has_method, ..standing() }).unwrap();
             let sum = Minor::total(reasons.iter().map(|reason| reason.amount.amount)).unwrap();
             prop_assert_eq!(sum, balance.unpaid().unwrap());
             let codes: Vec<_> = reasons.iter().map(|reason| reason.code).collect();

@@ -30,7 +30,7 @@ pub async fn adjust(context: &Context, id: &LineId, gross: Minor, why: &str, by:
         match &line.conversion {
             Some(conversion) => {
                 let history = History::read(context, ADJUST, conversion).await?;
-                of_conversion(context, &history, &line, gross, why, by, now).await
+                Box::pin(of_conversion(context, &history, &line, gross, why, by, now)).await
             }
             None => of_bonus(context, &line, gross, why, by, now).await,
         }

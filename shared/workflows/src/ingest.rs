@@ -139,7 +139,7 @@ pub async fn ingest(context: &Context, incoming: Incoming<'_>) -> Result<Ingeste
         return Err(Impossible { field: "", why: "the event is larger than 100 kB".to_owned() }.into());
     }
     until_fresh(|| async {
-        match attempt(context, &incoming).await {
+        match Box::pin(attempt(context, &incoming)).await {
             // Only what is overtaken is tried again; everything else goes out as it is.
             Err(NotBooked::Refused(refusal)) => Err(refusal),
             other => Ok(other),
@@ -183,7 +183,9 @@ async fn attempt(context: &Context, incoming: &Incoming<'_>) -> Result<Ingested,
     }
     let order = history.order_with(event).map_err(NotBooked::from)?;
     match (&event.body, &order) {
-        (EventBody::Sale(sale), Some(order)) => accrue(context, incoming, &conversion, &history, sale, order).await,
+        (EventBody::Sale(sale), Some(order)) => {
+            Box::pin(accrue(context, incoming, &conversion, &history, sale, order)).await
+        }
         (_, None) => park(context, incoming, &conversion, &history).await,
         (_, Some(order)) => change(context, incoming, &conversion, &history, order).await,
     }

@@ -86,6 +86,9 @@ enum Reply {
 
 type Answered = Result<Reply, Failed>;
 
+/// An amount, shares, and payouts with the versions that were seen.
+type Besides = (Option<i64>, Vec<(String, u32)>, Vec<(String, u64)>);
+
 pub struct World {
     seed: u64,
     clock: WorldClock,
@@ -110,7 +113,7 @@ pub struct World {
     crowd: usize,
     orders: u64,
     /// What else the next command says, in the auditor's terms: an amount, shares, and versions.
-    telling: (Option<i64>, Vec<(String, u32)>, Vec<(String, u64)>),
+    telling: Besides,
     pub steps: u64,
     written: BTreeMap<String, u64>,
     trace: Option<String>,

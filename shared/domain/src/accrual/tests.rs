@@ -64,8 +64,6 @@ fn a_line_names_its_products_by_name_or_sku_and_no_more_than_five() {
     assert!(accrued(json!([percent("10")]), &sale(100, 0, &[]), None, 0)[0].products.is_empty());
 }
 
-const FIRST_ID: &str = "?";
-
 #[test]
 fn a_program_that_approves_by_itself_has_lines_that_wait_for_their_time_only() {
     let terms = |approval| Terms { hold_days: 0, min_hold_days: 0, approval };

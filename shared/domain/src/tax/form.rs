@@ -408,6 +408,7 @@ pub(crate) mod tests {
         }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as forms take it")]
     fn number(kind: NumberKind, text: &str) -> Option<NumberInput> {
         Some(NumberInput { kind, text: text.into() })
     }

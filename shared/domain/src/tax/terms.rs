@@ -58,8 +58,7 @@ impl YearRules {
             return Ok(Self { year, ..*set });
         }
         let [first, ..] = PUBLISHED;
-        let (_, limit, backup, nonresident) =
-            PUBLISHED.into_iter().filter(|(from, ..)| *from <= year).next_back().unwrap_or(first);
+        let (_, limit, backup, nonresident) = PUBLISHED.into_iter().rfind(|(from, ..)| *from <= year).unwrap_or(first);
         let percent = |rate| Percent::new(Decimal::from(rate));
         Ok(Self {
             year,

@@ -81,9 +81,9 @@ pub fn counted(payout: &Payout) -> Result<BTreeMap<i16, Counted>, MoneyError> {
         so_far = next;
         let mut part = Counted::default();
         if payout.method.is_reported_by_processor() {
-            part.processor = paid
+            part.processor = paid;
         } else {
-            part.direct = paid
+            part.direct = paid;
         }
         match payout.withholding.as_ref().map(|terms| terms.kind) {
             Some(WithholdingKind::Nonresident) => part.nonresident = withheld,

@@ -441,7 +441,7 @@ impl Auditor {
     fn approve(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let (name, mut payout) = (entry.name(), self.payout(entry, &["pending"])?);
         let command = caused(told, entry, About::Payouts, "approve", &[entry.stream])?;
-        let named = (entry.stream.to_owned(), u64::from(payout.version));
+        let named = (entry.stream.to_owned(), payout.version);
         let fresh = told.commands.iter().any(|command| {
             let of_payout = command.ids.iter().any(|id| id == entry.stream) && command.by == entry.by;
             let approves = (command.about, command.verb) == (About::Payouts, "approve") && of_payout;
