@@ -492,6 +492,7 @@ pub(crate) mod tests {
             code: "PARTNER10".parse().unwrap(),
             kind: "affiliate".into(),
             group: Some("gold".into()),
+            former_names: vec![],
             customer_id: None,
             minimum_payout: None,
             payout_currency: None,

@@ -29,6 +29,7 @@ pub mod rules;
 pub mod runs;
 pub mod sales;
 pub mod setup;
+pub mod statements;
 
 pub use context::{Clock, Context, SystemClock};
 pub use error::{Refusal, Result};
