@@ -83,7 +83,7 @@ pub fn payout(payout: &Payout, for_staff: bool) -> Value {
         "linesHash": payout.lines_hash, "version": payout.content_version, "method": payout.method,
         "approvals": approvals, "createdAt": payout.created_at, "approvedAt": payout.approved_at,
         "submittedAt": payout.submitted_at, "paidAt": payout.paid_at, "reference": payout.reference,
-        "quickbooks": Value::Null,
+        "exportId": payout.export, "quickbooks": Value::Null,
     })
 }
 

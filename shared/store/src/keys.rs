@@ -23,6 +23,7 @@
 //! | journal entry | `JRN#<stream>` | `<position>` |
 //! | run | `RUN#<run>` | `RUN` |
 //! | a run's decision about a partner | `RUN#<run>` | `PAR#<partner>` |
+//! | export batch, and its pages of rows | `EXP#<export>` | `EXP`, `PAG#<number>` |
 //! | exception, and the body it came with in parts | `EXC#<exception>` | `EXC`, `BODY#<number>` |
 //! | whose data a signed-in person may see | `MEM#<subject>` | `MEM` |
 //! | remembered answer | `IDM#<hash>` | `IDM` |
@@ -33,13 +34,13 @@
 //! Two sparse indexes, both keys only, since what is found is always read again from the table:
 //! `list` (programs; partners, links, payouts and runs of a program; exceptions by status) and
 //! `work` (approved lines by due date, payable lines by partner, runs and payouts that are under way, payouts that wait to be
-//! paid; each leaves it when nothing is to be done with it).
+//! paid, exports being gathered; each leaves it when nothing is to be done with it).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::conversion::{Code, EventKind};
 use domain::ids::{
-    ClickId, ConversionId, ExceptionId, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId, VisitorId,
+    ClickId, ConversionId, ExceptionId, ExportId, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId, VisitorId,
 };
 use domain::line::{Line, LineState};
 use domain::money::Currency;
@@ -153,6 +154,14 @@ impl Key {
         Self::new(run_partition(run), format!("{DECISIONS}{partner}"))
     }
 
+    pub fn export(id: &ExportId) -> Self {
+        Self::new(export_partition(id), "EXP")
+    }
+
+    pub fn export_page(id: &ExportId, number: u32) -> Self {
+        Self::new(export_partition(id), format!("{PAGES}{number:05}"))
+    }
+
     pub fn exception(id: &ExceptionId) -> Self {
         Self::new(exception_partition(id), "EXC")
     }
@@ -216,6 +225,10 @@ pub fn exception_partition(id: &ExceptionId) -> String {
     format!("EXC#{id}")
 }
 
+pub fn export_partition(id: &ExportId) -> String {
+    format!("EXP#{id}")
+}
+
 pub fn run_partition(run: &RunId) -> String {
     format!("RUN#{run}")
 }
@@ -263,6 +276,7 @@ pub fn sortable(moment: jiff::Timestamp) -> String {
 
 pub const UNFINISHED_RUNS: &str = "RUNS";
 pub const UNFINISHED_PAYOUTS: &str = "PAYOUTS";
+pub const UNFINISHED_EXPORTS: &str = "EXPORTS";
 
 /// Where a payout stands while it waits for somebody to approve or pay it: the oldest first.
 pub fn unpaid_place(payout: &Payout) -> Place {
@@ -286,6 +300,10 @@ pub fn payouts_list(program: &ProgramId) -> String {
 
 pub fn runs_list(program: &ProgramId) -> String {
     format!("RUN#{program}")
+}
+
+pub fn exports_list(program: &ProgramId) -> String {
+    format!("EXP#{program}")
 }
 
 pub fn sources_list(program: &ProgramId) -> String {

@@ -16,6 +16,8 @@ pub mod dry_run;
 pub mod error;
 pub mod exceptions;
 pub mod explain;
+pub mod exports;
+pub mod files;
 mod history;
 pub mod ingest;
 pub mod links;

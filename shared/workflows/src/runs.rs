@@ -7,7 +7,7 @@ use domain::program::Program;
 use domain::selection::{CarriedBecause, Selection};
 use jiff::Timestamp;
 use serde::Serialize;
-use store::{Outcome, PayoutRequest, Run, RunProgress, StoreError, Transaction};
+use store::{ExportProgress, Outcome, PayoutRequest, Run, RunProgress, StoreError, Transaction};
 
 use crate::changes::until_fresh;
 use crate::context::Context;
@@ -60,6 +60,12 @@ pub async fn tick(context: &Context, time_left: impl Fn() -> bool) -> Result<Tic
         match plan(context, &run.id, &time_left).await {
             Ok(planned) => ticked.unfinished |= !planned,
             Err(error) => ticked.passed_over("run", run.id.as_str(), &error),
+        }
+    }
+    for export in context.store.unfinished_exports(OPERATION).await? {
+        match crate::exports::gather(context, &export.id, &time_left).await {
+            Ok(gathered) => ticked.unfinished |= gathered.progress != ExportProgress::Complete,
+            Err(error) => ticked.passed_over("export", export.id.as_str(), &error),
         }
     }
     Ok(ticked)

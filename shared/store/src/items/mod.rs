@@ -4,6 +4,7 @@ pub mod balance;
 pub mod customer;
 pub mod everything;
 pub mod exception;
+pub mod export;
 pub mod idempotency;
 pub mod journal;
 pub mod lines;
