@@ -11,7 +11,7 @@ use domain::remittance::RemittanceFormat;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{Export, ExportProgress, LeftOut, Whose};
-use workflows::Refusal;
+use workflows::files::CSV;
 use workflows::exports::Asked;
 
 use crate::caller::{Caller, Role};
@@ -139,7 +139,7 @@ pub async fn file(
     let Path(FileOf { id, number }) = path.map_err(|_| Problem::not_found("file"))?;
     let id = bulk::parse::<ExportId>(&id, "export")?;
     let delivered = workflows::exports::file(&shared.context, &id, number).await?;
-    reports::answer(&format!("{id}-{number}.csv"), delivered).map_err(|error| Refusal::Service("HTTP", error).into())
+    Ok(reports::answer(&format!("{id}-{number}.csv"), CSV, delivered)?)
 }
 
 fn summary(export: &Export) -> Value {

@@ -25,13 +25,16 @@ mod rules;
 mod runs;
 mod show;
 mod sources;
+mod statements;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use serde_json::Value;
 use store::CursorKey;
 use tokio::sync::OnceCell;
 use workflows::{Context, Refusal};
@@ -47,7 +50,19 @@ pub struct Api {
     context: Context,
     cursor_secret: String,
     cursor_key: OnceCell<CursorKey>,
+    printer: Option<Arc<dyn Printer>>,
 }
+
+/// Makes a PDF of a statement or receipt, which comes as the API shows it. Apart from the API, because a renderer is ten times its
+/// size.
+pub trait Printer: std::fmt::Debug + Send + Sync {
+    fn print(&self, document: Value) -> Pin<Box<dyn Future<Output = Result<Vec<u8>, PrintError>> + Send + '_>>;
+}
+
+/// Why a document could not be printed: for the log.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct PrintError(pub String);
 
 type Shared = Arc<Api>;
 
@@ -66,9 +81,9 @@ impl Api {
     }
 }
 
-/// The whole API. `cursor_secret` names the secret that list cursors are authenticated with.
-pub fn api(context: Context, cursor_secret: String) -> Router {
-    let shared = Arc::new(Api { context, cursor_secret, cursor_key: OnceCell::new() });
+/// The whole API. `cursor_secret` names the secret that list cursors are authenticated with. Without a printer it makes no PDF.
+pub fn api(context: Context, cursor_secret: String, printer: Option<Arc<dyn Printer>>) -> Router {
+    let shared = Arc::new(Api { context, cursor_secret, cursor_key: OnceCell::new(), printer });
     let routes = Router::new()
         .route("/programs", post(programs::create).get(programs::list))
         .route("/programs/{id}", get(programs::read))
@@ -81,6 +96,8 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/partners", post(partners::create).get(partners::list))
         .route("/partners/import", post(import::partners))
         .route("/partners/{id}", get(partners::read).patch(partners::change))
+        .route("/partners/{id}/statements", get(statements::list))
+        .route("/partners/{id}/statements/{document}", get(statements::of_month))
         .route("/partners/{id}/suspend", post(partners::suspend))
         .route("/partners/{id}/activate", post(partners::activate))
         .route("/links", post(links::create).get(links::list))
@@ -112,6 +129,11 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/payouts/export", get(reports::payouts))
         .route("/payouts/{id}", get(payouts::read))
         .route("/payouts/{id}/lines", get(payouts::lines))
+        .route("/payouts/{id}/statement", get(statements::of_payout))
+        .route("/payouts/{id}/statement.csv", get(statements::of_payout_csv))
+        .route("/payouts/{id}/statement.pdf", get(statements::of_payout_pdf))
+        .route("/payouts/{id}/receipt", get(statements::receipt))
+        .route("/payouts/{id}/receipt.pdf", get(statements::receipt_pdf))
         .route("/exports", post(exports::create).get(exports::list))
         .route("/exports/{id}", get(exports::read))
         .route("/exports/{id}/left-out", get(exports::left_out))

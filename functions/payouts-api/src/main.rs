@@ -4,5 +4,5 @@ use lambda_http::Error;
 async fn main() -> Result<(), Error> {
     let context = runtime::context()?;
     let cursor_secret = format!("{}/cursor-key", context.secret_prefix);
-    lambda_http::run(payouts_api::api(context, cursor_secret)).await
+    lambda_http::run(payouts_api::api(context, cursor_secret, None)).await
 }

@@ -19,7 +19,7 @@ use domain::remittance::shown_as_text;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use workflows::Refusal;
-use workflows::files::{Delivered, Outgoing, disposition};
+use workflows::files::{CSV, Delivered, Outgoing, disposition};
 
 use crate::caller::Caller;
 use crate::extract::Filter;
@@ -32,11 +32,11 @@ const OPERATION: &str = "reports";
 const MAX_ROWS: usize = 250_000;
 
 /// What a file looks like to a client: the file itself, or where it is.
-pub fn answer(name: &str, delivered: Delivered) -> Result<Response, String> {
+pub fn answer(name: &str, content_type: &str, delivered: Delivered) -> Result<Response, Refusal> {
     let response = match delivered {
         Delivered::Whole(rows) => Response::builder()
             .status(StatusCode::OK)
-            .header(header::CONTENT_TYPE, "text/csv; charset=utf-8")
+            .header(header::CONTENT_TYPE, content_type)
             .header(header::CONTENT_DISPOSITION, disposition(name))
             .body(Body::from(rows)),
         Delivered::Link(link) => Response::builder()
@@ -46,11 +46,11 @@ pub fn answer(name: &str, delivered: Delivered) -> Result<Response, String> {
             .header(header::CACHE_CONTROL, "no-store")
             .body(Body::empty()),
     };
-    response.map_err(|error| error.to_string())
+    response.map_err(|error| Refusal::Service("HTTP", error.to_string()))
 }
 
-async fn finish(name: &str, file: Outgoing<'_>) -> Answer<Response> {
-    answer(name, file.finish().await?).map_err(|error| Refusal::Service("HTTP", error).into())
+pub async fn finish(name: &str, file: Outgoing<'_>) -> Answer<Response> {
+    Ok(answer(name, CSV, file.finish().await?)?)
 }
 
 fn check_rows(rows: usize) -> Answer<()> {
@@ -65,37 +65,43 @@ fn check_rows(rows: usize) -> Answer<()> {
 
 /// The cells of one row.
 #[derive(Debug, Default)]
-struct Row(Vec<String>);
+pub struct Row(pub Vec<String>);
 
 impl Row {
     /// Of our own making: ids, states, numbers.
-    fn plain(mut self, value: impl ToString) -> Self {
+    pub fn plain(mut self, value: impl ToString) -> Self {
         self.0.push(value.to_string());
         self
     }
 
     /// One of our own words, as the API says it.
-    fn word(self, value: impl Serialize) -> Self {
+    pub fn word(self, value: impl Serialize) -> Self {
         let word = serde_json::json!(value);
         self.plain(word.as_str().unwrap_or_default())
     }
 
     /// Somebody else's words.
-    fn text(mut self, value: &str) -> Self {
+    pub fn text(mut self, value: &str) -> Self {
         self.0.push(shown_as_text(value));
         self
     }
 
-    fn maybe(self, value: Option<impl ToString>) -> Self {
+    pub fn maybe(self, value: Option<impl ToString>) -> Self {
         self.plain(value.map(|value| value.to_string()).unwrap_or_default())
     }
 
-    fn at(self, moment: Option<Timestamp>) -> Self {
+    pub fn at(self, moment: Option<Timestamp>) -> Self {
         self.maybe(moment)
     }
 
+    /// Cells that this row has nothing for.
+    pub fn blanks(mut self, count: usize) -> Self {
+        self.0.extend(std::iter::repeat_n(String::new(), count));
+        self
+    }
+
     /// Decimal, then minor units.
-    fn money(self, money: Money) -> Self {
+    pub fn money(self, money: Money) -> Self {
         self.plain(money.decimal()).plain(money.amount.units())
     }
 }
