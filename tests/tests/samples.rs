@@ -30,9 +30,10 @@ async fn over_http(world: &World, function: &str, event: Value) -> Value {
     let request: LambdaRequest = serde_json::from_value(event).unwrap();
     let event = LambdaEvent::new(request, lambda_runtime::Context::default());
     let response = match function {
-        "payouts-api" => {
-            Adapter::from(payouts_api::api(context, "partner-payouts/cursor-key".to_owned())).call(event).await.unwrap()
-        }
+        "payouts-api" => Adapter::from(payouts_api::api(context, "partner-payouts/cursor-key".to_owned(), None))
+            .call(event)
+            .await
+            .unwrap(),
         "track-click" => {
             let service = service_fn(move |request| {
                 let context = context.clone();

@@ -11,8 +11,8 @@ use domain::remittance::RemittanceFormat;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{Export, ExportProgress, LeftOut, Whose};
-use workflows::files::CSV;
 use workflows::exports::Asked;
+use workflows::files::CSV;
 
 use crate::caller::{Caller, Role};
 use crate::extract::{Body, Filter, Id, Paging};

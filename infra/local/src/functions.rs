@@ -13,6 +13,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use workflows::Context;
 
+use crate::renderer::Renderer;
+
 /// A function's failure as the Lambda service would report it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -43,7 +45,7 @@ pub struct Functions {
 impl Functions {
     pub fn new(context: Context) -> Self {
         Self {
-            api: payouts_api::api(context.clone(), crate::system::CURSOR_SECRET.to_owned()),
+            api: payouts_api::api(context.clone(), crate::system::CURSOR_SECRET.to_owned(), Renderer::found()),
             webhook: Arc::new(storefront_webhook::Webhook::new(context.clone())),
             context,
         }

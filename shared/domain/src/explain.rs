@@ -4,10 +4,11 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 
 use crate::attribution::Touch;
+use crate::exchange::ExchangeRate;
 use crate::ids::LineId;
 use crate::line::{Evidence, Line, LineKind};
 use crate::money::{Minor, Money, MoneyError};
-use crate::rating::{Applied, Basis, Cap, Capped, TierPart};
+use crate::rating::{Applied, Basis, Cap, Capped, Exchanged, TierPart};
 use crate::rules::{BaseKind, Metric, Pay, Rule, Shape};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -130,9 +131,7 @@ fn without_rating(line: &Line, why: Option<&str>) -> Option<String> {
     let fixed = match line.kind {
         LineKind::Withholding => "tax kept back from the payout",
         _ if line.basis.is_none() => return Some(format!("a bonus, written by hand{because}")),
-        LineKind::Clawback => {
-            "taken back because the order was refunded after the commission was paid or on its way"
-        }
+        LineKind::Clawback => "taken back because the order was refunded after the commission was paid or on its way",
         LineKind::Reinstatement => "given back because the refund it had been taken back for does not stand",
         LineKind::Adjustment => {
             return Some(format!("an adjustment of a commission that is paid or on its way{because}"));
@@ -150,9 +149,8 @@ pub fn brief(line: &Line, rule: Option<&Rule>, why: Option<&str>) -> String {
     }
     let Some(basis) = &line.basis else { return String::new() };
     let slice = slice_of(line, rule).filter(|slice| slice.of > 1);
-    let part = slice.map_or_else(String::new, |slice| {
-        format!(", part {} of {} ({} %)", slice.number, slice.of, slice.percent)
-    });
+    let part = slice
+        .map_or_else(String::new, |slice| format!(", part {} of {} ({} %)", slice.number, slice.of, slice.percent));
     let name = rule.map_or(basis.rule.as_str(), |rule| rule.name.as_str());
     format!("{}{part} by rule \"{name}\"", how(line, basis, false))
 }
@@ -179,7 +177,18 @@ fn how(line: &Line, basis: &Basis, in_full: bool) -> String {
         BaseKind::Net => "goods after discounts, without tax and shipping",
         BaseKind::Gross => "goods before discounts, without tax and shipping",
     };
-    let base = if in_full { format!("{} of {goods}", money(basis.base)) } else { money(basis.base).to_string() };
+    let converted = basis.exchange.as_ref().map_or_else(String::new, |exchanged| {
+        let Exchanged { told, rate } = exchanged;
+        let ExchangeRate { from, to, rate, source, date } = rate;
+        let (rate, told) = (rate.normalize(), Money::new(*told, *from));
+        if in_full {
+            format!(" ({told}, converted at {rate} {to} for one {from}, as {source} published for {date})")
+        } else {
+            format!(" ({told} at {rate})")
+        }
+    });
+    let of_goods = if in_full { format!(" of {goods}") } else { String::new() };
+    let base = format!("{}{converted}{of_goods}", money(basis.base));
     let paid = |pay: Pay| match pay {
         Pay::Rate(rate) => format!("{rate} of {base}"),
         Pay::Amount(amount) => format!("{} per sale", money(amount)),
@@ -202,7 +211,7 @@ fn how(line: &Line, basis: &Basis, in_full: bool) -> String {
                         format!("{rate} of {} in {}", money(share), tier(part))
                     };
                     let portions = parts.iter().map(portion).collect::<Vec<_>>().join(" and ");
-                    if in_full { format!("{portions} ({goods})") } else { portions }
+                    if in_full { format!("{portions} ({goods}{converted})") } else { format!("{portions}{converted}") }
                 }
                 (_, [part]) if *metric == Metric::Count => {
                     let number = (*after).max(before + 1);

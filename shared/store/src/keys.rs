@@ -5,6 +5,7 @@
 //! | program | `PRG#<program>` | `PRG` |
 //! | rule set version | `PRG#<program>` | `RUL#<version>` |
 //! | claim of a referral code | `PRG#<program>` | `COD#<code>` |
+//! | exchange rate | `RAT#<from>#<to>` | `<date>` |
 //! | referral link | `LNK#<code>` | `LNK` |
 //! | touch: a visit by a link | `VIS#<visitor>` | `<time and hash>` |
 //! | source | `SRC#<source>` | `SRC` |
@@ -46,6 +47,7 @@ use domain::line::{Line, LineState};
 use domain::money::Currency;
 use domain::payout::Payout;
 use domain::tally::{Owner, TallyKey};
+use jiff::civil::Date;
 use sha2::{Digest, Sha256};
 
 /// Over how many partitions the due index is spread.
@@ -74,6 +76,10 @@ impl Key {
 
     pub fn code(program: &ProgramId, code: &Code) -> Self {
         Self::new(program_partition(program), format!("COD#{}", code.as_str()))
+    }
+
+    pub fn rate(from: Currency, to: Currency, date: Date) -> Self {
+        Self::new(rate_partition(from, to), date.to_string())
     }
 
     pub fn link(code: &Code) -> Self {
@@ -203,6 +209,10 @@ pub fn program_partition(id: &ProgramId) -> String {
 
 pub fn partner_partition(id: &PartnerId) -> String {
     format!("PAR#{id}")
+}
+
+pub fn rate_partition(from: Currency, to: Currency) -> String {
+    format!("RAT#{from}#{to}")
 }
 
 pub fn visitor_partition(id: &VisitorId) -> String {

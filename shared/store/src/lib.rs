@@ -26,6 +26,7 @@ pub use items::membership::Membership;
 pub use items::payouts::{DraftLock, UnpaidPosition};
 pub use items::program::{partner_position, program_position};
 pub use items::pulse::StoredPulse;
+pub use items::rate::ToldRate;
 pub use items::run::{Decision, Outcome, PayoutRequest, Run, RunProgress, run_position};
 pub use items::source::{CodeClaim, EventClaim, Source};
 pub use items::tally::{ReadTallies, StoredTally};

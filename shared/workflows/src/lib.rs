@@ -15,6 +15,7 @@ pub mod draft;
 pub mod dry_run;
 pub mod error;
 pub mod exceptions;
+pub mod exchange;
 pub mod explain;
 pub mod exports;
 pub mod files;

@@ -153,7 +153,9 @@ async fn steps_of(context: &Context, lines: &[Line], since: Option<Timestamp>) -
         for (n, at) in open {
             let told = lines.get(n).and_then(|line| LineStep::of(found.get(&at.to_string())?, &line.id));
             let Some((step, before)) = told else {
-                return Err(StoreError::Corrupt(format!("journal entry {at} is missing or tells of other lines")).into());
+                return Err(
+                    StoreError::Corrupt(format!("journal entry {at} is missing or tells of other lines")).into()
+                );
             };
             let is_enough = since.is_some_and(|since| step.at < since);
             if let Some(steps) = steps.get_mut(n) {

@@ -13,6 +13,7 @@ pub mod membership;
 pub mod payouts;
 pub mod program;
 pub mod pulse;
+pub mod rate;
 pub mod run;
 pub mod source;
 pub mod tally;
