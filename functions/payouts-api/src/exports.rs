@@ -138,8 +138,13 @@ pub async fn file(
     caller.must_be(&[Role::Finance])?;
     let Path(FileOf { id, number }) = path.map_err(|_| Problem::not_found("file"))?;
     let id = bulk::parse::<ExportId>(&id, "export")?;
+<<<<<<< HEAD
     let delivered = workflows::exports::file(&shared.context, &id, number).await?;
     Ok(reports::answer(&format!("{id}-{number}.csv"), CSV, delivered)?)
+=======
+    let delivered = workflows::exports::file(&shared.context, &shared.files, &id, number).await?;
+    reports::answer(&format!("{id}-{number}.csv"), delivered).map_err(|error| Refusal::Service("HTTP", error).into())
+>>>>>>> main
 }
 
 fn summary(export: &Export) -> Value {

@@ -50,10 +50,14 @@ pub fn answer(name: &str, content_type: &str, delivered: Delivered) -> Result<Re
 }
 
 pub async fn finish(name: &str, file: Outgoing<'_>) -> Answer<Response> {
+<<<<<<< HEAD
     Ok(answer(name, CSV, file.finish().await?)?)
+=======
+    answer(name, file.finish().await?).map_err(|error| Refusal::Service("HTTP", error).into())
+>>>>>>> main
 }
 
-fn check_rows(rows: usize) -> Answer<()> {
+pub fn check_rows(rows: usize) -> Answer<()> {
     if rows <= MAX_ROWS {
         return Ok(());
     }
@@ -190,7 +194,7 @@ pub async fn payouts(
     }
     let mut walk = payouts::Walk::over(&shared, &caller, &wanted).await?;
     let name = if accounting { "accounting.csv" } else { "payouts.csv" };
-    let mut file = Outgoing::new(&shared.context, name);
+    let mut file = Outgoing::new(&shared.context, &shared.files, name);
     file.row(if accounting { ACCOUNTING_COLUMNS.as_slice() } else { PAYOUT_COLUMNS.as_slice() }).await?;
     let mut rows = 0;
     loop {
@@ -297,7 +301,7 @@ pub async fn commissions(
 ) -> Answer<Response> {
     let mut walk = commissions::Walk::over(&shared, &caller, &wanted).await?;
     let name = "commissions.csv";
-    let mut file = Outgoing::new(&shared.context, name);
+    let mut file = Outgoing::new(&shared.context, &shared.files, name);
     file.row(COMMISSION_COLUMNS).await?;
     let mut rows = 0;
     loop {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::line::{Line, LineKind, StateName};
 use crate::money::{Currency, Minor, Money, MoneyError};
+use crate::tax;
 
 /// Where an amount stands. `Accrued` is the contra side: minus the sum of all lines' amounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -183,6 +184,8 @@ impl Balance {
 pub struct Standing {
     pub currency: Currency,
     pub suspended: bool,
+    /// What tax asks of the next payout.
+    pub tax: tax::Terms,
     pub has_method: bool,
     /// The partner's own minimum payout, else the program's.
     pub minimum: Minor,
@@ -202,6 +205,7 @@ pub enum NotPayableCode {
     AwaitingReview,
     HoldPeriod,
     PartnerSuspended,
+    TaxFormMissing,
     NoPayoutMethod,
     MinimumSales,
     NegativeBalance,
@@ -247,6 +251,8 @@ pub fn not_payable_because(balance: &Balance, standing: &Standing) -> Result<Vec
     let free = payable.minus(standing.blocked)?;
     if standing.suspended {
         reasons.push(reason(Code::PartnerSuspended, payable));
+    } else if standing.tax.block(free) || (standing.tax.block_every_cent() && payable.is_positive()) {
+        reasons.push(reason(Code::TaxFormMissing, payable));
     } else if !standing.has_method {
         reasons.push(reason(Code::NoPayoutMethod, payable));
     } else {
@@ -275,6 +281,7 @@ mod tests {
         Standing {
             currency: "USD".parse().unwrap(),
             suspended: false,
+            tax: tax::Terms::Clear,
             has_method: true,
             minimum: minor(5_000),
             next_run: Some("2026-12-01".parse().unwrap()),
@@ -296,7 +303,9 @@ mod tests {
 
     #[test]
     fn payable_money_stands_under_the_first_reason_that_applies() {
-        use NotPayableCode::{BelowThreshold, NegativeBalance, NextRun, NoPayoutMethod, PartnerSuspended};
+        use NotPayableCode::{
+            BelowThreshold, NegativeBalance, NextRun, NoPayoutMethod, PartnerSuspended, TaxFormMissing,
+        };
         assert_eq!(code(5_000, &standing()), Some(NextRun));
         assert_eq!(code(4_999, &standing()), Some(BelowThreshold));
         assert_eq!(code(-500, &standing()), Some(NegativeBalance));
@@ -304,6 +313,13 @@ mod tests {
         assert_eq!(code(9_000, &Standing { has_method: false, ..standing() }), Some(NoPayoutMethod));
         let suspended = Standing { suspended: true, has_method: false, ..standing() };
         assert_eq!(code(9_000, &suspended), Some(PartnerSuspended));
+        let taxed = |from| Standing { tax: tax::Terms::Blocked { from: minor(from) }, ..standing() };
+        assert_eq!(code(9_000, &Standing { has_method: false, ..taxed(9_000) }), Some(TaxFormMissing));
+        assert_eq!(code(9_000, &taxed(9_001)), Some(NextRun));
+        assert_eq!(code(9_000, &Standing { blocked: minor(1), ..taxed(9_000) }), Some(NotPayableCode::MinimumSales));
+        assert_eq!(code(9_000, &Standing { blocked: minor(9_000), ..taxed(0) }), Some(TaxFormMissing));
+        assert_eq!(code(-500, &taxed(0)), Some(NegativeBalance));
+        assert_eq!(code(9_000, &Standing { suspended: true, ..taxed(0) }), Some(PartnerSuspended));
         let reasons = not_payable_because(&payable(4_000), &standing()).unwrap();
         assert_eq!(reasons[0].missing, Some(Missing::Amount(Money::new(minor(1_000), standing().currency))));
         let gated = Standing { blocked: minor(3_000), missing_sales: 2, ..standing() };
@@ -315,12 +331,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_unpaid_cent_has_one_reason(amounts in prop::array::uniform8(-5_000_i64..9_000), suspended: bool, has_method: bool) {
+        fn every_unpaid_cent_has_one_reason(amounts in prop::array::uniform8(-5_000_i64..9_000), suspended: bool, has_method: bool, from in proptest::option::of(0_i64..9_000)) {
+            let tax = from.map_or(tax::Terms::Clear, |from| tax::Terms::Blocked { from: minor(from) });
             let mut balance = Balance::default();
             for (bucket, amount) in Bucket::ALL[1..].iter().zip(amounts) {
                 balance.shift(Bucket::Accrued, *bucket, minor(amount)).unwrap();
             }
-            let reasons = not_payable_because(&balance, &Standing { suspended, has_method, ..standing() }).unwrap();
+            let reasons = not_payable_because(&balance, &Standing { suspended, has_method, tax, ..standing() }).unwrap();
             let sum = Minor::total(reasons.iter().map(|reason| reason.amount.amount)).unwrap();
             prop_assert_eq!(sum, balance.unpaid().unwrap());
             let codes: Vec<_> = reasons.iter().map(|reason| reason.code).collect();

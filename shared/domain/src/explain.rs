@@ -10,6 +10,7 @@ use crate::line::{Evidence, Line, LineKind};
 use crate::money::{Minor, Money, MoneyError};
 use crate::rating::{Applied, Basis, Cap, Capped, Exchanged, TierPart};
 use crate::rules::{BaseKind, Metric, Pay, Rule, Shape};
+use crate::tax::{Withholding, WithholdingKind};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -54,6 +55,8 @@ pub struct Known<'a> {
     pub written: Option<Minor>,
     /// What the person said who wrote or adjusted it.
     pub why: Option<&'a str>,
+    /// For tax: its terms, and what the payout came to before it.
+    pub tax: Option<(&'a Withholding, Minor)>,
 }
 
 pub fn explain(line: &Line, known: &Known<'_>) -> Result<Explanation, MoneyError> {
@@ -88,8 +91,18 @@ fn sentence(line: &Line, known: &Known<'_>, slice: Option<&SliceOf>) -> Result<S
     let money = |amount| Money::new(amount, line.currency);
     let order = line.order.as_deref().map_or_else(String::new, |order| format!(" for order {order}"));
     let head = format!("{}{order}", line.amount_money());
+<<<<<<< HEAD
     if let Some(what) = without_rating(line, known.why) {
         return Ok(format!("{head}: {what}."));
+=======
+    if line.kind == LineKind::Withholding {
+        let Some((terms, gross)) = known.tax else { return Ok(format!("{head}: tax kept back from the payout.")) };
+        let whose = match terms.kind {
+            WithholdingKind::Backup => "backup withholding, because no tax number is on file",
+            WithholdingKind::Nonresident => "withholding on a foreign payee",
+        };
+        return Ok(format!("{head}: {whose}: {} of the payout, which came to {}.", terms.rate, money(gross)));
+>>>>>>> main
     }
     let Some(basis) = &line.basis else { return Ok(format!("{head}.")) };
     let how = how(line, basis, true);
@@ -179,6 +192,7 @@ fn how(line: &Line, basis: &Basis, in_full: bool) -> String {
     };
     let converted = basis.exchange.as_ref().map_or_else(String::new, |exchanged| {
         let Exchanged { told, rate } = exchanged;
+<<<<<<< HEAD
         let ExchangeRate { from, to, rate, source, date } = rate;
         let (rate, told) = (rate.normalize(), Money::new(*told, *from));
         if in_full {
@@ -186,6 +200,10 @@ fn how(line: &Line, basis: &Basis, in_full: bool) -> String {
         } else {
             format!(" ({told} at {rate})")
         }
+=======
+        let ExchangeRate { from, source, date, .. } = rate;
+        format!(" ({}, converted at {rate} as {source} published for {date})", Money::new(*told, *from))
+>>>>>>> main
     });
     let of_goods = if in_full { format!(" of {goods}") } else { String::new() };
     let base = format!("{}{converted}{of_goods}", money(basis.base));

@@ -5,6 +5,7 @@ use domain::line::StateName;
 use domain::money::Minor;
 use domain::program::{Partner, PartnerStatus, Program};
 use domain::rules::RuleSet;
+use domain::tax;
 use jiff::Timestamp;
 
 use crate::context::Context;
@@ -31,10 +32,14 @@ pub async fn of(context: &Context, program: &Program, partner: &Partner) -> Resu
         blocked(context, program, partner).await?
     };
     let waiting = !balance.amount(Bucket::Approved).is_zero();
+    let method = partner.preferred_method().map(|method| method.kind);
+    let payable = balance.amount(Bucket::Payable).is_positive();
+    let tax = if payable { crate::tax::terms(context, program, partner, method).await? } else { tax::Terms::Clear };
     let standing = Standing {
         currency: program.currency,
         suspended: partner.status == PartnerStatus::Suspended,
-        has_method: partner.preferred_method().is_some(),
+        has_method: method.is_some(),
+        tax,
         minimum: partner.minimum_payout_in(program),
         next_run: program.next_run(context.now()),
         next_due: if waiting { next_due(context, partner).await? } else { None },

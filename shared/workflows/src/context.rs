@@ -44,7 +44,8 @@ pub struct Context {
     /// What the names of a stack's secrets start with, so that several stacks have a place in one account.
     pub secret_prefix: String,
     pub bus: crate::publish::Bus,
-    pub files: crate::files::Files,
+    /// Seals tax numbers.
+    pub vault: crate::tax::forms::Vault,
 }
 
 impl Context {

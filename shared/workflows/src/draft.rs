@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use domain::balance::Bucket;
+use domain::exchange::ExchangeRate;
 use domain::ids::{Hash, PartnerId, PayoutId};
 use domain::journal::{Change, Entry, EntryRef, What};
 use domain::line::{Line, StateName};
@@ -11,11 +12,13 @@ use domain::money::{Minor, Money};
 use domain::payout::{PAGE_LINES, Page, PageLine, Payout, PayoutState};
 use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, Program};
 use domain::selection::{CarriedBecause, CutOff, Selection, Terms, select};
+use domain::tax;
 use store::{Decision, Outcome, Run, StoreError, Transaction};
 
-use crate::changes::until_fresh;
+use crate::changes::{tax, until_fresh};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
+use crate::exchange::{day_of, rate};
 
 const OPERATION: &str = "claim";
 const CLOSE: &str = "close draft";
@@ -39,19 +42,53 @@ pub async fn draft(context: &Context, run: &Run, partner: &PartnerId, by: &str) 
 
 /// What the run would decide now, without writing.
 pub async fn preview(context: &Context, run: &Run, partner: &Partner, program: &Program) -> Result<Selection> {
+    Ok(selected(context, run, partner, program).await?.0)
+}
+
+/// What the run takes of the partner's lines, and on what terms of tax.
+async fn selected(
+    context: &Context,
+    run: &Run,
+    partner: &Partner,
+    program: &Program,
+) -> Result<(Selection, tax::Terms)> {
     let payable = payable_lines(context, partner, program).await?;
     let sales = crate::sales::of(context, OPERATION, program, partner, &payable).await?;
+    let method = method(run, partner);
+    let tax = crate::tax::terms(context, program, partner, method.map(|method| method.kind)).await?;
     let terms = Terms {
         cut_off: if run.cut_off_inclusive { CutOff::UpTo(run.cut_off) } else { CutOff::Before(run.cut_off) },
         limit: run.request.amount,
         minimum: run.request.below_minimum.is_none().then(|| partner.minimum_payout_in(program)),
         suspended: partner.status == PartnerStatus::Suspended,
         excluded: run.exclude.contains(&partner.id) || (!run.include.is_empty() && !run.include.contains(&partner.id)),
-        has_method: method(run, partner).is_some(),
+        has_method: method.is_some(),
+        tax: tax.clone(),
         sales: sales.count,
         minimum_sales: program.minimum_sales,
     };
-    Ok(select(payable, &terms)?)
+    let selected = select(payable, &terms)?;
+    if let Selection::Lines { total, .. } = &selected
+        && let Conversion::Missing = conversion(context, run, partner, program).await?
+    {
+        return Ok((Selection::Carried { because: CarriedBecause::ExchangeRateMissing, payable: *total }, tax));
+    }
+    Ok((selected, tax))
+}
+
+/// How what a partner is paid is converted.
+enum Conversion {
+    None,
+    By(ExchangeRate),
+    Missing,
+}
+
+/// By the rate of the day of drafting. What nets to nothing for want of a destination goes nowhere, so that it needs none.
+async fn conversion(context: &Context, run: &Run, partner: &Partner, program: &Program) -> Result<Conversion> {
+    let (from, today) = (program.currency, day_of(context.now()));
+    let to = partner.payout_currency.filter(|to| *to != from && method(run, partner).is_some());
+    let Some(to) = to else { return Ok(Conversion::None) };
+    Ok(rate(context, OPERATION, from, to, today).await?.map_or(Conversion::Missing, Conversion::By))
 }
 
 /// The method a request names, else the one the partner prefers.
@@ -85,7 +122,7 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
     let on_demand = run.kind == crate::runs::ON_DEMAND;
     // A decision is final for its run, so it must not depend on which schedule fired first.
     crate::mature::mature_partner(context, &partner).await?;
-    let selected = preview(context, run, &partner, &program).await?;
+    let (selected, tax) = selected(context, run, &partner, &program).await?;
     let decided = |outcome| Decision { run: run.id.clone(), partner: partner.id.clone(), outcome, at: now };
     let mut transaction = Transaction::new(OPERATION);
     let mut lines = match selected {
@@ -103,6 +140,12 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
     if context.store.draft_lock(OPERATION, &partner.id, program.currency).await?.is_some() {
         return refuse_second_draft(context, transaction, run, &partner.id, &decided, &program).await;
     }
+    let conversion = match conversion(context, run, &partner, &program).await? {
+        Conversion::None => None,
+        Conversion::By(rate) => Some(rate),
+        // It was there a moment ago, and what is told stays.
+        Conversion::Missing => return Err(StoreError::Stale.into()),
+    };
     let method = method(run, &partner);
     let id = PayoutId::derive(&run.id, &partner.id, run.planned_at);
     let empty = Payout {
@@ -120,9 +163,11 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         content_version: 1,
         method: method.map_or(MethodKind::Manual, |method| method.kind),
         destination: method.map_or_else(|| Hash::of(b""), PayoutMethod::fingerprint),
-        conversion: None,
-        withholding: None,
+        conversion,
+        withholding: tax.withholding().cloned(),
         withheld: Minor::ZERO,
+        tax_line: None,
+        tax_calendar: program.tax.map(|_| program.time_zone.clone()),
         must_net: method.is_none(),
         below_minimum: run.request.below_minimum.clone(),
         minimum: partner.minimum_payout_in(&program),
@@ -133,9 +178,14 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         approved_at: None,
         submitted_at: None,
         paid_at: None,
+        submitting_at: None,
+        goes_to: None,
+        attempts: 0,
+        processor: None,
         export: None,
         reference: None,
         paid: Minor::ZERO,
+        trouble: None,
         settling: None,
         entries: 0,
         entry: EntryRef::none(),
@@ -245,16 +295,25 @@ pub async fn finish(context: &Context, id: &PayoutId, by: &str) -> Result<()> {
 }
 
 async fn close(context: &Context, payout: &Payout, by: &str) -> Result<Payout> {
-    let pages = context.store.pages(CLOSE, &payout.id).await?;
-    let mut closed = payout.clone().close_draft(&pages, context.now())?;
-    closed.entries += 1;
-    let entry = Entry::new(closed.id.as_str(), closed.entries, context.now(), by, What::CloseDraft);
-    let sealed = entry.with_payout(Some(payout), &closed).seal(&mut [])?;
-    closed.entry = sealed.at.clone();
+    let now = context.now();
+    let mut pages = context.store.pages(CLOSE, &payout.id).await?;
+    let mut closed = payout.clone().close_draft(&pages, now)?;
+    let mut changes = Vec::new();
     let mut transaction = Transaction::new(CLOSE);
+    if let Some((taxed, change)) = tax(&context.store, CLOSE, &closed, &mut pages, now).await? {
+        closed = taxed;
+        changes.push(change);
+        if let Some(page) = pages.last() {
+            transaction.write_page(page)?;
+        }
+    }
+    closed.entries += 1;
+    let entry = Entry::new(closed.id.as_str(), closed.entries, now, by, What::CloseDraft);
+    let sealed = entry.with_payout(Some(payout), &closed).seal(&mut changes)?;
+    closed.entry = sealed.at.clone();
     transaction.replace_payout(&closed, payout)?;
     transaction.unlock_draft(payout);
-    transaction.entry(&sealed)?;
+    transaction.change(&changes, &sealed)?;
     context.store.commit(transaction).await?;
     Ok(closed)
 }

@@ -23,7 +23,8 @@ pub const LINK_LIFE: Duration = Duration::from_mins(5);
 pub const CSV: &str = "text/csv; charset=utf-8";
 pub const PDF: &str = "application/pdf";
 
-/// Where files are put that are too large to be answered with.
+/// Where files are put that are too large to be answered with. Not a part of the context: S3's client is large, and one function only
+/// needs it.
 #[derive(Debug, Clone)]
 pub struct Files {
     pub s3: Client,
@@ -34,6 +35,7 @@ pub struct Files {
 #[derive(Debug)]
 pub struct Outgoing<'a> {
     context: &'a Context,
+    files: &'a Files,
     name: &'a str,
     rows: csv::Writer<Vec<u8>>,
     upload: Option<Upload>,
@@ -56,8 +58,8 @@ pub enum Delivered {
 
 impl<'a> Outgoing<'a> {
     /// `name` is what it is saved under.
-    pub fn new(context: &'a Context, name: &'a str) -> Self {
-        Self { context, name, rows: writer(Vec::new()), upload: None }
+    pub fn new(context: &'a Context, files: &'a Files, name: &'a str) -> Self {
+        Self { context, files, name, rows: writer(Vec::new()), upload: None }
     }
 
     pub async fn row<T: AsRef<[u8]>>(&mut self, cells: impl IntoIterator<Item = T>) -> Result<()> {
@@ -80,6 +82,10 @@ impl<'a> Outgoing<'a> {
         if self.upload.is_none() && travels(&last) {
             return Ok(Delivered::Whole(last));
         }
+<<<<<<< HEAD
+=======
+        let files = self.files;
+>>>>>>> main
         let key = if self.upload.is_some() {
             self.put_part(last).await?;
             self.complete().await?
@@ -90,7 +96,7 @@ impl<'a> Outgoing<'a> {
     }
 
     async fn put_part(&mut self, bytes: Vec<u8>) -> Result<()> {
-        let files = &self.context.files;
+        let files = self.files;
         let mut upload = match self.upload.take() {
             Some(upload) => upload,
             None => self.begin().await?,
@@ -120,8 +126,13 @@ impl<'a> Outgoing<'a> {
 
     /// An upload that is not completed is deleted by the bucket after a day.
     async fn begin(&self) -> Result<Upload> {
+<<<<<<< HEAD
         let files = &self.context.files;
         let key = fresh_key(self.context);
+=======
+        let files = self.files;
+        let key = self.fresh_key();
+>>>>>>> main
         let begun = files
             .s3
             .create_multipart_upload()
@@ -137,7 +148,7 @@ impl<'a> Outgoing<'a> {
     }
 
     async fn complete(&mut self) -> Result<String> {
-        let files = &self.context.files;
+        let files = self.files;
         let upload = self.upload.take().ok_or_else(|| Refusal::Service("S3", "no upload was begun".to_owned()))?;
         let parts = CompletedMultipartUpload::builder().set_parts(Some(upload.parts)).build();
         files

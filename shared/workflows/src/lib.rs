@@ -18,6 +18,7 @@ pub mod exceptions;
 pub mod exchange;
 pub mod explain;
 pub mod exports;
+pub mod fetch_rates;
 pub mod files;
 mod history;
 pub mod ingest;
@@ -26,13 +27,18 @@ pub mod mature;
 pub mod payouts;
 pub mod publish;
 pub mod queues;
+pub mod rails;
 pub mod replay;
 pub mod review;
 pub mod rules;
 pub mod runs;
 pub mod sales;
 pub mod setup;
+<<<<<<< HEAD
 pub mod statements;
+=======
+pub mod tax;
+>>>>>>> main
 
 pub use context::{Clock, Context, SystemClock};
 pub use error::{Refusal, Result};

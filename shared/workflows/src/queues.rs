@@ -1,9 +1,9 @@
-//! The two queues: events from storefronts, and one message per partner of a run.
+//! The queues: events from storefronts, one message per partner of a run, and payouts that a rail must be asked about.
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::ProvideErrorMetadata;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
-use domain::ids::{PartnerId, RunId, SourceId};
+use domain::ids::{PartnerId, PayoutId, RunId, SourceId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,7 @@ pub struct Queues {
     pub sqs: Client,
     pub conversions_url: String,
     pub drafts_url: String,
+    pub submissions_url: String,
 }
 
 /// A storefront's delivery, as received: nothing is interpreted before it is safe in the queue.
@@ -37,7 +38,36 @@ pub struct DraftRequest {
     pub partner: PartnerId,
 }
 
+/// A payout to submit, or to look after. The bus puts its events into the same queue, so this has the form of one: what is read is
+/// `detail.payout.id`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submission {
+    pub detail: SubmissionDetail,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmissionDetail {
+    pub payout: SubmissionPayout,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmissionPayout {
+    pub id: PayoutId,
+}
+
+impl Submission {
+    pub const fn of(id: PayoutId) -> Self {
+        Self { detail: SubmissionDetail { payout: SubmissionPayout { id } } }
+    }
+}
+
 impl Queues {
+    pub async fn send_submission(&self, payout: &PayoutId) -> Result<()> {
+        let body = serde_json::json!(Submission::of(payout.clone())).to_string();
+        let sent = self.sqs.send_message().queue_url(&self.submissions_url).message_body(body).send().await;
+        sent.map(drop).map_err(unavailable)
+    }
+
     pub async fn send_delivery(&self, delivery: &Delivery) -> Result<()> {
         let body = serde_json::json!(delivery).to_string();
         let sent = self.sqs.send_message().queue_url(&self.conversions_url).message_body(body).send().await;
