@@ -260,10 +260,10 @@ impl Payment {
             BelowThreshold, MinimumSales, NegativeBalance, NextRun, NoPayoutMethod, PartnerSuspended,
         };
         reasons.iter().any(|reason| match self {
-            Self::Due => reason.code == NextRun,
+            Self::Due => reason.reason.code == NextRun,
             Self::DueIncomplete => {
                 matches!(
-                    reason.code,
+                    reason.reason.code,
                     BelowThreshold | MinimumSales | NegativeBalance | NoPayoutMethod | PartnerSuspended
                 )
             }

@@ -151,6 +151,7 @@ pub async fn provision(config: &SdkConfig, clock: Arc<dyn Clock>) -> Result<Cont
         secrets: aws_sdk_secretsmanager::Client::new(config),
         secret_prefix: SECRET_PREFIX.to_owned(),
         bus: Bus { events: aws_sdk_eventbridge::Client::new(config), name: BUS.to_owned() },
+        others: workflows::instant::Others::default(),
     };
     bus(&context).await?;
     cursor_key(&context).await?;

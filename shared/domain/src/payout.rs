@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::exchange::ExchangeRate;
@@ -61,6 +62,9 @@ pub struct Payout {
     /// What people attested so far.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub payments: Vec<Payment>,
+    /// When it is to be paid, where the program's schedule says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pay_on: Option<Date>,
     pub created_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_at: Option<Timestamp>,
@@ -573,6 +577,7 @@ pub(crate) mod tests {
             approvals: vec![],
             hands: BTreeSet::new(),
             payments: vec![],
+            pay_on: None,
             created_at: now(),
             approved_at: None,
             submitted_at: None,

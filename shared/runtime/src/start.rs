@@ -41,6 +41,7 @@ pub fn context() -> Result<Context, StartError> {
         secrets: aws_sdk_secretsmanager::Client::new(&config),
         secret_prefix: variable("SECRET_PREFIX")?,
         bus: Bus { events: aws_sdk_eventbridge::Client::new(&config), name: variable("BUS_NAME")? },
+        others: workflows::instant::Others::default(),
     })
 }
 

@@ -25,7 +25,7 @@ pub use items::membership::Membership;
 pub use items::payouts::DraftLock;
 pub use items::program::{partner_position, program_position};
 pub use items::pulse::StoredPulse;
-pub use items::run::{Decision, Outcome, PayoutRequest, Run, RunProgress};
+pub use items::run::{CarriedSum, Decision, Outcome, PayoutRequest, Run, RunProgress, RunSummary};
 pub use items::source::{CodeClaim, EventClaim, Source};
 pub use items::tally::{ReadTallies, StoredTally};
 pub use items::unrewarded::{Because, Unrewarded};

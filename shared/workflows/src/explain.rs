@@ -72,7 +72,7 @@ pub async fn of_line(context: &Context, id: &LineId) -> Result<Explained> {
         _ => Vec::new(),
     };
     let history = history(context, &line).await?;
-    let by_person = |step: &&HistoryStep| matches!(step.what, What::Bonus | What::Adjust);
+    let by_person = |step: &&HistoryStep| matches!(step.what, What::Bonus | What::Adjust | What::WriteOff);
     let rule = line.rule_set.and_then(|version| rules.get(&version)).into_iter().flatten();
     let known = Known {
         rule: rule.into_iter().find(|rule| line.basis.as_ref().is_some_and(|basis| basis.rule == rule.key)),

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::keys::{
-    Key, PAGES, PAYOUTS, PLANS, Place, UNFINISHED_PAYOUTS, UNPAID_BUCKETS, page_partition, partner_partition,
-    payouts_list, sortable, unpaid_partition, unpaid_place,
+    Key, PAGES, PAYOUT_BUCKETS, PAYOUTS, PLANS, Place, page_partition, partner_partition, payouts_list, sortable,
+    unfinished_partition, unfinished_place, unpaid_partition, unpaid_place,
 };
 use crate::table::{Item, Listing, Order, Range, Store, StoreError};
 use crate::transaction::Transaction;
@@ -28,7 +28,7 @@ impl Item for Payout {
 
     fn work_place(&self) -> Option<Place> {
         if self.state == PayoutState::Drafting || self.settling.is_some() {
-            return Some(Place::new(UNFINISHED_PAYOUTS, self.id.as_str()));
+            return Some(unfinished_place(self));
         }
         is_unpaid(self).then(|| unpaid_place(self))
     }
@@ -158,16 +158,27 @@ impl Store {
         self.get(operation, &Key::draft_lock(partner, currency)).await
     }
 
-    /// Payouts that are drafting, or whose lines have not all followed them.
-    pub async fn unfinished_payouts(&self, operation: &'static str) -> Result<Vec<Payout>, StoreError> {
-        let keys = self.work(operation, Range::all(UNFINISHED_PAYOUTS.to_owned())).await?;
-        self.get_many(operation, &keys.items).await
+    pub fn payout_buckets() -> impl Iterator<Item = u8> {
+        0..PAYOUT_BUCKETS
+    }
+
+    /// Payouts of one bucket that are drafting, or whose lines have not all followed them.
+    pub async fn unfinished_payouts(
+        &self,
+        operation: &'static str,
+        bucket: u8,
+        after: Option<&str>,
+        limit: i32,
+    ) -> Result<Listing<Payout>, StoreError> {
+        let range = Range { after, limit: Some(limit), ..Range::all(unfinished_partition(bucket)) };
+        let keys = self.work(operation, range).await?;
+        Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
     }
 
     /// Since when the payout waits that has been waiting longest to be paid.
     pub async fn unpaid_since(&self, operation: &'static str) -> Result<Option<Timestamp>, StoreError> {
         let mut oldest = Vec::new();
-        for bucket in 0..UNPAID_BUCKETS {
+        for bucket in Self::payout_buckets() {
             let range = Range { limit: Some(1), ..Range::all(unpaid_partition(bucket)) };
             oldest.extend(self.work(operation, range).await?.items);
         }
