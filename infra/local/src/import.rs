@@ -452,7 +452,7 @@ mod tests {
 
     #[test]
     fn a_file_is_cut_between_rows_and_each_part_has_the_header() {
-        let rows: String = (0..450).map(|n| format!("{n},\"a\nb\"\n")).collect();
+        let rows = (0..450).map(|n| format!("{n},\"a\nb\"\n")).collect::<Vec<_>>().concat();
         let path = file("parts", &format!("id,note\n{rows}"));
         let mut parts = Parts { rows: Rows::open(&path, 0).unwrap(), ahead: None };
         let (mut sizes, mut sent) = (Vec::new(), String::new());

@@ -81,9 +81,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 /// Only global unicast, and of that nothing that stands for an IPv4 address or a document.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, ..] = address.segments();
-    let global = a & 0xe000 == 0x2000;
-    let special = (a == 0x2001 && b < 0x0200) || (a == 0x2001 && b == 0x0db8) || a == 0x2002 || a == 0x3fff;
-    global && !special
+    a & 0xe000 == 0x2000 && !matches!((a, b), (0x2001, ..0x0200 | 0x0db8) | (0x2002 | 0x3fff, _))
 }
 
 #[cfg(test)]

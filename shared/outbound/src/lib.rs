@@ -4,6 +4,8 @@
 //! connection goes to what was looked at, so that no second answer can lead elsewhere), no redirects, a time limit, and an answer of
 //! bounded size. Callers must be able to tell "nothing was sent" from "nobody knows", so that is what errors say.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 mod guard;
 
 use std::fmt;

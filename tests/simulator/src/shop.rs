@@ -146,7 +146,7 @@ fn choosy(chance: &mut Chance, program: &Program, partners: &[&Partner]) -> Vec<
                 0 => asks.groups = chance.pick(&GROUPS).copied().into_iter().collect(),
                 1 => asks.categories = vec!["plans"],
                 2 => asks.campaigns = chance.pick(&CAMPAIGNS).copied().into_iter().collect(),
-                3 => asks.channels = CHANNELS[..1 + chance.below(2)].to_vec(),
+                3 => asks.channels = CHANNELS[..=chance.below(2)].to_vec(),
                 4 => asks.countries = chance.pick(&COUNTRIES).copied().into_iter().collect(),
                 5 => asks.new_customer = Some(chance.percent(50)),
                 6 => {
@@ -181,7 +181,7 @@ fn rule(chance: &mut Chance, program: &Program, key: &str) -> Rule {
             metric: Metric::Count,
             window: Window::Lifetime,
             shape: Shape::MarginalByOrder,
-            tiers: vec![
+            steps: vec![
                 (0, Pay::Rate(rate(chance, 2_000))),
                 (2, Pay::Rate(rate(chance, 3_000))),
                 (5, Pay::Rate(rate(chance, 5_000))),
@@ -199,9 +199,9 @@ fn rule(chance: &mut Chance, program: &Program, key: &str) -> Rule {
     let mut caps = Caps::default();
     let (mut recurrence, mut minimum_sales) = (Recurrence::Always, None);
     if ENGINE {
-        caps.per_order = chance.percent(12).then(|| chance.from(1, 5_000));
-        caps.per_partner_month = chance.percent(10).then(|| chance.from(100, 8_000));
-        caps.per_program_month = chance.percent(10).then(|| chance.from(100, 15_000));
+        caps.order = chance.percent(12).then(|| chance.from(1, 5_000));
+        caps.partner_month = chance.percent(10).then(|| chance.from(100, 8_000));
+        caps.program_month = chance.percent(10).then(|| chance.from(100, 15_000));
         recurrence = match chance.below(8) {
             0 => Recurrence::FirstSale,
             1 => Recurrence::Months(i32::try_from(chance.from(1, 3)).unwrap_or(1)),
@@ -249,7 +249,7 @@ fn tiers(chance: &mut Chance) -> Tiers {
     }
     let pay = |rate: u32| if flat { Pay::Amount(i64::from(rate)) } else { Pay::Rate(rate) };
     let tiers = steps.into_iter().zip(rates).map(|(after, rate)| (after, pay(rate))).collect();
-    Tiers { metric, window, shape, tiers }
+    Tiers { metric, window, shape, steps: tiers }
 }
 
 pub fn rule_body(rule: &Rule, exponent: u32) -> Value {
@@ -273,8 +273,8 @@ pub fn rule_body(rule: &Rule, exponent: u32) -> Value {
         "minimumSales": rule.minimum_sales, "base": if rule.gross { "gross" } else { "net" }, "reward": reward,
         "slices": slices, "recurrence": recurrence,
         "caps": {
-            "perOrder": rule.caps.per_order.map(money), "perPartnerMonth": rule.caps.per_partner_month.map(money),
-            "perProgramMonth": rule.caps.per_program_month.map(money),
+            "perOrder": rule.caps.order.map(money), "perPartnerMonth": rule.caps.partner_month.map(money),
+            "perProgramMonth": rule.caps.program_month.map(money),
         },
         "match": {
             "products": asks.products, "categories": asks.categories, "campaigns": asks.campaigns, "partners": asks.partners,
@@ -314,7 +314,7 @@ fn tiers_body(tiers: &Tiers, exponent: u32) -> Value {
             Pay::Amount(amount) => json!({"after": after, "amount": decimal(*amount, exponent)}),
         }
     };
-    let steps: Vec<_> = tiers.tiers.iter().map(tier).collect();
+    let steps: Vec<_> = tiers.steps.iter().map(tier).collect();
     json!({"kind": "tiered", "metric": metric, "window": window, "shape": shape, "tiers": steps})
 }
 
@@ -432,7 +432,7 @@ pub fn touched(chance: &mut Chance, sale: &mut Sale, touch: &Touch) {
         (sale.named, sale.coupon) = (Named::Nobody, None);
     }
     if chance.percent(25) {
-        sale.click = Some(touch.click.clone());
+        sale.click.clone_from(&touch.click);
     }
     if sale.click.is_none() || chance.percent(50) {
         sale.visitor = Some(touch.visitor.clone());

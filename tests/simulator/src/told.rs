@@ -89,9 +89,9 @@ pub struct Match {
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Caps {
-    pub per_order: Option<i64>,
-    pub per_partner_month: Option<i64>,
-    pub per_program_month: Option<i64>,
+    pub order: Option<i64>,
+    pub partner_month: Option<i64>,
+    pub program_month: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +116,7 @@ pub struct Tiers {
     pub window: Window,
     pub shape: Shape,
     /// After how many conversions or minor units, ascending, the first after 0; and what is paid from there on.
-    pub tiers: Vec<(i64, Pay)>,
+    pub steps: Vec<(i64, Pay)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,7 +172,8 @@ pub enum Model {
 #[derive(Debug, Clone)]
 pub struct Touch {
     pub visitor: String,
-    pub click: String,
+    /// The shop does not learn it where a program shares its credit among all who touched a customer.
+    pub click: Option<String>,
     /// Index into `partners`.
     pub partner: usize,
     pub at: Timestamp,

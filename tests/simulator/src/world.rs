@@ -28,7 +28,8 @@ use crate::script::{Act, Step};
 use crate::shop;
 use crate::tasks::{Ended, Lot, Tasks};
 use crate::told::{
-    About, Answer, Command, Customer, ENGINE, Edit, Partner, Reward, RuleSet, SKEW_SECONDS, Sale, Shape, Told, Touch,
+    About, Answer, Command, Customer, ENGINE, Edit, Model, Partner, Reward, RuleSet, SKEW_SECONDS, Sale, Shape, Told,
+    Touch,
 };
 
 /// Why a world failed.
@@ -508,7 +509,9 @@ impl World {
             let (_, value) = location.split_once(&format!("{name}="))?;
             value.split('&').next().map(str::to_owned)
         };
-        let Some((click, visitor)) = named("click_id").zip(named("visitor_id")) else {
+        let (click, visitor) = (named("click_id"), named("visitor_id"));
+        let names_one = self.told.programs[partner.program].attribution.model == Model::LastTouch;
+        let Some(visitor) = visitor.filter(|_| click.is_some() == names_one) else {
             return Err(failure("a link leads on, and is remembered", format!("{uri}: {} {location}", answer.status)));
         };
         let touch = Touch { visitor, click, partner: n, at: self.clock.now(), channel };
@@ -588,7 +591,7 @@ impl World {
         } else {
             let Some(mut withdrawal) = chance.pick(&self.told.withdrawals).cloned() else { return };
             let Some(refund) = chance.pick(&self.told.refunds) else { return };
-            withdrawal.refund = refund.id.clone();
+            withdrawal.refund.clone_from(&refund.id);
             withdrawal.accepted = false;
             self.note(|| format!("  {withdrawal:?}"));
             self.told.withdrawals.push(withdrawal);

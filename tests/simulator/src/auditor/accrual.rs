@@ -101,7 +101,8 @@ impl Auditor {
             Named::Nobody => None,
         };
         let by_click = || {
-            let touch = told.touches.iter().find(|touch| Some(&touch.click) == sale.click.as_ref())?;
+            let click = sale.click.as_ref()?;
+            let touch = told.touches.iter().find(|touch| touch.click.as_ref() == Some(click))?;
             told.partners.get(touch.partner).filter(|partner| partner.program == sale.program)
         };
         let by_touches = || {
@@ -168,7 +169,7 @@ impl Auditor {
             let shared = if same { rates::divide(of_rule[0].1.round(), &parts)[n] } else { own.round() };
             let partner = &credits[n].0;
             let mut earned = shared;
-            for (cap, owner) in [(rule.caps.per_partner_month, partner), (rule.caps.per_program_month, &program.id)] {
+            for (cap, owner) in [(rule.caps.partner_month, partner), (rule.caps.program_month, &program.id)] {
                 let Some(cap) = cap else { continue };
                 let key = (owner.clone(), rule.key.clone(), rates::month_key(date));
                 let used = self.tally(std::slice::from_ref(work), &key).commission;

@@ -60,17 +60,12 @@ impl Auditor {
             }
             lines.push((id.to_owned(), line));
         }
-        let lines = self.with_true_ups(told, entry, lines)?;
+        let lines = self.with_true_ups(told, entry, lines);
         Ok(self.retally(entry, Effect { lines, ..Effect::default() }))
     }
 
     /// Rejecting and reinstating moves tallies, and so what retroactive tiers owe.
-    fn with_true_ups(
-        &self,
-        told: &Told,
-        entry: &Entry,
-        lines: Vec<(String, Line)>,
-    ) -> Checked<Vec<(Option<String>, Line)>> {
+    fn with_true_ups(&self, told: &Told, entry: &Entry, lines: Vec<(String, Line)>) -> Vec<(Option<String>, Line)> {
         let mut works: BTreeMap<String, Vec<Work>> = BTreeMap::new();
         let mut others = Vec::new();
         for (id, line) in lines {
@@ -95,7 +90,7 @@ impl Auditor {
             }
             others.extend(works.into_iter().flat_map(Work::into_changed));
         }
-        Ok(others)
+        others
     }
 
     fn wholly_refunded(&self, line: &Line) -> bool {
@@ -129,23 +124,12 @@ impl Auditor {
             let Some((id, amount)) = command.ids.first().zip(command.amount) else { continue };
             let effect = self.adjusted(entry, id, i128::from(amount))?;
             // Of several commands, whichever tells the same.
-            if self.tells(entry, &effect) {
+            if tells(entry, &effect) {
                 return Ok(effect);
             }
             last = Ok(effect);
         }
         last
-    }
-
-    fn tells(&self, entry: &Entry, effect: &Effect) -> bool {
-        let changes = list(entry.value, "lines");
-        let told = |line: &Line| {
-            changes.iter().any(|change| {
-                let to = &change["to"];
-                (text(to, "state"), super::int(to, "amount"), super::int(to, "net")) == line.facts()
-            })
-        };
-        changes.len() == effect.lines.len() && effect.lines.iter().all(|(_, line)| told(line))
     }
 
     fn adjusted(&self, entry: &Entry, id: &str, amount: i128) -> Checked<Effect> {
@@ -314,4 +298,15 @@ impl Auditor {
             known.filter_map(|(stream, conversion)| Some((stream.clone(), conversion.sale.as_ref()?.program)));
         with_program.filter(|(_, program)| told.programs.len() > *program).collect()
     }
+}
+
+fn tells(entry: &Entry, effect: &Effect) -> bool {
+    let changes = list(entry.value, "lines");
+    let told = |line: &Line| {
+        changes.iter().any(|change| {
+            let to = &change["to"];
+            (text(to, "state"), super::int(to, "amount"), super::int(to, "net")) == line.facts()
+        })
+    };
+    changes.len() == effect.lines.len() && effect.lines.iter().all(|(_, line)| told(line))
 }

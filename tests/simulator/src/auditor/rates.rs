@@ -201,7 +201,7 @@ pub fn reward(rule: &Rule, sold: Sold, weight: Ratio, before: i128, added: bool)
             }
         }
     };
-    match rule.caps.per_order {
+    match rule.caps.order {
         Some(cap) => {
             let cap = Ratio::from(i128::from(cap));
             (full.lesser(cap), own.lesser(cap.times(weight)))
@@ -236,16 +236,16 @@ pub fn pay(pay: Pay, base: Ratio) -> Ratio {
 
 /// The tier that applies at a position: the last one that it exceeds.
 pub fn tier_at(tiers: &Tiers, position: i128) -> Pay {
-    let passed = tiers.tiers.iter().rfind(|(after, _)| position > i128::from(*after));
-    passed.or(tiers.tiers.first()).map_or(Pay::Amount(0), |(_, pay)| *pay)
+    let passed = tiers.steps.iter().rfind(|(after, _)| position > i128::from(*after));
+    passed.or(tiers.steps.first()).map_or(Pay::Amount(0), |(_, pay)| *pay)
 }
 
 /// An order that crosses is split where it crosses.
 fn by_amount(tiers: &Tiers, base: Ratio, before: i128) -> Ratio {
     let (mut left, mut at, mut sum) = (base, Ratio::from(before), Ratio::ZERO);
-    for (n, (_, pay)) in tiers.tiers.iter().enumerate() {
+    for (n, (_, pay)) in tiers.steps.iter().enumerate() {
         let Pay::Rate(rate) = *pay else { continue };
-        let room = match tiers.tiers.get(n + 1) {
+        let room = match tiers.steps.get(n + 1) {
             Some((after, _)) => Ratio::from(i128::from(*after)).minus(at),
             None => Ratio::from(i128::MAX >> 64),
         };

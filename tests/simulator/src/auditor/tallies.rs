@@ -26,10 +26,10 @@ fn keys(earning: &Earning, program: &str) -> Vec<TallyKey> {
     if let Reward::Tiered(tiers) = &earning.rule.reward {
         keys.push(key(&earning.partner, rates::window_key(tiers.window, earning.date)));
     }
-    if earning.rule.caps.per_partner_month.is_some() {
+    if earning.rule.caps.partner_month.is_some() {
         keys.push(key(&earning.partner, rates::month_key(earning.date)));
     }
-    if earning.rule.caps.per_program_month.is_some() {
+    if earning.rule.caps.program_month.is_some() {
         keys.push(key(program, rates::month_key(earning.date)));
     }
     keys.dedup();
@@ -156,7 +156,7 @@ pub const fn at(metric: Metric, tally: &Tally) -> i128 {
 }
 
 fn tier_number(tiers: &Tiers, position: i128) -> usize {
-    tiers.tiers.iter().rposition(|(after, _)| position > i128::from(*after)).unwrap_or(0)
+    tiers.steps.iter().rposition(|(after, _)| position > i128::from(*after)).unwrap_or(0)
 }
 
 fn true_up_line(entry: &Entry, program: &Program, work: &Work, earning: usize, owed: i128) -> Line {

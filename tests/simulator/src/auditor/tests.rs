@@ -46,7 +46,7 @@ fn rule(reward: Reward) -> Rule {
 }
 
 fn tiered(metric: Metric, shape: Shape, tiers: &[(i64, Pay)]) -> Reward {
-    Reward::Tiered(Tiers { metric, window: Window::Lifetime, shape, tiers: tiers.to_vec() })
+    Reward::Tiered(Tiers { metric, window: Window::Lifetime, shape, steps: tiers.to_vec() })
 }
 
 fn sale(total: i64, tax: i64, items: &[(&'static str, i64)]) -> Sale {
@@ -391,7 +391,7 @@ fn crossing_a_retroactive_tier_brings_the_window_up_to_date() {
 
 #[test]
 fn a_cap_leaves_what_is_left_and_frees_for_later_sales_only() {
-    let caps = Caps { per_order: Some(800), per_partner_month: Some(1_000), per_program_month: None };
+    let caps = Caps { order: Some(800), partner_month: Some(1_000), program_month: None };
     let mut book = Book::new(Rule { caps, ..rule(percent(10)) });
     let order = |n: u32| Sale { order: format!("o{n}"), ..sale(10_000, 0, &[]) };
     let of = |n, amount: i64| (n, None, ("payable", amount, amount));
@@ -435,7 +435,7 @@ fn three_partners_share_ten_to_the_cent() {
         .collect();
     let touch = |partner: usize, hour: i64| Touch {
         visitor: "v".to_owned(),
-        click: format!("c{hour}"),
+        click: Some(format!("c{hour}")),
         partner,
         at: now() - jiff::SignedDuration::from_hours(hour),
         channel: Some(if partner == 0 { "web" } else { "mail" }),
