@@ -109,7 +109,7 @@ impl Plan {
     /// The system alone, with nothing in it.
     pub async fn system(&self) -> Arc<System> {
         let clock = LocalClock::standing_at(self.now.parse().unwrap());
-        Arc::new(System::start(Options { storage: self.storage.clone(), clock }).await.unwrap())
+        Arc::new(System::start(Options { storage: self.storage.clone(), clock, aws: None }).await.unwrap())
     }
 
     /// A world with program, published rules and partner, all made through the API.

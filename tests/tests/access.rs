@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tests::{ADMIN, ANALYST, APPROVER, FINANCE, MANAGER, Plan, REVIEWER, Request, Who, World};
 
-const READS: [&str; 22] = [
+const READS: [&str; 27] = [
     "/programs",
     "/programs/{program}",
     "/programs/{program}/rule-sets",
@@ -24,6 +24,11 @@ const READS: [&str; 22] = [
     "/payouts",
     "/payouts/{payout}",
     "/payouts/{payout}/lines",
+    "/payouts/export?format=payouts",
+    "/payouts/export?format=accounting",
+    "/commissions/export",
+    "/exports?programId={program}",
+    "/exports/{export}",
     "/exceptions",
     "/exceptions/{exception}",
     "/audit/replay?programId={program}",
@@ -31,7 +36,7 @@ const READS: [&str; 22] = [
 ];
 
 /// Every way to change something, with the roles that may besides an admin.
-const WRITES: [(&str, &[&str]); 21] = [
+const WRITES: [(&str, &[&str]); 22] = [
     ("/programs", &["program-manager"]),
     ("/programs/{program}/rule-sets", &["program-manager"]),
     ("/programs/{program}/rule-sets/1/sign-off", &["program-manager"]),
@@ -53,6 +58,7 @@ const WRITES: [(&str, &[&str]); 21] = [
     ("/payouts/send-back", &["approver"]),
     ("/payouts/cancel", &["approver"]),
     ("/payouts/mark-paid", &["approver", "finance"]),
+    ("/exports", &["finance"]),
 ];
 
 /// A world in which one of everything exists, and the paths to it.
@@ -73,6 +79,8 @@ impl Furnished {
         world.report(&world.sale_event("o1", "200.00")).await.refused(409);
         let payout = world.request_payout().await;
         let line = world.line_of("o1").await;
+        let export = json!({"format": "paypal", "programId": world.program});
+        let export = world.post(ADMIN, "/exports", &export).await.ok();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let ids = vec![
             ("{program}", world.program.clone()),
@@ -81,6 +89,7 @@ impl Furnished {
             ("{commission}", text(&line["id"])),
             ("{run}", text(&payout["runId"])),
             ("{payout}", text(&payout["id"])),
+            ("{export}", text(&export["id"])),
             ("{exception}", text(&world.exceptions().await[0]["id"])),
         ];
         Self { world, ids, other }
@@ -178,6 +187,15 @@ async fn a_partner_reads_their_own_data_only() {
         ("/conversions/{conversion}", 403, 403, 403),
         ("/runs?programId={program}", 403, 403, 403),
         ("/runs/{run}", 403, 403, 403),
+        ("/exports?programId={program}", 403, 403, 403),
+        ("/exports/{export}", 403, 403, 403),
+        ("/exports/{export}/left-out", 403, 403, 403),
+        ("/exports/{export}/files/0", 403, 403, 403),
+        ("/payouts/export?format=accounting", 403, 403, 403),
+        ("/payouts/export?format=payouts", 200, 200, 403),
+        ("/payouts/export?format=payouts&partnerId={partner}", 200, 404, 404),
+        ("/commissions/export", 200, 200, 403),
+        ("/commissions/export?partnerId={partner}", 200, 404, 404),
         ("/exceptions", 403, 403, 403),
         ("/exceptions/{exception}", 403, 403, 403),
         ("/audit/replay?programId={program}", 403, 403, 403),

@@ -240,8 +240,8 @@ async fn a_coupon_names_the_partner_where_nothing_more_explicit_does() {
 #[tokio::test]
 async fn what_cannot_be_booked_is_filed_and_never_half_applied() {
     for (kind, topic, body, expect) in [
-        ("stripe", "", with(STRIPE_SESSION, &[("/data/object/currency", json!("eur"))]), "foreign_currency"),
-        ("standard", "", with(OWN_SALE, &[("/amount/currency", json!("EUR"))]), "foreign_currency"),
+        ("stripe", "", with(STRIPE_SESSION, &[("/data/object/currency", json!("eur"))]), "exchange_rate_missing"),
+        ("standard", "", with(OWN_SALE, &[("/amount/currency", json!("EUR"))]), "exchange_rate_missing"),
         ("standard", "", with(OWN_SALE, &[("/occurredAt", json!("2026-12-01T00:05:01Z"))]), "impossible"),
         ("standard", "", with(OWN_SALE, &[("/occurredAt", json!("2019-12-31T23:59:59Z"))]), "no_rules"),
         ("standard", "", with(OWN_SALE, &[("/amount/total", json!("-1.00"))]), "unreadable"),

@@ -41,39 +41,60 @@ pub async fn list(
     Filter(filter): Filter<Wanted>,
     paging: Paging,
 ) -> Answer<Json<Value>> {
-    let states = filter.states(&StateName::ALL, StateName::of_status, StateName::parse)?;
-    let program = filter.program()?;
-    let partner = caller.scope(filter.partner()?)?;
+    let mut walk = Walk::over(&shared, &caller, &filter).await?;
     let query = Query::new(&shared, &caller, "commissions", &filter, paging);
-    let mut walk = Walk {
-        shared: &shared,
-        states: &states,
-        limit: query.limit(),
-        examined: 0,
-        found: Vec::new(),
-        at: query.start().await?,
-    };
-    let more = match partner {
-        Some(id) => {
-            let partner = partners::visible(&shared, &caller, &id).await?;
-            let elsewhere = program.is_some_and(|program| program != partner.program);
-            if elsewhere { false } else { walk.partner(&partner).await? }
-        }
-        None => walk.programs(program.as_ref()).await?,
-    };
-    let reasons = reasons_of_lines(&shared.context, &walk.found).await?;
-    let shown = walk.found.iter().map(|line| show::line(line, reasons.get(&line.id))).collect();
+    walk.limit = query.limit();
+    walk.at = query.start().await?;
+    let (found, more) = walk.next().await?;
+    let reasons = reasons_of_lines(&shared.context, &found).await?;
+    let shown = found.iter().map(|line| show::line(line, reasons.get(&line.id))).collect();
     query.page(shown, more.then_some(walk.at)).await
 }
 
 /// Goes through lines until a page is full or enough was looked at. Each step tells whether there may be more.
-struct Walk<'a> {
+pub struct Walk<'a> {
     shared: &'a Shared,
-    states: &'a [StateName],
+    states: Vec<StateName>,
+    program: Option<ProgramId>,
+    /// Of this one only.
+    of: Option<Partner>,
     limit: usize,
     examined: usize,
     found: Vec<Line>,
     at: Position,
+}
+
+impl<'a> Walk<'a> {
+    /// Over those the caller wants and may see, from the first, as many at once as a report is made from.
+    pub async fn over(shared: &'a Shared, caller: &Caller, wanted: &Wanted) -> Answer<Self> {
+        let states = wanted.states(&StateName::ALL, StateName::of_status, StateName::parse)?;
+        let program = wanted.program()?;
+        let of = match caller.scope(wanted.partner()?)? {
+            Some(id) => Some(partners::visible(shared, caller, &id).await?),
+            None => None,
+        };
+        Ok(Self {
+            shared,
+            states,
+            program,
+            of,
+            limit: MAX_EXAMINED,
+            examined: 0,
+            found: Vec::new(),
+            at: Position::default(),
+        })
+    }
+
+    /// Some that fit, and whether there may be more.
+    pub async fn next(&mut self) -> Answer<(Vec<Line>, bool)> {
+        self.examined = 0;
+        let more = match self.of.clone() {
+            Some(partner) if self.program.as_ref().is_some_and(|program| *program != partner.program) => false,
+            Some(partner) => self.partner(&partner).await?,
+            None => self.programs(self.program.clone().as_ref()).await?,
+        };
+        Ok((std::mem::take(&mut self.found), more))
+    }
 }
 
 impl Walk<'_> {

@@ -10,6 +10,7 @@ mod caller;
 mod commissions;
 mod conversions;
 mod exceptions;
+mod exports;
 mod extract;
 mod idempotency;
 mod import;
@@ -19,6 +20,7 @@ mod partners;
 mod payouts;
 mod problem;
 mod programs;
+mod reports;
 mod rules;
 mod runs;
 mod show;
@@ -95,6 +97,7 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/commissions/release", post(commissions::release))
         .route("/commissions/reject", post(commissions::reject))
         .route("/commissions/reinstate", post(commissions::reinstate))
+        .route("/commissions/export", get(reports::commissions))
         .route("/commissions/{id}", get(commissions::read))
         .route("/commissions/{id}/explanation", get(commissions::explanation))
         .route("/audit/replay", get(audit::replay))
@@ -108,8 +111,13 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/payouts/send-back", post(payouts::send_back))
         .route("/payouts/cancel", post(payouts::cancel))
         .route("/payouts/mark-paid", post(payouts::mark_paid))
+        .route("/payouts/export", get(reports::payouts))
         .route("/payouts/{id}", get(payouts::read))
         .route("/payouts/{id}/lines", get(payouts::lines))
+        .route("/exports", post(exports::create).get(exports::list))
+        .route("/exports/{id}", get(exports::read))
+        .route("/exports/{id}/left-out", get(exports::left_out))
+        .route("/exports/{id}/files/{number}", get(exports::file))
         .route("/exceptions", get(exceptions::list))
         .route("/exceptions/{id}", get(exceptions::read))
         .route("/exceptions/{id}/resolve", post(exceptions::resolve))

@@ -61,12 +61,12 @@ impl<'a> Query<'a> {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Wanted {
-    partner_id: Option<String>,
-    program_id: Option<String>,
+    pub partner_id: Option<String>,
+    pub program_id: Option<String>,
     /// A word that comparable systems use.
-    status: Option<String>,
+    pub status: Option<String>,
     /// An exact state.
-    state: Option<String>,
+    pub state: Option<String>,
 }
 
 impl Wanted {

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use domain::ids::{Hash, PartnerId, PayoutId};
+use domain::ids::{Hash, PartnerId, PayoutId, ProgramId};
 use domain::money::Minor;
 use domain::payout::{Payout, PayoutState, Seen};
 use domain::program::MethodKind;
@@ -123,6 +123,73 @@ struct Position {
     payout: Option<String>,
 }
 
+/// Goes through payouts, newest first within each program.
+pub struct Walk<'a> {
+    shared: &'a Shared,
+    states: Vec<PayoutState>,
+    program: Option<ProgramId>,
+    partner: Option<PartnerId>,
+    at: Position,
+}
+
+/// Payouts read at once where a report is made of all of them.
+const REPORTED: usize = 100;
+
+impl<'a> Walk<'a> {
+    /// Over those the caller wants and may see, from the first.
+    pub async fn over(shared: &'a Shared, caller: &Caller, wanted: &Wanted) -> Answer<Self> {
+        let states = wanted.states(&PayoutState::ALL, PayoutState::of_status, PayoutState::parse)?;
+        let program = wanted.program()?;
+        let partner = caller.scope(wanted.partner()?)?;
+        match (&partner, &program) {
+            (Some(id), _) => drop(partners::visible(shared, caller, id).await?),
+            (None, Some(id)) => drop(programs::load(shared, id).await?),
+            (None, None) => {}
+        }
+        Ok(Self { shared, states, program, partner, at: Position::default() })
+    }
+
+    /// Some that fit, and whether there may be more.
+    pub async fn next(&mut self) -> Answer<(Vec<Payout>, bool)> {
+        let (found, _, more) = self.step(REPORTED).await?;
+        Ok((found, more))
+    }
+
+    /// Reads at most so many. Those that fit, how many were looked at, and whether there may be more.
+    async fn step(&mut self, room: usize) -> Answer<(Vec<Payout>, usize, bool)> {
+        let store = &self.shared.context.store;
+        let room = i32::try_from(room).unwrap_or(i32::MAX);
+        let after = self.at.payout.as_deref();
+        let (page, in_program) = match (&self.partner, &self.program) {
+            (Some(partner), _) => (store.partner_payouts(OPERATION, partner, after, room).await?, None),
+            (None, Some(program)) => (store.program_payouts(OPERATION, program, after, room).await?, None),
+            (None, None) => {
+                let programs = store.programs(OPERATION, self.at.program.as_deref(), 1).await?;
+                let Some(program) = programs.items.into_iter().next() else { return Ok((Vec::new(), 0, false)) };
+                (store.program_payouts(OPERATION, &program.id, after, room).await?, Some(program))
+            }
+        };
+        let examined = page.items.len().max(1);
+        let fits = |payout: &Payout| {
+            self.states.contains(&payout.state)
+                && self.program.as_ref().is_none_or(|program| payout.program == *program)
+        };
+        let found = page.items.into_iter().filter(fits).collect();
+        let more = match (page.after, in_program) {
+            (Some(after), _) => {
+                self.at.payout = Some(after);
+                true
+            }
+            (None, Some(done)) => {
+                self.at = Position { program: Some(program_position(&done)), payout: None };
+                true
+            }
+            (None, None) => false,
+        };
+        Ok((found, examined, more))
+    }
+}
+
 /// Newest first, within each program.
 pub async fn list(
     State(shared): State<Shared>,
@@ -130,45 +197,18 @@ pub async fn list(
     Filter(filter): Filter<Wanted>,
     paging: Paging,
 ) -> Answer<Json<Value>> {
-    let states = filter.states(&PayoutState::ALL, PayoutState::of_status, PayoutState::parse)?;
-    let program = filter.program()?;
-    let partner = caller.scope(filter.partner()?)?;
-    match (&partner, &program) {
-        (Some(id), _) => drop(partners::visible(&shared, &caller, id).await?),
-        (None, Some(id)) => drop(programs::load(&shared, id).await?),
-        (None, None) => {}
-    }
+    let mut walk = Walk::over(&shared, &caller, &filter).await?;
     let query = Query::new(&shared, &caller, "payouts", &filter, paging);
-    let mut at: Position = query.start().await?;
-    let (store, limit) = (&shared.context.store, query.limit());
-    let (mut found, mut examined) = (Vec::new(), 0);
-    let more = loop {
-        if found.len() >= limit || examined >= MAX_EXAMINED {
-            break true;
-        }
-        let room = i32::try_from(limit - found.len()).unwrap_or(i32::MAX);
-        let after = at.payout.as_deref();
-        let (page, in_program) = match (&partner, &program) {
-            (Some(partner), _) => (store.partner_payouts(OPERATION, partner, after, room).await?, None),
-            (None, Some(program)) => (store.program_payouts(OPERATION, program, after, room).await?, None),
-            (None, None) => {
-                let programs = store.programs(OPERATION, at.program.as_deref(), 1).await?;
-                let Some(program) = programs.items.into_iter().next() else { break false };
-                (store.program_payouts(OPERATION, &program.id, after, room).await?, Some(program))
-            }
-        };
-        examined += page.items.len().max(1);
-        let fits = |payout: &Payout| {
-            states.contains(&payout.state) && program.as_ref().is_none_or(|program| payout.program == *program)
-        };
-        found.extend(page.items.into_iter().filter(fits));
-        match (page.after, in_program) {
-            (Some(after), _) => at.payout = Some(after),
-            (None, Some(done)) => at = Position { program: Some(program_position(&done)), payout: None },
-            (None, None) => break false,
-        }
-    };
-    query.page(found.iter().map(|payout| show::payout(payout, caller.is_staff())).collect(), more.then_some(at)).await
+    walk.at = query.start().await?;
+    let (mut found, mut examined, mut more) = (Vec::new(), 0, true);
+    while more && found.len() < query.limit() && examined < MAX_EXAMINED {
+        let (fitting, looked_at, then) = walk.step(query.limit() - found.len()).await?;
+        found.extend(fitting);
+        examined += looked_at;
+        more = then;
+    }
+    let data = found.iter().map(|payout| show::payout(payout, caller.is_staff())).collect();
+    query.page(data, more.then_some(walk.at)).await
 }
 
 #[derive(Debug, Deserialize)]

@@ -141,7 +141,9 @@ impl From<NotBooked> for Problem {
     fn from(not_booked: NotBooked) -> Self {
         match not_booked {
             NotBooked::Impossible(impossible) => Self::invalid_field(impossible.field, impossible.why),
-            NotBooked::ForeignCurrency { .. } => Self::invalid_field("/amount/currency", not_booked.to_string()),
+            NotBooked::NoExchangeRate { .. } | NotBooked::OtherCurrency { .. } => {
+                Self::invalid_field("/amount/currency", not_booked.to_string())
+            }
             NotBooked::Contradiction => Self::conflict(not_booked.to_string()),
             NotBooked::NoRules(_) => Self::invalid_field("/occurredAt", not_booked.to_string()),
             NotBooked::Refused(refusal) => refusal.into(),

@@ -91,7 +91,7 @@ pub fn payout(payout: &Payout, for_staff: bool) -> Value {
         "belowMinimum": payout.below_minimum, "payOn": payout.pay_on,
         "approvals": approvals, "createdAt": payout.created_at, "approvedAt": payout.approved_at,
         "submittedAt": payout.submitted_at, "paidAt": payout.paid_at, "reference": payout.reference,
-        "quickbooks": Value::Null,
+        "exportId": payout.export, "quickbooks": Value::Null,
     })
 }
 

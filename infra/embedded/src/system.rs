@@ -17,9 +17,10 @@ use crate::clock::{Clock, Millis};
 use crate::connector::{self, CallFuture, Service};
 use crate::dynamodb::DatabaseError;
 use crate::eventbridge::{AcceptedEvent, EventLog};
+use crate::s3::Buckets;
 use crate::scheduler::Schedule;
 use crate::state::{Call, Services, SnapshotError, SnapshotFile, Tracked};
-use crate::{dynamodb, endpoint, eventbridge, scheduler, secrets, sqs};
+use crate::{dynamodb, endpoint, eventbridge, s3, scheduler, secrets, sqs};
 
 /// Why the services could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,7 @@ struct Inner {
     database: Database,
     services: Mutex<Tracked<Services>>,
     events: Mutex<EventLog>,
+    buckets: Mutex<Buckets>,
     snapshot: Option<SnapshotFile>,
 }
 
@@ -70,8 +72,8 @@ impl Embedded {
 
     fn new(clock: Clock, database: Database, services: Services, snapshot: Option<SnapshotFile>) -> Self {
         let services = Mutex::new(Tracked::new(services));
-        let events = Mutex::default();
-        Self { inner: Arc::new(Inner { clock, database, services, events, snapshot }) }
+        let (events, buckets) = (Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { clock, database, services, events, buckets, snapshot }) }
     }
 
     /// Configuration for any AWS SDK client that shall use these services, without a socket.
@@ -90,7 +92,9 @@ impl Embedded {
     pub fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
         let (parts, body) = request.into_parts();
         let Some((service, operation)) = aws_json::target(&parts.headers) else {
-            return if scheduler::owns(parts.uri.path()) {
+            return if s3::owns(&parts) {
+                self.inner.buckets.lock().unwrap_or_else(PoisonError::into_inner).handle(&parts, &body)
+            } else if scheduler::owns(parts.uri.path()) {
                 self.with_services("", |call| scheduler::handle(call, &parts.method, &parts.uri, &body))
             } else {
                 aws_json::unknown_operation(JSON_1_0)

@@ -94,18 +94,23 @@ async fn run() -> Result<(), Error> {
         Command::Up { ports, data, memory, clock } => {
             let storage = if memory { Storage::Memory } else { Storage::Directory(data) };
             let clock = clock.map_or_else(LocalClock::wall, LocalClock::standing_at);
-            let system = Arc::new(System::start(Options { storage, clock }).await?);
-            up(system, &ports).await
+            let aws = bind(ports.aws_port).await?;
+            let endpoint = Some(format!("http://{}", aws.local_addr()?));
+            let system = Arc::new(System::start(Options { storage, clock, aws: endpoint }).await?);
+            up(system, ports.port, aws).await
         }
         Command::Demo { ports, exit } => {
             let clock = LocalClock::standing_at(demo::start()?);
-            let system = Arc::new(System::start(Options { storage: Storage::Memory, clock }).await?);
+            let aws = bind(ports.aws_port).await?;
+            let endpoint = Some(format!("http://{}", aws.local_addr()?));
+            let options = Options { storage: Storage::Memory, clock, aws: endpoint };
+            let system = Arc::new(System::start(options).await?);
             demo::play(&system, &mut std::io::stdout()).await?;
             if exit {
                 return Ok(());
             }
             demo::what_next(&mut std::io::stdout(), ports.port)?;
-            up(system, &ports).await
+            up(system, ports.port, aws).await
         }
         Command::Import { url, token_file, program, kind, dry_run, from_line, file } => {
             let token = match token_file {
@@ -125,9 +130,8 @@ async fn run() -> Result<(), Error> {
     }
 }
 
-async fn up(system: Arc<System>, ports: &Ports) -> Result<(), Error> {
-    let http = bind(ports.port).await?;
-    let aws = bind(ports.aws_port).await?;
+async fn up(system: Arc<System>, port: u16, aws: TcpListener) -> Result<(), Error> {
+    let http = bind(port).await?;
     println!("ready http://{}", http.local_addr()?);
     println!("aws   http://{}", aws.local_addr()?);
     let worker = Arc::clone(&system);

@@ -11,6 +11,7 @@ use embedded::Embedded;
 use http::{HeaderMap, Method, Uri};
 use serde_json::Value;
 use store::{Membership, Store, Transaction, create_table};
+use workflows::files::Files;
 use workflows::publish::Bus;
 use workflows::queues::Queues;
 use workflows::{Clock, Context};
@@ -26,6 +27,7 @@ pub const TABLE: &str = "partner-payouts";
 pub const CONVERSIONS: &str = "conversions";
 pub const DRAFTS: &str = "drafts";
 const BUS: &str = "partner-payouts";
+const FILES: &str = "partner-payouts-files";
 const SECRET_PREFIX: &str = "partner-payouts";
 pub(crate) const CURSOR_SECRET: &str = "partner-payouts/cursor-key";
 /// As in the template: six times the consumers' time-outs, and five tries before the dead-letter queue.
@@ -45,6 +47,8 @@ pub enum Storage {
 pub struct Options {
     pub storage: Storage,
     pub clock: LocalClock,
+    /// Where the services will be served: what links to files lead to. Without it, they lead nowhere.
+    pub aws: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -85,9 +89,12 @@ impl System {
                 (Embedded::open(&directory, time).map_err(StartError::of)?, Some(directory))
             }
         };
-        let plain = provision(&embedded.sdk_config(), Arc::clone(&clock) as Arc<dyn Clock>).await?;
+        let mut plain = provision(&embedded.sdk_config(), Arc::clone(&clock) as Arc<dyn Clock>).await?;
+        plain.files.s3 = s3(&embedded.sdk_config(), options.aws.as_deref());
         let faults = Faults::default();
-        let context = under(&embedded.sdk_config_through(|embedded| faults.between(embedded)), &plain);
+        let config = embedded.sdk_config_through(|embedded| faults.between(embedded));
+        let mut context = under(&config, &plain);
+        context.files.s3 = s3(&config, options.aws.as_deref());
         let stream = Stream::open(&embedded, directory.as_deref()).map_err(StartError::of)?;
         Ok(Self {
             tokens: TokenKey::new(clock.random()),
@@ -152,10 +159,19 @@ pub async fn provision(config: &SdkConfig, clock: Arc<dyn Clock>) -> Result<Cont
         secret_prefix: SECRET_PREFIX.to_owned(),
         bus: Bus { events: aws_sdk_eventbridge::Client::new(config), name: BUS.to_owned() },
         others: workflows::instant::Others::default(),
+        files: Files { s3: s3(config, None), bucket: FILES.to_owned() },
     };
     bus(&context).await?;
     cursor_key(&context).await?;
+    context.files.s3.create_bucket().bucket(FILES).send().await.map_err(StartError::of)?;
     Ok(context)
+}
+
+/// `endpoint` is what links to files lead to.
+fn s3(config: &SdkConfig, endpoint: Option<&str>) -> aws_sdk_s3::Client {
+    let mut builder = aws_sdk_s3::config::Builder::from(config).force_path_style(true);
+    builder.set_endpoint_url(endpoint.map(str::to_owned));
+    aws_sdk_s3::Client::from_conf(builder.build())
 }
 
 /// The same context under other clients.
@@ -165,6 +181,7 @@ fn under(config: &SdkConfig, plain: &Context) -> Context {
         queues: Queues { sqs: aws_sdk_sqs::Client::new(config), ..plain.queues.clone() },
         secrets: aws_sdk_secretsmanager::Client::new(config),
         bus: Bus { events: aws_sdk_eventbridge::Client::new(config), ..plain.bus.clone() },
+        files: Files { s3: s3(config, None), ..plain.files.clone() },
         ..plain.clone()
     }
 }

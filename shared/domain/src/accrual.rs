@@ -13,13 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::attribution::Touch;
 use crate::conversion::Sale;
+use crate::exchange::ExchangeRate;
 use crate::ids::{ConversionId, LineId, PartnerId};
 use crate::journal::EntryRef;
 use crate::line::{Evidence, Line, LineKind, LineState};
 use crate::money::{Minor, MoneyError};
 use crate::program::{ApprovalMode, Partner, Program};
 use crate::rating::{
-    Applied, Basis, Cap, Capped, Case, Counted, Exact, Rateable, Share, Standing, TierPart, Won, base, reward, winners,
+    Applied, Basis, Cap, Capped, Case, Counted, Exact, Exchanged, Rateable, Share, Standing, TierPart, Won, base,
+    reward, winners,
 };
 use crate::rules::{Reward, Rule, Shape, Tiers};
 use crate::schedule::{due_at, is_matured};
@@ -44,6 +46,9 @@ pub struct Circumstances {
     pub partners: Vec<Credited>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub customer: Standing,
+    /// How what it comes to is converted, where it was sold in another currency than the program's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<ExchangeRate>,
     /// Why its lines are held from the start, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objection: Option<String>,
@@ -157,7 +162,10 @@ pub struct Accrual<'a> {
 struct Rated<'a> {
     credited: &'a Credited,
     won: Won<'a>,
-    base: Minor,
+    /// As it was sold.
+    told: Minor,
+    /// In the program's currency, unrounded.
+    base: Decimal,
     units: Decimal,
     /// What it would be if the partner had the whole conversion.
     full: Minor,
@@ -177,10 +185,18 @@ impl<'a> Accrual<'a> {
         self.circumstances.partners.iter().map(|credited| credited.part).sum()
     }
 
+    /// An amount of the sale in the program's currency, unrounded.
+    fn exact(&self, told: Minor) -> Result<Decimal, MoneyError> {
+        match &self.circumstances.exchange {
+            Some(rate) => rate.exact(told),
+            None => Ok(told.units().into()),
+        }
+    }
+
     fn winners(&self, credited: &'a Credited, zone: &TimeZone) -> Result<Vec<Won<'a>>, MoneyError> {
         let case = Case {
             sale: self.sale,
-            goods: self.whole.net()?,
+            goods: self.exact(self.whole.net()?)?,
             occurred_at: self.sold_at,
             zone,
             customer: &self.circumstances.customer,
@@ -269,7 +285,8 @@ impl<'a> Accrual<'a> {
         date: Date,
         tallies: &Tallies,
     ) -> Result<Rated<'a>, MoneyError> {
-        let base = base(self.sale, won.rule.base, &won.items)?;
+        let told = base(self.sale, won.rule.base, &won.items)?;
+        let base = self.exact(told)?;
         let units = if won.items.is_empty() {
             Decimal::ONE
         } else {
@@ -279,7 +296,7 @@ impl<'a> Accrual<'a> {
         let (position, window) = self.position(credited, won.rule, date, tallies)?;
         let exact = Minor::round(reward(won.rule, &of, position, &window)?.amount)?;
         let (full, full_cap) = clamp(exact, Cap::PerOrder, won.rule.caps.per_order, Minor::ZERO)?;
-        Ok(Rated { credited, won, base, units, full, full_cap })
+        Ok(Rated { credited, won, told, base, units, full, full_cap })
     }
 
     /// The partner's part of a reward that is the same for every partner.
@@ -343,7 +360,8 @@ impl<'a> Accrual<'a> {
             rule: rule.key.clone(),
             won_by: one.won.by,
             base_kind: rule.base,
-            base: one.base,
+            base: Minor::round(one.base)?,
+            exchange: self.circumstances.exchange.clone().map(|rate| Exchanged { told: one.told, rate }),
             items: one.won.items.clone(),
             reward,
             share: (whole > part).then_some(Share { part, whole, divided: divided.is_some() }),
@@ -507,6 +525,7 @@ fn true_up_basis(
     let target = had.plus(tally.outstanding(tiers, version)?)?;
     Ok(Basis {
         base: base.revenue,
+        exchange: None,
         items: Vec::new(),
         reward: Applied::Retroactive {
             window: window.clone(),

@@ -4,10 +4,11 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 
 use crate::attribution::Touch;
+use crate::exchange::ExchangeRate;
 use crate::ids::LineId;
 use crate::line::{Evidence, Line, LineKind};
 use crate::money::{Minor, Money, MoneyError};
-use crate::rating::{Applied, Basis, Cap, Capped, TierPart};
+use crate::rating::{Applied, Basis, Cap, Capped, Exchanged, TierPart};
 use crate::rules::{BaseKind, Metric, Pay, Rule, Shape};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -165,7 +166,16 @@ fn how(line: &Line, basis: &Basis) -> String {
         BaseKind::Net => "goods after discounts, without tax and shipping",
         BaseKind::Gross => "goods before discounts, without tax and shipping",
     };
-    let base = format!("{} of {goods}", money(basis.base));
+    let converted = basis.exchange.as_ref().map_or_else(String::new, |exchanged| {
+        let Exchanged { told, rate } = exchanged;
+        let ExchangeRate { from, to, rate, source, date } = rate;
+        let rate = rate.normalize();
+        format!(
+            " ({}, converted at {rate} {to} for one {from}, as {source} published for {date})",
+            Money::new(*told, *from)
+        )
+    });
+    let base = format!("{}{converted} of {goods}", money(basis.base));
     let paid = |pay: Pay| match pay {
         Pay::Rate(rate) => format!("{rate} of {base}"),
         Pay::Amount(amount) => format!("{} per sale", money(amount)),
@@ -187,7 +197,7 @@ fn how(line: &Line, basis: &Basis) -> String {
                         };
                         format!("{rate} of {} in {}", money(share), tier(part))
                     };
-                    format!("{} ({goods})", parts.iter().map(portion).collect::<Vec<_>>().join(" and "))
+                    format!("{} ({goods}{converted})", parts.iter().map(portion).collect::<Vec<_>>().join(" and "))
                 }
                 (_, [part]) if *metric == Metric::Count => {
                     let number = (*after).max(before + 1);

@@ -148,6 +148,9 @@ id!(
     /// One payout run of one program.
     RunId, "run", DERIVED_CHARS);
 id!(
+    /// Payouts that were put into files together.
+    ExportId, "exp", DERIVED_CHARS);
+id!(
     /// Something that needs a person.
     ExceptionId, "exc", DERIVED_CHARS);
 id!(
@@ -196,6 +199,13 @@ impl RunId {
     /// `kind` is the schedule's frequency, `manual` or `on_demand`; `period` the run date or the idempotency key.
     pub fn derive(program: &ProgramId, kind: &str, period: &str) -> Self {
         Self(format!("run_{}", encode_hash::<15>(&["run", program.as_str(), kind, period])))
+    }
+}
+
+impl ExportId {
+    /// `key` is the idempotency key, or what never comes again.
+    pub fn derive(program: &ProgramId, format: &str, key: &str) -> Self {
+        Self(format!("exp_{}", encode_hash::<15>(&["export", program.as_str(), format, key])))
     }
 }
 

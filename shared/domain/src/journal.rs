@@ -144,6 +144,8 @@ pub enum What {
     Free,
     MarkPaid,
     Settle,
+    /// Handed to a rail.
+    Submit,
 }
 
 /// Something as it stood when an entry was written that depends on it and does not change it.

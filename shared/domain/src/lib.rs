@@ -23,6 +23,7 @@ pub mod order;
 pub mod payout;
 pub mod program;
 pub mod rating;
+pub mod remittance;
 pub mod reversal;
 pub mod rules;
 pub mod schedule;

@@ -23,6 +23,8 @@ pub struct Order {
     back: Back,
     /// Some refund went beyond what was charged.
     pub beyond_charge: bool,
+    /// Some refund or edit was in another currency than the sale, and so measures nothing.
+    pub other_currency: bool,
 }
 
 /// The sale itself, or what one edit added to it.
@@ -41,6 +43,8 @@ impl Order {
         let Some((event, sale)) = events.iter().find_map(|event| event.body.sale().map(|sale| (*event, sale))) else {
             return Ok(None);
         };
+        let (events, other): (Vec<_>, Vec<_>) =
+            events.iter().copied().partition(|event| event.currency().is_none_or(|currency| currency == sale.currency));
         let mut parts = vec![Part { edit: None, occurred_at: event.occurred_at, sale: sale.clone() }];
         let withdrawn: BTreeSet<_> = events.iter().filter_map(|event| withdrawn(event)).collect();
         let mut refunds = Vec::new();
@@ -69,7 +73,7 @@ impl Order {
         }
         back.clamp(&parts);
         let beyond_charge = back.cash > i128::from(charged.units());
-        Ok(Some(Self { parts, now: now.1, charged, back, beyond_charge }))
+        Ok(Some(Self { parts, now: now.1, charged, back, beyond_charge, other_currency: !other.is_empty() }))
     }
 
     /// Never empty: the sale comes first.

@@ -7,7 +7,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::exchange::ExchangeRate;
-use crate::ids::{Hash, LineId, PartnerId, PayoutId, ProgramId, RunId};
+use crate::ids::{ExportId, Hash, LineId, PartnerId, PayoutId, ProgramId, RunId};
 use crate::journal::EntryRef;
 use crate::money::{Currency, Minor, Money, MoneyError};
 use crate::program::MethodKind;
@@ -72,6 +72,9 @@ pub struct Payout {
     pub submitted_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paid_at: Option<Timestamp>,
+    /// The files it went out in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<ExportId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     /// How much has been paid, in the currency it is paid in.
@@ -458,6 +461,17 @@ impl Payout {
         self.approved_at = None;
     }
 
+    /// It goes out in a file, once and for ever the same.
+    pub fn submit_in(self, export: &ExportId, at: Timestamp) -> Result<Self, PayoutError> {
+        if self.state != PayoutState::Approved {
+            return Err(PayoutError::Illegal { from: self.state, action: PayoutAction::Submit });
+        }
+        let mut submitted = self.step(PayoutAction::Submit)?;
+        submitted.export = Some(export.clone());
+        submitted.submitted_at = Some(at);
+        Ok(submitted)
+    }
+
     /// A person attests a payment outside QuickBooks. `part`: all that is open where left out.
     pub fn mark_paid(self, reference: Option<&str>, at: Timestamp, part: Option<Minor>) -> Result<Self, PayoutError> {
         if self.method == MethodKind::Quickbooks {
@@ -582,6 +596,7 @@ pub(crate) mod tests {
             approved_at: None,
             submitted_at: None,
             paid_at: None,
+            export: None,
             reference: None,
             paid: Minor::ZERO,
             settling: None,

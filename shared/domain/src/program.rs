@@ -12,6 +12,7 @@ use crate::attribution::Attribution;
 use crate::conversion::Code;
 use crate::ids::{Hash, PartnerId, ProgramId};
 use crate::money::{Currency, Minor};
+use crate::remittance::{VENMO, VENMO_PRIVACY};
 
 /// The longest hold period, and the latest slice.
 pub const MAX_HOLD_DAYS: u16 = 3_650;
@@ -267,6 +268,7 @@ impl PayoutMethod {
         };
         match self.kind {
             MethodKind::Quickbooks | MethodKind::Manual => Ok(()),
+            MethodKind::Paypal if given("wallet") || given("venmoPrivacy") => self.check_wallet(given),
             MethodKind::Paypal if given("payerId") && !given("email") => Ok(()),
             MethodKind::Paypal => email("email"),
             MethodKind::Wise if given("name") => email("email"),
@@ -283,6 +285,29 @@ impl PayoutMethod {
             MethodKind::Bank => {
                 Err(UnusableDetails(self.kind, "needs a name and either an IBAN or account and routing number"))
             }
+        }
+    }
+}
+
+impl PayoutMethod {
+    /// `PayPal` pays into two wallets; Venmo knows people by phone number and handle, too.
+    fn check_wallet(&self, given: impl Fn(&str) -> bool) -> Result<(), UnusableDetails> {
+        let said = |field: &str| self.details.get(field).map_or("", String::as_str);
+        let unusable = |why| Err(UnusableDetails(self.kind, why));
+        let venmo = said("wallet") == VENMO;
+        if given("wallet") && !venmo && said("wallet") != "PAYPAL" {
+            return unusable("has a wallet that is neither PAYPAL nor VENMO");
+        }
+        if given("venmoPrivacy") && !VENMO_PRIVACY.contains(&said("venmoPrivacy")) {
+            return unusable("has a venmoPrivacy that is none of PRIVATE, FRIENDS_ONLY and PUBLIC");
+        }
+        if given("email") {
+            return if is_email(said("email")) { Ok(()) } else { unusable("needs a valid e-mail address") };
+        }
+        if venmo && (given("phone") || given("venmoHandle")) || given("payerId") {
+            Ok(())
+        } else {
+            unusable("names no recipient")
         }
     }
 }
@@ -345,6 +370,8 @@ mod tests {
             method(Quickbooks, &[]),
             method(Paypal, &[("email", "pay@partner.example")]),
             method(Paypal, &[("payerId", "QYR5Z8XDVJNXQ")]),
+            method(Paypal, &[("email", "pay@partner.example"), ("wallet", "PAYPAL")]),
+            method(Paypal, &[("phone", "2125550100"), ("wallet", "VENMO"), ("venmoPrivacy", "PUBLIC")]),
             method(Wise, &[("name", "Partner"), ("email", "pay@partner.example")]),
             method(Bank, &[("name", "Partner"), ("iban", "DE89 3704 0044 0532 0130 00")]),
             method(Bank, &[("name", "Partner"), ("accountNumber", "12345678"), ("routingNumber", "021000021")]),
@@ -354,6 +381,11 @@ mod tests {
         for bad in [
             method(Paypal, &[]),
             method(Paypal, &[("email", "nobody")]),
+            method(Paypal, &[("email", "nobody"), ("wallet", "VENMO")]),
+            method(Paypal, &[("wallet", "VENMO")]),
+            method(Paypal, &[("phone", "2125550100"), ("wallet", "PAYPAL")]),
+            method(Paypal, &[("email", "pay@partner.example"), ("wallet", "CASH")]),
+            method(Paypal, &[("email", "pay@partner.example"), ("venmoPrivacy", "ALL")]),
             method(Wise, &[("email", "pay@partner.example")]),
             method(Bank, &[("name", "Partner")]),
             method(Bank, &[("name", "Partner"), ("iban", "DE88 3704 0044 0532 0130 00")]),

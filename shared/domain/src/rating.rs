@@ -8,6 +8,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::conversion::{Action, Item, Sale};
+use crate::exchange::ExchangeRate;
 use crate::ids::PartnerId;
 use crate::money::{Minor, MoneyError, Percent};
 use crate::rules::{BaseKind, CustomerKind, Match, Metric, Pay, Recurrence, Reward, Rule, Shape, Tier, Tiers};
@@ -31,8 +32,11 @@ pub struct Basis {
     /// Why this rule rated the items and no other.
     pub won_by: Specificity,
     pub base_kind: BaseKind,
-    /// What the rate applied to, before it was shared among partners.
+    /// What the rate applied to, in the program's currency, before it was shared among partners. Where it was converted, the rate applied
+    /// to what it was before this was rounded.
     pub base: Minor,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<Exchanged>,
     /// Positions of the sale's items that the rule rated; empty where the sale has no items.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<usize>,
@@ -48,6 +52,14 @@ pub struct Basis {
     /// The tallies it counts in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub counted: Vec<Counted>,
+}
+
+/// A base that was converted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exchanged {
+    /// In the currency of the sale.
+    pub told: Minor,
+    pub rate: ExchangeRate,
 }
 
 /// A tally by what tells it from the others of the same rule and partner.
@@ -206,8 +218,8 @@ impl Recurrence {
 #[derive(Debug, Clone, Copy)]
 pub struct Case<'a> {
     pub sale: &'a Sale,
-    /// Goods of the order as it was sold: by this its size is told, whatever an edit adds.
-    pub goods: Minor,
+    /// Goods of the order as it was sold, in the program's currency and unrounded: by this its size is told, whatever an edit adds.
+    pub goods: Decimal,
     pub occurred_at: Timestamp,
     pub zone: &'a TimeZone,
     pub customer: &'a Standing,
@@ -289,8 +301,8 @@ impl Match {
             && holds(&self.channels, case.channel)
             && holds(&self.countries, sale.country.as_deref().map(str::to_ascii_uppercase).as_deref())
             && self.customer.is_none_or(|kind| is_new == (kind == CustomerKind::New))
-            && self.min_order.is_none_or(|min| case.goods >= min)
-            && self.max_order.is_none_or(|max| case.goods <= max)
+            && self.min_order.is_none_or(|min| case.goods >= min.units().into())
+            && self.max_order.is_none_or(|max| case.goods <= max.units().into())
             && (self.coupons.is_empty() || sale.coupon_codes().any(|code| self.coupons.contains(code.as_str())))
             && self.metadata.iter().all(|(key, value)| sale.metadata.get(key) == Some(value))
     }
@@ -322,7 +334,8 @@ pub struct Exact {
 /// What is rated: a base, or a number of units, of which a partner has `part` of `whole`.
 #[derive(Debug, Clone, Copy)]
 pub struct Rateable {
-    pub base: Minor,
+    /// In minor units of the program's currency, unrounded.
+    pub base: Decimal,
     pub units: Decimal,
     pub part: u64,
     pub whole: u64,
@@ -339,7 +352,7 @@ impl Rateable {
 
     fn pay(&self, pay: Pay) -> Result<Decimal, MoneyError> {
         match pay {
-            Pay::Rate(rate) => self.of(percent(rate, self.base.units().into())?),
+            Pay::Rate(rate) => self.of(percent(rate, self.base)?),
             Pay::Amount(_) if self.extra => Ok(Decimal::ZERO),
             Pay::Amount(amount) => self.of(amount.units().into()),
         }
@@ -370,7 +383,8 @@ pub fn reward(rule: &Rule, of: &Rateable, position: i64, window: &WindowKey) -> 
 }
 
 fn tiered(tiers: &Tiers, of: &Rateable, before: i64, window: &WindowKey) -> Result<Exact, MoneyError> {
-    let own_base = of.base.proportion(of.part.into(), of.whole.into())?;
+    // As tallies count it.
+    let own_base = Minor::round(of.base)?.proportion(of.part.into(), of.whole.into())?;
     let step = match tiers.metric {
         Metric::Count => i64::from(!of.extra),
         Metric::Revenue => own_base.units(),
@@ -405,7 +419,7 @@ fn whole(tiers: &Tiers, of: &Rateable, position: i64) -> Result<(Vec<TierPart>, 
 
 /// Splits the base at the tiers it crosses.
 fn by_amount(tiers: &Tiers, of: &Rateable, before: i64) -> Result<(Vec<TierPart>, Decimal), MoneyError> {
-    let mut left = of.of(of.base.units().into())?;
+    let mut left = of.of(of.base)?;
     let mut position = Decimal::from(before);
     let mut parts = Vec::new();
     let mut amount = Decimal::ZERO;
@@ -524,7 +538,7 @@ pub(crate) mod tests {
         let partner = partner();
         let case = Case {
             sale,
-            goods: sale.net()?,
+            goods: sale.net()?.units().into(),
             occurred_at: "2026-06-01T00:00:00Z".parse().unwrap(),
             zone: &TimeZone::UTC,
             customer: &Standing::default(),
@@ -535,7 +549,7 @@ pub(crate) mod tests {
         };
         let earn = |won: &Won<'_>| {
             let units = won.items.iter().map(|at| sale.items[*at].quantity).sum();
-            let base = base(sale, won.rule.base, &won.items)?;
+            let base = base(sale, won.rule.base, &won.items)?.units().into();
             let of = Rateable { base, units, part: 1, whole: 1, extra: false };
             let window = WindowKey::month("2026-06-01".parse().unwrap());
             Ok((Minor::round(reward(won.rule, &of, before, &window)?.amount)?.units(), won.by))

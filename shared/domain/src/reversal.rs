@@ -253,6 +253,7 @@ mod tests {
             touches: vec![],
             partners: vec![Credited::new(&partner(), 1)],
             customer: crate::rating::Standing::default(),
+            exchange: None,
             objection: None,
         };
         let accrual = Accrual {

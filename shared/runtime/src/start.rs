@@ -11,6 +11,7 @@ use store::Store;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use workflows::files::Files;
 use workflows::publish::Bus;
 use workflows::queues::Queues;
 use workflows::{Context, SystemClock};
@@ -42,7 +43,14 @@ pub fn context() -> Result<Context, StartError> {
         secret_prefix: variable("SECRET_PREFIX")?,
         bus: Bus { events: aws_sdk_eventbridge::Client::new(&config), name: variable("BUS_NAME")? },
         others: workflows::instant::Others::default(),
+        files: Files { s3: s3(&config), bucket: variable("FILES_BUCKET")? },
     })
+}
+
+/// An endpoint that stands for all services has no names of buckets in front of its own.
+fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {
+    let by_path = config.endpoint_url().is_some();
+    aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(config).force_path_style(by_path).build())
 }
 
 /// What Lambda puts into the environment is all there is to know. The SDK's own search for configuration would link, and try, profile

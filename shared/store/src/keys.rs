@@ -5,6 +5,7 @@
 //! | program | `PRG#<program>` | `PRG` |
 //! | rule set version | `PRG#<program>` | `RUL#<version>` |
 //! | claim of a referral code | `PRG#<program>` | `COD#<code>` |
+//! | exchange rate | `RAT#<from>#<to>` | `<date>` |
 //! | referral link | `LNK#<code>` | `LNK` |
 //! | touch: a visit by a link | `VIS#<visitor>` | `<time and hash>` |
 //! | source | `SRC#<source>` | `SRC` |
@@ -23,6 +24,7 @@
 //! | journal entry | `JRN#<stream>` | `<position>` |
 //! | run | `RUN#<run>` | `RUN` |
 //! | a run's decision about a partner | `RUN#<run>` | `PAR#<partner>` |
+//! | export batch, and its pages of rows | `EXP#<export>` | `EXP`, `PAG#<number>` |
 //! | exception, and the body it came with in parts | `EXC#<exception>` | `EXC`, `BODY#<number>` |
 //! | whose data a signed-in person may see | `MEM#<subject>` | `MEM` |
 //! | remembered answer | `IDM#<hash>` | `IDM` |
@@ -33,18 +35,19 @@
 //! Two sparse indexes, both keys only, since what is found is always read again from the table:
 //! `list` (programs; partners, links, payouts and runs of a program; exceptions by status) and
 //! `work` (approved lines by due date, payable lines by partner, runs and payouts that are under way, payouts that wait to be
-//! paid; each leaves it when nothing is to be done with it).
+//! paid, exports being gathered; each leaves it when nothing is to be done with it).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::conversion::{Code, EventKind};
 use domain::ids::{
-    ClickId, ConversionId, ExceptionId, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId, VisitorId,
+    ClickId, ConversionId, ExceptionId, ExportId, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId, VisitorId,
 };
 use domain::line::{Line, LineState};
 use domain::money::Currency;
 use domain::payout::Payout;
 use domain::tally::{Owner, TallyKey};
+use jiff::civil::Date;
 use sha2::{Digest, Sha256};
 
 use crate::table::StoreError;
@@ -75,6 +78,10 @@ impl Key {
 
     pub fn code(program: &ProgramId, code: &Code) -> Self {
         Self::new(program_partition(program), format!("COD#{}", code.as_str()))
+    }
+
+    pub fn rate(from: Currency, to: Currency, date: Date) -> Self {
+        Self::new(rate_partition(from, to), date.to_string())
     }
 
     pub fn link(code: &Code) -> Self {
@@ -155,6 +162,14 @@ impl Key {
         Self::new(run_partition(run), format!("{DECISIONS}{partner}"))
     }
 
+    pub fn export(id: &ExportId) -> Self {
+        Self::new(export_partition(id), "EXP")
+    }
+
+    pub fn export_page(id: &ExportId, number: u32) -> Self {
+        Self::new(export_partition(id), format!("{PAGES}{number:05}"))
+    }
+
     pub fn exception(id: &ExceptionId) -> Self {
         Self::new(exception_partition(id), "EXC")
     }
@@ -198,6 +213,10 @@ pub fn partner_partition(id: &PartnerId) -> String {
     format!("PAR#{id}")
 }
 
+pub fn rate_partition(from: Currency, to: Currency) -> String {
+    format!("RAT#{from}#{to}")
+}
+
 pub fn visitor_partition(id: &VisitorId) -> String {
     format!("VIS#{id}")
 }
@@ -221,6 +240,10 @@ pub fn journal_partition(stream: &str) -> String {
 
 pub fn exception_partition(id: &ExceptionId) -> String {
     format!("EXC#{id}")
+}
+
+pub fn export_partition(id: &ExportId) -> String {
+    format!("EXP#{id}")
 }
 
 pub fn run_partition(run: &RunId) -> String {
@@ -273,6 +296,7 @@ pub fn sortable(moment: jiff::Timestamp) -> String {
 }
 
 pub const UNFINISHED_RUNS: &str = "RUNS";
+pub const UNFINISHED_EXPORTS: &str = "EXPORTS";
 
 fn payout_bucket(payout: &Payout) -> u8 {
     Sha256::digest(payout.id.as_str())[0] % PAYOUT_BUCKETS
@@ -308,6 +332,10 @@ pub fn payouts_list(program: &ProgramId) -> String {
 
 pub fn runs_list(program: &ProgramId) -> String {
     format!("RUN#{program}")
+}
+
+pub fn exports_list(program: &ProgramId) -> String {
+    format!("EXP#{program}")
 }
 
 pub fn sources_list(program: &ProgramId) -> String {

@@ -128,6 +128,7 @@ fn line(partner: &Partner, n: usize, state: LineState) -> Line {
             won_by: Specificity::ProgramDefault,
             base_kind: domain::rules::BaseKind::Net,
             base: minor(10_000),
+            exchange: None,
             items: vec![0, 2],
             reward: Applied::Percent { rate: domain::money::Percent::new("10".parse().unwrap()) },
             share: None,

@@ -17,7 +17,7 @@ use crate::changes::{OpenPayouts, until_fresh};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 use crate::history::{History, Step};
-use crate::ingest::{MAX_LINES, UnknownPartner};
+use crate::ingest::{MAX_LINES, NotBooked, UnknownPartner};
 
 const OPERATION: &str = "accrue";
 const BY_HAND: &str = "attribute";
@@ -256,6 +256,11 @@ pub async fn by_hand(context: &Context, conversion: &ConversionId, parts: &[Part
         let set = rules_in_force(context, BY_HAND, &program, *occurred_at).await?;
         let set =
             set.ok_or_else(|| Refusal::Illegal(format!("no published rule set was in force at {occurred_at}")))?;
+        let exchange =
+            crate::ingest::exchange(context, &program, sale, *occurred_at).await.map_err(|missing| match missing {
+                NotBooked::Refused(refusal) => refusal,
+                missing => Refusal::Illegal(missing.to_string()),
+            })?;
         let customer = context.store.customer(BY_HAND, &program.id, &sale.customer).await?;
         let circumstances = Circumstances {
             rule_set: set.version,
@@ -264,6 +269,7 @@ pub async fn by_hand(context: &Context, conversion: &ConversionId, parts: &[Part
             touches: Vec::new(),
             partners: partners.iter().map(|(partner, part)| Credited::new(partner, *part)).collect(),
             customer: if sale.action.is_purchase() { customer.standing(conversion) } else { Standing::default() },
+            exchange,
             objection: None,
         };
         let lines = context.store.lines(BY_HAND, &history.lines()).await?;

@@ -45,6 +45,7 @@ pub struct Context {
     pub secret_prefix: String,
     pub bus: crate::publish::Bus,
     pub others: crate::instant::Others,
+    pub files: crate::files::Files,
 }
 
 impl Context {

@@ -163,6 +163,7 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         approved_at: None,
         submitted_at: None,
         paid_at: None,
+        export: None,
         reference: None,
         paid: Minor::ZERO,
         settling: None,

@@ -7,12 +7,15 @@ use domain::accrual::{Circumstances, Terms};
 use domain::anomaly::Beat;
 use domain::booking::{Accruing, State};
 use domain::conversion::{ConversionEvent, EventBody, EventKind, Impossible, Sale};
+use domain::exchange::ExchangeRate;
 use domain::ids::{ConversionId, LineId, SourceId};
 use domain::journal::{Entry, What};
+use domain::money::{Currency, Minor};
 use domain::order::Order;
 use domain::program::Program;
 use domain::rating::Standing;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use store::{Because, EventClaim, ExceptionCode, KnownCustomer, Purchase, Transaction, Unrewarded};
 
 use crate::attribution::{Found, Search, SearchError, find, rules_in_force};
@@ -84,8 +87,10 @@ impl Ingested {
 pub enum NotBooked {
     #[error(transparent)]
     Impossible(#[from] Impossible),
-    #[error("the program is in {program}, the event in {event}, and there are no exchange rates yet")]
-    ForeignCurrency { program: String, event: String },
+    #[error("no rate from {from} to {to} was published for {date} or the 7 days before it")]
+    NoExchangeRate { from: Currency, to: Currency, date: Date },
+    #[error("the order is in {sale}, this in {event}")]
+    OtherCurrency { sale: Currency, event: Currency },
     #[error("an event with this id was accepted before, with other content")]
     Contradiction,
     #[error("no published rule set was in force at {0}")]
@@ -99,7 +104,8 @@ impl NotBooked {
     pub const fn exception(&self) -> Option<ExceptionCode> {
         match self {
             Self::Impossible(_) => Some(ExceptionCode::Impossible),
-            Self::ForeignCurrency { .. } => Some(ExceptionCode::ForeignCurrency),
+            Self::NoExchangeRate { .. } => Some(ExceptionCode::ExchangeRateMissing),
+            Self::OtherCurrency { .. } => Some(ExceptionCode::OtherCurrency),
             Self::Contradiction => Some(ExceptionCode::Contradiction),
             Self::NoRules(_) => Some(ExceptionCode::NoRules),
             Self::Refused(refusal) if refusal.is_transient() => None,
@@ -132,11 +138,6 @@ pub async fn ingest(context: &Context, incoming: Incoming<'_>) -> Result<Ingeste
     if serde_json::json!(incoming.event).to_string().len() > MAX_EVENT_BYTES {
         return Err(Impossible { field: "", why: "the event is larger than 100 kB".to_owned() }.into());
     }
-    let program = incoming.program.currency;
-    if let Some(event) = incoming.event.currency().filter(|event| *event != program) {
-        return Err(NotBooked::ForeignCurrency { program: program.to_string(), event: event.to_string() });
-    }
-
     until_fresh(|| async {
         match attempt(context, &incoming).await {
             // Only what is overtaken is tried again; everything else goes out as it is.
@@ -173,6 +174,12 @@ async fn attempt(context: &Context, incoming: &Incoming<'_>) -> Result<Ingested,
         // Either the id stands for another order, or this very event was accepted since the history was read.
         let elsewhere = claim.conversion != conversion;
         return Err(if elsewhere { NotBooked::Contradiction } else { store::StoreError::Stale.into() });
+    }
+    if let (Some(sale), Some(event)) =
+        (history.sale().and_then(|entry| entry.event.as_ref()?.currency()), event.currency())
+        && sale != event
+    {
+        return Err(NotBooked::OtherCurrency { sale, event });
     }
     let order = history.order_with(event).map_err(NotBooked::from)?;
     match (&event.body, &order) {
@@ -228,7 +235,9 @@ async fn accrue(
         return Ok(Ingested::Unattributed);
     };
     let set = rules_in_force(context, OPERATION, program, occurred_at).await?.ok_or(NotBooked::NoRules(occurred_at))?;
-    let objection = objection(context, incoming, &mut transaction, sale, &purchase, &customer, &found).await?;
+    let exchange = exchange(context, program, sale, occurred_at).await?;
+    let net = in_program_currency(sale, exchange.as_ref())?;
+    let objection = objection(context, incoming, &mut transaction, (sale, net), &purchase, &customer, &found).await?;
     let circumstances = Circumstances {
         rule_set: set.version,
         terms: Terms::of(program),
@@ -236,10 +245,15 @@ async fn accrue(
         touches: found.touches.clone(),
         partners: found.credited(),
         customer: if sale.action.is_purchase() { customer.standing(conversion) } else { Standing::default() },
+        exchange,
         objection,
     };
     // Refunds and edits that were waiting for this sale apply before anything is written.
     file_excess(context, incoming, order).await?;
+    if order.other_currency {
+        let detail = "a refund or edit that came before the sale is in another currency; it moved nothing";
+        file_trouble(context, incoming, ExceptionCode::OtherCurrency, detail).await?;
+    }
     let step = Step {
         operation: OPERATION,
         program,
@@ -257,6 +271,28 @@ async fn accrue(
     };
     let written = step.write(context, transaction, entry, MAX_LINES).await.map_err(too_many)?;
     Ok(Ingested::Applied { lines: written.lines.into_iter().map(|line| line.id).collect() })
+}
+
+/// How a sale in another currency is converted.
+pub async fn exchange(
+    context: &Context,
+    program: &Program,
+    sale: &Sale,
+    occurred_at: Timestamp,
+) -> Result<Option<ExchangeRate>, NotBooked> {
+    let (from, to) = (sale.currency, program.currency);
+    if from == to {
+        return Ok(None);
+    }
+    let date = crate::exchange::day_of(occurred_at);
+    let rate = crate::exchange::rate(context, from, to, date).await?;
+    rate.ok_or(NotBooked::NoExchangeRate { from, to, date }).map(Some)
+}
+
+fn in_program_currency(sale: &Sale, exchange: Option<&ExchangeRate>) -> Result<Minor, NotBooked> {
+    let net = sale.net().map_err(Refusal::from)?;
+    let converted = exchange.map_or(Ok(net), |rate| rate.convert(net).map(|money| money.amount));
+    Ok(converted.map_err(Refusal::from)?)
 }
 
 fn unrewarded(incoming: &Incoming<'_>, conversion: &ConversionId, sale: &Sale, because: Because) -> Unrewarded {
@@ -278,7 +314,7 @@ async fn objection(
     context: &Context,
     incoming: &Incoming<'_>,
     transaction: &mut Transaction,
-    sale: &Sale,
+    (sale, net): (&Sale, Minor),
     purchase: &Purchase,
     customer: &KnownCustomer,
     found: &Found,
@@ -301,7 +337,6 @@ async fn objection(
         customer: sale.customer.id.clone().or_else(|| sale.customer.email_hash.clone()),
         visitor: sale.visitor_id.clone(),
     };
-    let net = sale.net().map_err(Refusal::from)?;
     for (partner, _) in &found.partners {
         let read = context.store.pulse(OPERATION, &partner.id).await?;
         if objection.is_none() {

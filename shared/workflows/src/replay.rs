@@ -274,7 +274,7 @@ impl<'a> Replay<'a> {
                 let PayoutChange { id, .. } = payout_of(entry)?;
                 self.each(entry, |line| line.claim(id, page))
             }
-            What::CloseDraft | What::ApprovePayout | What::SendBack => self.each(entry, Ok),
+            What::CloseDraft | What::ApprovePayout | What::SendBack | What::Submit => self.each(entry, Ok),
             What::CancelPayout | What::Free | What::MarkPaid | What::Settle => {
                 let PayoutChange { id, to, paid_at, .. } = payout_of(entry)?;
                 self.each(entry, |line| match to {

@@ -118,6 +118,7 @@ fn rate_example(program: &Program, rules: &[Rule], sale: &Sale) -> Result<Vec<St
         touches: Vec::new(),
         partners: vec![Credited { partner: nobody, group: None, part: 1, shards: 1, campaign: None, channel: None }],
         customer: Standing::default(),
+        exchange: None,
         objection: None,
     };
     let source = domain::ids::SourceId::of_api(&program.id);

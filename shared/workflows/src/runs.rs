@@ -9,7 +9,7 @@ use domain::selection::{CarriedBecause, Selection};
 use futures::{StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use store::{Outcome, PayoutRequest, Run, RunProgress, Store, StoreError, Transaction};
+use store::{ExportProgress, Outcome, PayoutRequest, Run, RunProgress, Store, StoreError, Transaction};
 
 use crate::changes::until_fresh;
 use crate::context::Context;
@@ -79,6 +79,12 @@ pub async fn tick(context: &Context, time_left: impl Fn() -> bool) -> Result<Tic
         }
     }
     go_on(context, &time_left, &mut ticked).await?;
+    for export in context.store.unfinished_exports(OPERATION).await? {
+        match crate::exports::gather(context, &export.id, &time_left).await {
+            Ok(gathered) => ticked.unfinished |= gathered.progress != ExportProgress::Complete,
+            Err(error) => ticked.passed_over("export", export.id.as_str(), &error),
+        }
+    }
     Ok(ticked)
 }
 

@@ -227,6 +227,7 @@ fn command(name: &str, program: &Program, world: &World, address: SocketAddr) ->
         .env("CONVERSIONS_QUEUE_URL", &context.queues.conversions_url)
         .env("DRAFTS_QUEUE_URL", &context.queues.drafts_url)
         .env("BUS_NAME", &context.bus.name)
+        .env("FILES_BUCKET", &context.files.bucket)
         .env("SECRET_PREFIX", &context.secret_prefix)
         .env("RUST_LOG", "info");
     command

@@ -84,6 +84,7 @@ impl Book {
             touches: vec![],
             partners: self.partners.clone(),
             customer: Standing::default(),
+            exchange: None,
             objection: None,
         };
         let conversion = ConversionId::derive(&self.program.id, &source, order);

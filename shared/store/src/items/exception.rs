@@ -41,8 +41,10 @@ pub enum ExceptionCode {
     Unreadable,
     /// Cannot be true, or cannot be booked as it is.
     Impossible,
-    /// A currency other than the program's, while there are no exchange rates.
-    ForeignCurrency,
+    /// A currency other than the program's, and no exchange rate of its day.
+    ExchangeRateMissing,
+    /// A refund or edit in another currency than its sale.
+    OtherCurrency,
     /// The same id with other content.
     Contradiction,
     /// More was refunded than was charged; the reversal was clamped.

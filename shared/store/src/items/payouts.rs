@@ -79,6 +79,14 @@ impl Item for DraftLock {
     }
 }
 
+/// Where reading all that wait to be paid goes on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnpaidPosition {
+    bucket: u8,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after: Option<String>,
+}
+
 impl Transaction {
     pub fn create_payout(&mut self, payout: &Payout) -> Result<(), StoreError> {
         self.create(payout)
@@ -184,6 +192,27 @@ impl Store {
         }
         let payouts: Vec<Payout> = self.get_many(operation, &oldest).await?;
         Ok(payouts.iter().filter(|payout| is_unpaid(payout)).map(|payout| payout.created_at).min())
+    }
+
+    /// At most `limit` payouts that wait to be paid, of any program, in an order that stays. They are read from the table; a draft closed a
+    /// moment ago may be missing.
+    pub async fn unpaid_payouts(
+        &self,
+        operation: &'static str,
+        after: &UnpaidPosition,
+        limit: i32,
+    ) -> Result<(Vec<Payout>, Option<UnpaidPosition>), StoreError> {
+        let range =
+            Range { after: after.after.as_deref(), limit: Some(limit), ..Range::all(unpaid_partition(after.bucket)) };
+        let keys = self.work(operation, range).await?;
+        let mut payouts: Vec<Payout> = self.get_many(operation, &keys.items).await?;
+        payouts.retain(is_unpaid);
+        let next = match keys.after {
+            Some(last) => Some(UnpaidPosition { bucket: after.bucket, after: Some(last) }),
+            None if after.bucket + 1 < PAYOUT_BUCKETS => Some(UnpaidPosition { bucket: after.bucket + 1, after: None }),
+            None => None,
+        };
+        Ok((payouts, next))
     }
 
     /// Newest first.
