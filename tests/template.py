@@ -20,7 +20,7 @@ RESOURCES = TEMPLATE["Resources"]
 GLOBALS = TEMPLATE["Globals"]["Function"]
 STAGES = TEMPLATE["Mappings"]["Stages"]
 # Whose data the wildcards of a policy could reach.
-DATA = ("dynamodb", "sqs", "secretsmanager", "s3", "events")
+DATA = ("dynamodb", "sqs", "secretsmanager", "s3", "events", "kms")
 
 
 def of_type(kind):
@@ -163,14 +163,15 @@ class Permissions(unittest.TestCase):
             )
         ]
         self.assertEqual([name for name, _ in writers], ["WriteTable"])
-        # Besides, visits may be added by whoever adds visits.
+        # Besides, visits may be added by whoever adds visits, and exchange rates by whoever fetches them.
+        adds = {"TrackClick": ["VIS#*"], "FetchRates": ["FXR#*", "EXC#*"]}
         for name, statement in statements():
             if name != "WriteTable" and {"dynamodb:PutItem", "dynamodb:UpdateItem"} & set(listed(statement["Action"])):
-                self.assertEqual((name, statement["Action"]), ("TrackClick", "dynamodb:PutItem"))
+                self.assertEqual(statement["Action"], "dynamodb:PutItem", name)
                 self.assertEqual(
                     statement["Condition"],
                     {
-                        "ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["VIS#*"]},
+                        "ForAllValues:StringLike": {"dynamodb:LeadingKeys": adds[name]},
                         # Without keys the condition above would hold.
                         "Null": {"dynamodb:LeadingKeys": "false"},
                     },
@@ -195,7 +196,7 @@ class Permissions(unittest.TestCase):
 class Queues(unittest.TestCase):
     def test_a_message_outlives_its_function_and_fails_into_a_dead_letter_queue(self):
         consumers = list(events("SQS"))
-        self.assertEqual(len(consumers), 2)
+        self.assertEqual(len(consumers), 3)
         for name, event in consumers:
             queue = queues()[event["Queue"]["Fn::GetAtt"][0]]
             self.assertGreaterEqual(queue["VisibilityTimeout"], 6 * functions()[name]["Timeout"], name)
@@ -207,7 +208,7 @@ class Queues(unittest.TestCase):
     def test_what_ends_in_one_that_nobody_reads_raises_an_alarm(self):
         read = {event["Queue"]["Fn::GetAtt"][0] for _, event in events("SQS")}
         ends = set(queues()) - read
-        self.assertEqual(len(ends), 3)
+        self.assertEqual(len(ends), 4)
         for name in ends:
             depth = alarms_on("ApproximateNumberOfMessagesVisible", QueueName={"Fn::GetAtt": [name, "QueueName"]})
             self.assertEqual(len(depth), 1, name)
@@ -218,7 +219,13 @@ class Queues(unittest.TestCase):
             self.assertTrue(queue["SqsManagedSseEnabled"], name)
         covered = []
         for policy in of_type("AWS::SQS::QueuePolicy").values():
-            [statement] = policy["PolicyDocument"]["Statement"]
+            statement, *others = policy["PolicyDocument"]["Statement"]
+            for other in others:
+                # Only the bus puts messages from outside, and only by the one rule.
+                self.assertEqual((other["Principal"], other["Action"]), ({"Service": "events.amazonaws.com"}, "sqs:SendMessage"))
+                self.assertEqual(
+                    other["Condition"], {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": ["ApprovedPayouts", "Arn"]}}}
+                )
             self.assertEqual((statement["Effect"], statement["Action"], statement["Principal"]), ("Deny", "sqs:*", "*"))
             self.assertEqual(statement["Condition"], {"Bool": {"aws:SecureTransport": "false"}})
             covered += [queue["Ref"] for queue in policy["Queues"]]
@@ -226,6 +233,15 @@ class Queues(unittest.TestCase):
 
 
 class Files(unittest.TestCase):
+    def test_only_the_api_puts_files_there_and_only_those_that_are_forgotten_within_a_day(self):
+        reach = [
+            (name, sorted(listed(statement["Action"])), statement["Resource"])
+            for name, statement in statements()
+            if any(service(action) == "s3" for action in listed(statement["Action"]))
+        ]
+        self.assertEqual(reach, [("PayoutsApi", ["s3:GetObject", "s3:PutObject"], {"Fn::Sub": "${Files.Arn}/exports/*"})])
+        self.assertEqual(GLOBALS["Environment"]["Variables"]["FILES_BUCKET"], {"Ref": "Files"})
+
     def test_the_bucket_is_closed_encrypted_and_speaks_tls_only(self):
         [(name, bucket)] = of_type("AWS::S3::Bucket").items()
         self.assertTrue(all(bucket["PublicAccessBlockConfiguration"].values()))
@@ -239,7 +255,7 @@ class Files(unittest.TestCase):
         rules = RESOURCES["Files"]["Properties"]["LifecycleConfiguration"]["Rules"]
         self.assertTrue(all(rule["Status"] == "Enabled" for rule in rules))
         days = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
-        self.assertEqual(days, {"aws/lambda/": 30, "exports/": 1, "restore/": 7})
+        self.assertEqual(days, {"aws/lambda/": 30, "exports/": 1, "restore/": 7, "tax/": 30})
 
 
 class Functions(unittest.TestCase):
@@ -299,12 +315,24 @@ class Functions(unittest.TestCase):
 
     def test_schedules_retry_and_then_keep_what_they_missed(self):
         schedules = list(events("ScheduleV2"))
-        self.assertEqual(sorted(name for name, _ in schedules), ["BatchPayouts", "MatureCommissions"])
+        self.assertEqual(sorted(name for name, _ in schedules), ["BatchPayouts", "FetchRates", "MatureCommissions"])
         for name, schedule in schedules:
             self.assertGreaterEqual(schedule["RetryPolicy"]["MaximumRetryAttempts"], 1, name)
             self.assertEqual(schedule["DeadLetterConfig"]["Arn"], {"Fn::GetAtt": ["MissedTicks", "Arn"]}, name)
             failed = functions()[name]["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]
             self.assertEqual(failed["Destination"], {"Fn::GetAtt": ["MissedTicks", "Arn"]}, name)
+
+    def test_rates_are_fetched_only_where_a_source_is_set(self):
+        """By https only; and where none is set, nothing is called and nothing costs."""
+        self.assertEqual(TEMPLATE["Parameters"]["RateSource"]["Default"], "")
+        allowed = TEMPLATE["Parameters"]["RateSource"]["AllowedPattern"]
+        for url, fits in [("", True), ("https://rates.example/daily.xml", True), ("http://rates.example/", False)]:
+            self.assertEqual(bool(re.search(allowed, url)), fits, url)
+        [schedule] = [schedule for name, schedule in events("ScheduleV2") if name == "FetchRates"]
+        self.assertEqual(schedule["State"], {"Fn::If": ["HasRateSource", "ENABLED", "DISABLED"]})
+        given = functions()["FetchRates"]["Environment"]["Variables"]
+        self.assertEqual(given, {"RATE_SOURCE": {"Ref": "RateSource"}})
+        self.assertIn('var("RATE_SOURCE")', (ROOT / "functions/fetch-rates/src/lib.rs").read_text())
 
     def test_concurrency_is_reserved_where_a_bound_protects_and_only_on_demand(self):
         bounds = {}
@@ -344,7 +372,12 @@ class Api(unittest.TestCase):
             for _, event in events("HttpApi")
             if event.get("Auth", {}).get("Authorizer") == "NONE"
         ]
-        self.assertEqual(opened, ["POST /webhooks/{sourceId}", "GET /r/{code}", "HEAD /r/{code}"])
+        self.assertEqual(
+            opened,
+            [
+                "POST /webhooks/{sourceId}", "GET /r/{code}", "HEAD /r/{code}", "POST /webhooks/paypal/{programId}",
+            ],
+        )
         self.assertIn(self.api["Auth"]["DefaultAuthorizer"], self.api["Auth"]["Authorizers"])
 
     def test_tokens_are_those_of_the_user_pools_own_clients(self):
@@ -399,9 +432,40 @@ class Secrets(unittest.TestCase):
         for name, statement in statements():
             if "secretsmanager:GetSecretValue" in listed(statement["Action"]):
                 readers[name] = statement["Resource"]
-        self.assertEqual(readers.pop("PayoutsApi"), {"Ref": "CursorKey"})
+        self.assertEqual(readers.pop("PayoutsApi"), [{"Ref": "CursorKey"}, {"Ref": "TaxHashKey"}])
+        for name in ("SubmitPayouts", "PaypalWebhook"):
+            self.assertTrue(readers.pop(name)["Fn::Sub"].endswith(":secret:${AWS::StackName}/paypal/*"))
         self.assertTrue(readers.pop("StorefrontWebhook")["Fn::Sub"].endswith(":secret:${AWS::StackName}/sources/*"))
         self.assertEqual(readers, {})
+
+
+class TaxNumbers(unittest.TestCase):
+    def test_one_function_may_seal_them_and_another_open_them_each_for_its_partner(self):
+        may = {}
+        for name, statement in statements():
+            for action in listed(statement["Action"]):
+                if service(action) == "kms":
+                    self.assertEqual(statement["Resource"], {"Fn::GetAtt": ["TaxKey", "Arn"]}, name)
+                    may[action] = (name, statement["Condition"])
+        for_partner = {
+            "ForAllValues:StringEquals": {"kms:EncryptionContextKeys": ["partner"]},
+            # Without a context the condition above would hold.
+            "Null": {"kms:EncryptionContextKeys": "false"},
+        }
+        self.assertEqual(may.pop("kms:Encrypt"), ("PayoutsApi", for_partner))
+        self.assertEqual(may.pop("kms:Decrypt"), ("TaxFiling", for_partner))
+        # What S3 encrypts the file under.
+        self.assertEqual(may.pop("kms:GenerateDataKey")[0], "TaxFiling")
+        self.assertEqual(may, {})
+
+    def test_the_key_is_kept_and_rotates(self):
+        [(name, key)] = of_type("AWS::KMS::Key").items()
+        self.assertTrue(key["EnableKeyRotation"])
+        self.assertEqual(RESOURCES[name]["DeletionPolicy"], "Retain")
+
+    def test_nothing_calls_the_function_that_opens_them(self):
+        self.assertNotIn("Events", functions()["TaxFiling"])
+        self.assertEqual(functions()["TaxFiling"]["Policies"][0], {"Ref": "ReadTable"}, "it writes nothing into the table")
 
 
 class Watching(unittest.TestCase):

@@ -15,6 +15,7 @@ use crate::{ADMIN, SECOND_ADMIN};
 pub struct Plan {
     now: String,
     storage: Storage,
+    paypal: Option<String>,
     program: Value,
     rules: Vec<Value>,
     partner: Value,
@@ -25,6 +26,7 @@ impl Default for Plan {
         Self {
             now: "2026-01-01T00:00:00Z".to_owned(),
             storage: Storage::Memory,
+            paypal: None,
             program: json!({
                 "name": "Program", "approval": "automatic", "holdDays": 0, "minimumPayout": "0",
                 "largePayoutLimit": "1000000.00",
@@ -69,6 +71,13 @@ impl Plan {
         self
     }
 
+    /// Where PayPal's counterpart is served.
+    #[must_use]
+    pub fn paypal_at(mut self, endpoint: &str) -> Self {
+        self.paypal = Some(endpoint.to_owned());
+        self
+    }
+
     /// One field of the program.
     #[must_use]
     pub fn program(mut self, field: &str, value: impl Into<Value>) -> Self {
@@ -109,7 +118,11 @@ impl Plan {
     /// The system alone, with nothing in it.
     pub async fn system(&self) -> Arc<System> {
         let clock = LocalClock::standing_at(self.now.parse().unwrap());
-        Arc::new(System::start(Options { storage: self.storage.clone(), clock, aws: None }).await.unwrap())
+        Arc::new(
+            System::start(Options { storage: self.storage.clone(), clock, aws: None, paypal: self.paypal.clone() })
+                .await
+                .unwrap(),
+        )
     }
 
     /// A world with program, published rules and partner, all made through the API.

@@ -14,6 +14,9 @@ const SECRET: &str = "sample-secret";
 const BEFORE: &str = "2026-01-15T14:15:00Z";
 pub const NOW: &str = "2026-02-01T00:20:00Z";
 
+/// Where a year's file stands in which nobody was paid.
+const EMPTY_FILE: &str = "tax/2026/returns-18ckeuv8lo6uslfi4ig05cnvqeu3ikloqjt2ajuk98098ip8b240.csv";
+
 /// Every sample, and what its function answers in the world it was made for.
 pub fn expected() -> Vec<(&'static str, Value)> {
     vec![
@@ -31,8 +34,18 @@ pub fn expected() -> Vec<(&'static str, Value)> {
         ),
         ("mature-commissions/hourly.json", json!({"lines": 0, "failed": 0, "unfinished": false})),
         ("batch-payouts/hourly.json", json!({"runsStarted": 1, "payoutsResumed": 0, "failed": 0, "unfinished": false})),
+        ("fetch-rates/daily.json", json!({"new": 0, "known": 0, "refused": 0, "unknown": 0})),
         ("draft-payout/one-partner.json", json!({"batchItemFailures": []})),
+        (
+            "submit-payouts/approved-payout.json",
+            json!({"batchItemFailures": [{"itemIdentifier": "11111111-0000-4000-8000-000000000001"}]}),
+        ),
+        ("paypal-webhook/payment-made.json", json!(401)),
         ("publish-changes/sale-booked.json", json!({"batchItemFailures": []})),
+        (
+            "tax-filing/year.json",
+            json!({"year": 2026, "key": EMPTY_FILE, "returns": 0, "withoutNumber": 0, "excluded": 0}),
+        ),
         ("track-click/referral-link.json", json!(302)),
         ("track-click/unknown-code.json", json!(404)),
     ]

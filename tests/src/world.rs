@@ -299,6 +299,18 @@ impl World {
         result_codes(&self.post(who, &format!("/payouts/{call}"), &json!({"payouts": [one]})).await)[0]
     }
 
+    /// Takes commissions out of a payout; what became of each.
+    pub async fn exclude(&self, who: Who<'_>, id: &Value, lines: &[&str]) -> Vec<u16> {
+        let asked = json!({"id": id, "commissionIds": lines, "reason": "test"});
+        result_codes(&self.post(who, "/payouts/exclude", &asked).await)
+    }
+
+    /// Gives the partner other payout methods.
+    pub async fn change_methods(&self, who: Who<'_>, methods: &Value) {
+        let change = Request::patch(&format!("/partners/{}", self.partner), &json!({"payoutMethods": methods}));
+        self.send(self.by(who, change).await).await.ok();
+    }
+
     /// One person's approval of what they see now.
     pub async fn approve_payout(&self, who: Who<'_>, id: &Value) -> u16 {
         let payout = self.payout(id).await;

@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tests::{ADMIN, ANALYST, APPROVER, FINANCE, MANAGER, Plan, REVIEWER, Request, Who, World};
 
-const READS: [&str; 27] = [
+const READS: [&str; 28] = [
     "/programs",
     "/programs/{program}",
     "/programs/{program}/rule-sets",
@@ -24,6 +24,7 @@ const READS: [&str; 27] = [
     "/payouts",
     "/payouts/{payout}",
     "/payouts/{payout}/lines",
+    "/exchange-rates?date=2026-01-01",
     "/payouts/export?format=payouts",
     "/payouts/export?format=accounting",
     "/commissions/export",
@@ -36,7 +37,7 @@ const READS: [&str; 27] = [
 ];
 
 /// Every way to change something, with the roles that may besides an admin.
-const WRITES: [(&str, &[&str]); 22] = [
+const WRITES: [(&str, &[&str]); 28] = [
     ("/programs", &["program-manager"]),
     ("/programs/{program}/rule-sets", &["program-manager"]),
     ("/programs/{program}/rule-sets/1/sign-off", &["program-manager"]),
@@ -45,6 +46,7 @@ const WRITES: [(&str, &[&str]); 22] = [
     ("/links", &["program-manager", "partner"]),
     ("/partners/import?programId={program}", &["program-manager"]),
     ("/conversions/import?programId={program}", &[]),
+    ("/exchange-rates/import", &["finance"]),
     ("/sources", &["program-manager"]),
     ("/conversions", &[]),
     ("/commissions/approve", &["reviewer"]),
@@ -53,11 +55,17 @@ const WRITES: [(&str, &[&str]); 22] = [
     ("/commissions/reject", &["reviewer"]),
     ("/commissions/reinstate", &["reviewer"]),
     ("/runs", &["approver", "finance"]),
-    ("/payouts", &["approver", "finance"]),
+    // A partner for themselves.
+    ("/payouts", &["approver", "finance", "partner"]),
     ("/payouts/approve", &["approver"]),
     ("/payouts/send-back", &["approver"]),
     ("/payouts/cancel", &["approver"]),
+    ("/payouts/exclude", &["approver"]),
     ("/payouts/mark-paid", &["approver", "finance"]),
+    ("/payouts/mark-failed", &["approver", "finance"]),
+    ("/payouts/mark-returned", &["approver", "finance"]),
+    ("/payouts/retry", &["approver", "finance"]),
+    ("/payouts/void", &["approver", "finance"]),
     ("/exports", &["finance"]),
 ];
 
@@ -187,6 +195,7 @@ async fn a_partner_reads_their_own_data_only() {
         ("/conversions/{conversion}", 403, 403, 403),
         ("/runs?programId={program}", 403, 403, 403),
         ("/runs/{run}", 403, 403, 403),
+        ("/exchange-rates?date=2026-01-01", 403, 403, 403),
         ("/exports?programId={program}", 403, 403, 403),
         ("/exports/{export}", 403, 403, 403),
         ("/exports/{export}/left-out", 403, 403, 403),

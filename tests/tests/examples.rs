@@ -112,6 +112,9 @@ struct Step {
     /// A program that is only tried.
     program: Option<Map<String, Value>>,
     draft: Option<Vec<Value>>,
+    /// Exchange rates, each like `2026-01-01 EUR USD 1.10`.
+    rates: Option<Vec<String>>,
+    replay: Option<bool>,
     approve: Option<Vec<Pick>>,
     hold: Option<Vec<Pick>>,
     release: Option<Vec<Pick>>,
@@ -123,7 +126,10 @@ struct Step {
     mature: Option<bool>,
     payout: Option<String>,
     until: Option<String>,
+    pay: Option<String>,
     paid: Option<String>,
+    /// What the payout pays, like `90.00 EUR`.
+    pays: Option<String>,
     cancel: Option<String>,
     suspend: Option<String>,
     status: Option<u16>,
@@ -433,6 +439,16 @@ impl Player {
             let reply = self.world.post(ADMIN, "/programs", &program).await;
             self.judged(step, reply);
         }
+        if let Some(rates) = &step.rates {
+            self.rates(rates).await;
+        }
+        if step.replay == Some(true) {
+            for exception in self.world.exceptions().await {
+                let path = format!("/exceptions/{}/replay", exception["id"].as_str().unwrap());
+                let reply = self.world.post(ADMIN, &path, &json!({})).await;
+                self.judged(step, reply);
+            }
+        }
         if let Some(rules) = &step.draft {
             let now = self.world.system.clock.now().to_string();
             let reply = self.draft(&now, rules).await;
@@ -504,6 +520,15 @@ impl Player {
             event["amount"]["currency"] = json!(self.currency);
         }
         self.resolved(&event)
+    }
+
+    async fn rates(&self, rates: &[String]) {
+        let rows: Vec<_> = rates.iter().map(|rate| format!("{},example\n", rate.replace(' ', ","))).collect();
+        let file = Request::new(http::Method::POST, "/exchange-rates/import").header("content-type", "text/csv");
+        let file = file.body(format!("date,from,to,rate,source\n{}", rows.concat()));
+        let report = self.world.send(self.world.by(ADMIN, file).await).await;
+        let report = self.answered(report);
+        assert_eq!(report["applied"], json!(rates.len()), "{}: {report}", self.at);
     }
 
     async fn source(&mut self, name: &str) -> Connection {
@@ -601,6 +626,7 @@ impl Player {
             if step.status.is_some() {
                 return;
             }
+            self.pays(step, &id).await;
             match step.until.as_deref() {
                 Some("pending") => {}
                 Some("approved") => assert_eq!(world.approve_payout(ADMIN, &id).await, 200, "{}", self.at),
@@ -614,9 +640,22 @@ impl Player {
             }
             self.payouts.insert(code.clone(), id);
         }
+        if let Some(code) = &step.pay {
+            let id = &self.payouts[code];
+            self.pays(step, id).await;
+            self.world.pay(id).await;
+        }
         if let Some(code) = &step.cancel {
             let asked = json!({"reason": "example"});
             assert_eq!(self.world.payout_call(ADMIN, "cancel", &self.payouts[code], &asked).await, 200, "{}", self.at);
+        }
+    }
+
+    async fn pays(&self, step: &Step, payout: &Value) {
+        if let Some(pays) = &step.pays {
+            let found = &self.world.payout(payout).await["pays"];
+            let found = [&found["amount"], &found["currency"]].map(|text| text.as_str().unwrap());
+            assert_eq!(found.join(" "), *pays, "{}", self.at);
         }
     }
 

@@ -316,7 +316,8 @@ async fn a_batch_that_is_killed_at_any_step_goes_on_to_the_same_end() {
             let states: Vec<_> =
                 world.all(ADMIN, "/payouts").await.iter().map(|payout| payout["state"].clone()).collect();
             assert_eq!(states, ["submitted", "submitted"], "after {calls} calls");
-            let Delivered::Whole(rows) = workflows::exports::file(&world.system.context, &whole.id, 0).await.unwrap()
+            let Delivered::Whole(rows) =
+                workflows::exports::file(&world.system.context, &world.system.files, &whole.id, 0).await.unwrap()
             else {
                 panic!("a link")
             };
@@ -446,7 +447,7 @@ async fn what_is_too_large_to_answer_with_is_linked_to() {
 #[tokio::test]
 async fn a_file_longer_than_one_part_is_uploaded_in_parts() {
     let world = Plan::new().start().await;
-    let mut file = Outgoing::new(&world.system.context, "long.csv");
+    let mut file = Outgoing::new(&world.system.context, &world.system.files, "long.csv");
     for n in 0..200_000 {
         file.row([format!("{n:06}"), "x".repeat(90)]).await.unwrap();
     }

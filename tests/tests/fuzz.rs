@@ -648,7 +648,7 @@ fn bytes_that_are_no_text_are_a_problem() {
 
 /// Text that is nearly a file of ours.
 fn csv_text() -> impl Strategy<Value = String> {
-    const CELLS: [&str; 19] = [
+    const CELLS: [&str; 25] = [
         "id",
         "type",
         "occurredAt",
@@ -668,6 +668,12 @@ fn csv_text() -> impl Strategy<Value = String> {
         "USD",
         "ANNA10",
         "ben@partners.example",
+        "2026-01-01",
+        "from",
+        "rate",
+        "EUR",
+        "1.0837",
+        "ECB",
     ];
     let cell = prop_oneof![6 => select(CELLS.to_vec()).prop_map(str::to_owned), 1 => any::<String>(), 1 => "[\"\r\n,.0-9]{0,6}"];
     let row = prop::collection::vec(cell, 0..8).prop_map(|cells| cells.join(","));
@@ -677,6 +683,8 @@ fn csv_text() -> impl Strategy<Value = String> {
         "\u{feff}id,type,occurredAt,partnerCode,total,currency,sku,quantity\n",
         "id,type,occurredAt\r\n",
         "code,name,email,methodKind,method.email\n",
+        "date,from,to,rate,source\n",
+        "date,from,to,rate,source\n2026-01-01,EUR,USD,",
     ];
     (select(headers.to_vec()), rows).prop_map(|(header, rows)| format!("{header}{rows}"))
 }
@@ -685,9 +693,10 @@ fn csv_text() -> impl Strategy<Value = String> {
 fn any_file_gets_an_answer_or_a_problem() {
     let runtime = runtime();
     let api = runtime.block_on(furnished());
-    let kinds = select(vec!["conversions", "partners"]);
-    proptest!(percent(200), |(kind in kinds, dry_run in any::<bool>(), text in csv_text(), bytes in any::<Vec<u8>>())| {
-        let path = format!("/{kind}/import?programId={}&dryRun={dry_run}", api.world.program);
+    let kinds = select(vec![("conversions", true), ("partners", true), ("exchange-rates", false)]);
+    proptest!(percent(200), |((kind, of_program) in kinds, dry_run in any::<bool>(), text in csv_text(), bytes in any::<Vec<u8>>())| {
+        let program = if of_program { format!("&programId={}", api.world.program) } else { String::new() };
+        let path = format!("/{kind}/import?dryRun={dry_run}{program}");
         let request = Request::new(Method::POST, &path).header("content-type", "text/csv");
         is_answered(&runtime.block_on(api.send(request.clone().body(text.clone()))));
         is_answered(&runtime.block_on(api.send(request.body([text.as_bytes(), &bytes].concat()))));
@@ -701,7 +710,8 @@ fn any_path_and_any_query_gets_an_answer_or_a_problem() {
         ["limit", "cursor", "programId", "partnerId", "status", "state", "payment", "atomic", "preview", "%00", "x"];
     let runtime = runtime();
     let api = runtime.block_on(furnished());
-    let imports = ["/conversions/import?", "/partners/import?"].map(str::to_owned);
+    let imports =
+        ["/conversions/import?", "/partners/import?", "/exchange-rates/import?", "/exchange-rates?"].map(str::to_owned);
     let posts = api.posts().into_iter().map(|(path, _)| path);
     let paths: Vec<_> = api.reads().into_iter().chain(api.lists()).chain(posts).chain(imports).collect();
     let words = ["0", "1", "100", "101", "-1", "18446744073709551616", "open", "resolved", "paid", "due", "true", ""];

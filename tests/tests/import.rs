@@ -304,7 +304,7 @@ async fn a_large_file_goes_over_in_parts_with_the_lines_of_the_whole_file() {
     let wanted = Import {
         url: served(&world, 2).await,
         token: world.token(ADMIN).await,
-        program: world.program.clone(),
+        program: Some(world.program.clone()),
         kind: Kind::Conversions,
         file: path.clone(),
         dry_run: true,
@@ -337,7 +337,7 @@ async fn an_import_that_is_refused_says_where_to_go_on() {
     let wanted = Import {
         url: served(&world, 0).await,
         token: world.token(REVIEWER).await,
-        program: world.program.clone(),
+        program: Some(world.program.clone()),
         kind: Kind::Conversions,
         file: path.clone(),
         dry_run: false,

@@ -18,7 +18,7 @@ async fn invoke(world: &World, function: &str, event: Value) -> Value {
         world.clock_at(NOW);
     }
     match function {
-        "storefront-webhook" | "payouts-api" | "track-click" => {
+        "storefront-webhook" | "payouts-api" | "track-click" | "paypal-webhook" => {
             over_http(world, function, event).await["statusCode"].clone()
         }
         _ => world.system.invoke(function, event).await.unwrap(),
@@ -30,8 +30,21 @@ async fn over_http(world: &World, function: &str, event: Value) -> Value {
     let request: LambdaRequest = serde_json::from_value(event).unwrap();
     let event = LambdaEvent::new(request, lambda_runtime::Context::default());
     let response = match function {
-        "payouts-api" => {
-            Adapter::from(payouts_api::api(context, "partner-payouts/cursor-key".to_owned())).call(event).await.unwrap()
+        "payouts-api" => Adapter::from(payouts_api::api(
+            context,
+            world.system.files.clone(),
+            "partner-payouts/cursor-key".to_owned(),
+        ))
+        .call(event)
+        .await
+        .unwrap(),
+        "paypal-webhook" => {
+            let paypal = std::sync::Arc::new(local::paypal(None).unwrap());
+            let service = service_fn(move |request| {
+                let (context, paypal) = (context.clone(), std::sync::Arc::clone(&paypal));
+                async move { paypal_webhook::handle(&context, &paypal, request).await }
+            });
+            Adapter::from(service).call(event).await.unwrap()
         }
         "track-click" => {
             let service = service_fn(move |request| {

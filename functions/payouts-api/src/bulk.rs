@@ -1,8 +1,10 @@
 //! Bulk calls: each id has its own result, in the order asked.
 
 use axum::Json;
+use domain::ids::LineId;
 use serde_json::{Value, json};
-use workflows::Refusal;
+use workflows::Context;
+use workflows::review::{Verdict, review, review_atomically};
 
 use crate::problem::{Answer, Problem};
 
@@ -28,9 +30,34 @@ pub fn results(results: Vec<One>) -> Json<Value> {
     Json(json!({ "results": results }))
 }
 
-/// A refusal for one id. What is transient fails that id alone, too: the others are done.
-pub fn problem(result: Result<(), Refusal>) -> Result<(), Problem> {
-    result.map_err(Problem::from)
+/// A verdict about commissions: each by itself, or all together or none.
+pub async fn decide(
+    context: &Context,
+    ids: Vec<String>,
+    verdict: &Verdict,
+    atomic: bool,
+    by: &str,
+) -> Answer<Json<Value>> {
+    let parsed: Vec<(String, Result<LineId, Problem>)> =
+        ids.into_iter().map(|id| (id.clone(), parse(&id, "commission"))).collect();
+    let ids: Vec<LineId> = parsed.iter().filter_map(|(_, id)| id.clone().ok()).collect();
+    let refused_together = || Problem::conflict("nothing was changed, because another commission was refused");
+    if atomic && ids.len() < parsed.len() {
+        let refused = parsed.into_iter().map(|(id, parsed)| (id, parsed.and_then(|_| Err(refused_together()))));
+        return Ok(results(refused.collect()));
+    }
+    let decided = if atomic {
+        review_atomically(context, &ids, verdict, by).await?
+    } else {
+        review(context, &ids, verdict, by).await?
+    };
+    let mut decided = decided.into_iter();
+    // What is transient fails its id alone, too: the others are done.
+    let each = parsed.into_iter().map(|(id, parsed)| {
+        let result = parsed.and_then(|_| decided.next().unwrap_or(Ok(())).map_err(Problem::from));
+        (id, result)
+    });
+    Ok(results(each.collect()))
 }
 
 /// An id that cannot be one names nothing.

@@ -83,6 +83,11 @@ impl Caller {
         self.partner.as_ref() == Some(partner)
     }
 
+    /// Whether the caller is some partner, whatever else they are.
+    pub const fn is_partner(&self) -> bool {
+        self.partner.is_some()
+    }
+
     /// Which partner a list is about: any for staff, only their own for a partner.
     pub fn scope(&self, asked: Option<PartnerId>) -> Answer<Option<PartnerId>> {
         if self.is_staff() {

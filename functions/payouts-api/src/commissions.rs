@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{LinePosition, partner_position, program_position};
 use workflows::balances::reasons_of_lines;
-use workflows::review::{MAX_ATOMIC, MAX_BULK, Verdict, review, review_atomically};
+use workflows::review::{MAX_ATOMIC, MAX_BULK, Verdict};
 
 use crate::bulk::{self, check_count};
 use crate::caller::{Caller, Role};
@@ -236,26 +236,7 @@ async fn decide(
     let atomic = asked.atomic || mode.atomic;
     check_count(asked.ids.len(), if atomic { MAX_ATOMIC } else { MAX_BULK }, "/ids")?;
     let verdict = verdict(asked.reason)?;
-    let parsed: Vec<(String, Result<LineId, Problem>)> =
-        asked.ids.into_iter().map(|id| (id.clone(), bulk::parse(&id, "commission"))).collect();
-    let ids: Vec<LineId> = parsed.iter().filter_map(|(_, id)| id.clone().ok()).collect();
-    let by = &caller.subject;
-    let refused_together = || Problem::conflict("nothing was changed, because another commission was refused");
-    if atomic && ids.len() < parsed.len() {
-        let results = parsed.into_iter().map(|(id, parsed)| (id, parsed.and_then(|_| Err(refused_together()))));
-        return Ok(bulk::results(results.collect()));
-    }
-    let decided = if atomic {
-        review_atomically(&shared.context, &ids, &verdict, by).await?
-    } else {
-        review(&shared.context, &ids, &verdict, by).await?
-    };
-    let mut decided = decided.into_iter();
-    let results = parsed.into_iter().map(|(id, parsed)| {
-        let result = parsed.and_then(|_| bulk::problem(decided.next().unwrap_or(Ok(()))));
-        (id, result)
-    });
-    Ok(bulk::results(results.collect()))
+    bulk::decide(&shared.context, asked.ids, &verdict, atomic, &caller.subject).await
 }
 
 #[derive(Debug, Deserialize)]

@@ -138,7 +138,7 @@ pub async fn file(
     caller.must_be(&[Role::Finance])?;
     let Path(FileOf { id, number }) = path.map_err(|_| Problem::not_found("file"))?;
     let id = bulk::parse::<ExportId>(&id, "export")?;
-    let delivered = workflows::exports::file(&shared.context, &id, number).await?;
+    let delivered = workflows::exports::file(&shared.context, &shared.files, &id, number).await?;
     reports::answer(&format!("{id}-{number}.csv"), delivered).map_err(|error| Refusal::Service("HTTP", error).into())
 }
 

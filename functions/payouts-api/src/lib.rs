@@ -10,6 +10,7 @@ mod caller;
 mod commissions;
 mod conversions;
 mod exceptions;
+mod exchange_rates;
 mod exports;
 mod extract;
 mod idempotency;
@@ -18,6 +19,7 @@ mod links;
 mod listing;
 mod partners;
 mod payouts;
+mod paypal;
 mod problem;
 mod programs;
 mod reports;
@@ -25,15 +27,17 @@ mod rules;
 mod runs;
 mod show;
 mod sources;
+mod tax;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use store::CursorKey;
 use tokio::sync::OnceCell;
+use workflows::files::Files;
 use workflows::{Context, Refusal};
 
 use crate::problem::Problem;
@@ -45,6 +49,7 @@ const MAX_BODY: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct Api {
     context: Context,
+    files: Files,
     cursor_secret: String,
     cursor_key: OnceCell<CursorKey>,
 }
@@ -66,13 +71,14 @@ impl Api {
     }
 }
 
-/// The whole API. `cursor_secret` names the secret that list cursors are authenticated with.
-pub fn api(context: Context, cursor_secret: String) -> Router {
-    let shared = Arc::new(Api { context, cursor_secret, cursor_key: OnceCell::new() });
+/// The whole API. Files too large to answer with go to `files`; `cursor_secret` names the secret that list cursors are authenticated with.
+pub fn api(context: Context, files: Files, cursor_secret: String) -> Router {
+    let shared = Arc::new(Api { context, files, cursor_secret, cursor_key: OnceCell::new() });
     let routes = Router::new()
         .route("/programs", post(programs::create).get(programs::list))
         .route("/programs/{id}", get(programs::read))
         .route("/programs/{id}/next-run", get(runs::next))
+        .route("/programs/{id}/paypal", put(paypal::connect).get(paypal::read))
         .route("/programs/{id}/rule-sets", post(rules::draft).get(rules::list))
         .route("/programs/{id}/rule-sets/{version}", get(rules::read))
         .route("/programs/{id}/rule-sets/{version}/sign-off", post(rules::sign_off))
@@ -84,12 +90,20 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/partners/{id}", get(partners::read).patch(partners::change))
         .route("/partners/{id}/suspend", post(partners::suspend))
         .route("/partners/{id}/activate", post(partners::activate))
+        .route("/partners/{id}/tax-form", get(tax::read_form).put(tax::put_form))
+        .route("/partners/{id}/tax-form/revoke", post(tax::revoke_form))
+        .route("/tax/totals", get(tax::list_totals))
+        .route("/tax/totals/export", get(tax::export))
+        .route("/tax/near-limit", get(tax::near_limit))
+        .route("/tax/payer", get(tax::read_payer).put(tax::put_payer))
         .route("/links", post(links::create).get(links::list))
         .route("/sources", post(sources::create).get(sources::list))
         .route("/conversions", post(conversions::report).get(conversions::list))
         .route("/conversions/import", post(import::conversions))
         .route("/conversions/{id}", get(conversions::read))
         .route("/conversions/{id}/attribute", post(conversions::attribute))
+        .route("/exchange-rates", get(exchange_rates::list))
+        .route("/exchange-rates/import", post(import::exchange_rates))
         .route("/commissions", get(commissions::list).post(commissions::bonus))
         .route("/commissions/adjust", post(commissions::adjust))
         .route("/commissions/approve", post(commissions::approve))
@@ -110,7 +124,12 @@ pub fn api(context: Context, cursor_secret: String) -> Router {
         .route("/payouts/approve", post(payouts::approve))
         .route("/payouts/send-back", post(payouts::send_back))
         .route("/payouts/cancel", post(payouts::cancel))
+        .route("/payouts/retry", post(payouts::retry))
+        .route("/payouts/void", post(payouts::void))
         .route("/payouts/mark-paid", post(payouts::mark_paid))
+        .route("/payouts/mark-failed", post(payouts::mark_failed))
+        .route("/payouts/mark-returned", post(payouts::mark_returned))
+        .route("/payouts/exclude", post(payouts::exclude))
         .route("/payouts/export", get(reports::payouts))
         .route("/payouts/{id}", get(payouts::read))
         .route("/payouts/{id}/lines", get(payouts::lines))

@@ -8,7 +8,9 @@ use axum::http::StatusCode;
 use domain::balance::{NotPayable, NotPayableCode};
 use domain::conversion::Code;
 use domain::ids::PartnerId;
+use domain::money::Currency;
 use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, Program, is_email};
+use domain::tax::Country;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use workflows::Context;
@@ -36,7 +38,11 @@ pub struct Input {
     #[serde(default)]
     pub customer_id: Option<String>,
     #[serde(default)]
+    pub country: Option<String>,
+    #[serde(default)]
     pub minimum_payout: Option<String>,
+    #[serde(default)]
+    pub payout_currency: Option<String>,
     #[serde(default)]
     pub trusted: bool,
     #[serde(default)]
@@ -75,11 +81,13 @@ pub fn parsed(context: &Context, program: &Program, caller: &Caller, input: Inpu
     let name = fields.text("/name", &input.name);
     let kind = fields.text("/type", &input.kind);
     let customer_id = input.customer_id.as_deref().map(|id| fields.text("/customerId", id));
+    let country = input.country.as_deref().and_then(|code| fields.take("/country", code.parse::<Country>()));
     let group = input.group.as_deref().map(|group| fields.text("/group", group));
     fields.check(is_email(&input.email), "/email", "is not an e-mail address");
     let code = fields.take("/code", input.code.parse::<Code>());
     let minimum_payout =
         input.minimum_payout.as_deref().map(|text| fields.amount("/minimumPayout", text, program.currency));
+    let payout_currency = payout_currency(&mut fields, input.payout_currency.as_deref(), program);
     let payout_methods = methods(&mut fields, input.payout_methods);
     let partner = code.map(|code| Partner {
         id: PartnerId::from_uuid(context.clock.uuid()),
@@ -91,10 +99,12 @@ pub fn parsed(context: &Context, program: &Program, caller: &Caller, input: Inpu
         group,
         customer_id,
         minimum_payout,
-        payout_currency: None,
+        payout_currency,
+        country,
         trusted: input.trusted,
         status: PartnerStatus::Active,
         payout_methods,
+        had_details: false,
         shards: 1,
         version: 1,
         created_at: context.now(),
@@ -116,11 +126,18 @@ pub struct Change {
     #[serde(default)]
     customer_id: Field,
     #[serde(default)]
+    country: Field,
+    #[serde(default)]
     minimum_payout: Field,
+    #[serde(default)]
+    payout_currency: Field,
     #[serde(default)]
     trusted: Option<bool>,
     #[serde(default)]
     status: Option<PartnerStatus>,
+    /// All of them.
+    #[serde(default)]
+    payout_methods: Option<Vec<MethodInput>>,
 }
 
 /// A field that may be cleared: what is `null` is told from what is left out.
@@ -163,14 +180,30 @@ pub async fn change(
     if let Field::Given(customer) = &input.customer_id {
         partner.customer_id = customer.as_deref().map(|id| fields.text("/customerId", id));
     }
+    if let Field::Given(country) = &input.country {
+        partner.country = country.as_deref().and_then(|code| fields.take("/country", code.parse::<Country>()));
+    }
     if let Field::Given(minimum) = &input.minimum_payout {
         partner.minimum_payout = minimum.as_deref().map(|text| fields.amount("/minimumPayout", text, program.currency));
+    }
+    if let Some(given) = input.payout_methods {
+        let given = methods(&mut fields, given);
+        partner.give_details(given, &caller.subject, shared.context.now());
+    }
+    if let Field::Given(currency) = &input.payout_currency {
+        partner.payout_currency = payout_currency(&mut fields, currency.as_deref(), &program);
     }
     fields.done()?;
     partner.trusted = input.trusted.unwrap_or(partner.trusted);
     partner.status = input.status.unwrap_or(partner.status);
-    workflows::setup::change_partner(&shared.context, &partner, &read).await?;
+    workflows::setup::change_partner(&shared.context, &partner, &read, &caller.subject).await?;
     Ok(Tagged { tag: tag(&partner), shown: show::partner(&partner, &program) })
+}
+
+/// What the partner is paid in. The program's own currency needs no conversion, so that it is the same as none.
+fn payout_currency(fields: &mut Fields, given: Option<&str>, program: &Program) -> Option<Currency> {
+    let currency = fields.take("/payoutCurrency", given?.parse::<Currency>());
+    currency.filter(|currency| *currency != program.currency)
 }
 
 pub async fn suspend(state: State<Shared>, caller: Caller, if_match: IfMatch, id: Id<PartnerId>) -> Answer<Tagged> {
@@ -197,7 +230,7 @@ async fn set_status(
         read
     } else {
         let partner = Partner { status, version: read.version + 1, ..read.clone() };
-        workflows::setup::change_partner(&shared.context, &partner, &read).await?;
+        workflows::setup::change_partner(&shared.context, &partner, &read, &caller.subject).await?;
         partner
     };
     Ok(Tagged { tag: tag(&partner), shown: show::partner(&partner, &program) })
@@ -257,14 +290,19 @@ enum Payment {
 impl Payment {
     fn fits(self, reasons: &[NotPayable]) -> bool {
         use NotPayableCode::{
-            BelowThreshold, MinimumSales, NegativeBalance, NextRun, NoPayoutMethod, PartnerSuspended,
+            BelowThreshold, MinimumSales, NegativeBalance, NextRun, NoPayoutMethod, PartnerSuspended, TaxFormMissing,
         };
         reasons.iter().any(|reason| match self {
             Self::Due => reason.reason.code == NextRun,
             Self::DueIncomplete => {
                 matches!(
                     reason.reason.code,
-                    BelowThreshold | MinimumSales | NegativeBalance | NoPayoutMethod | PartnerSuspended
+                    BelowThreshold
+                        | MinimumSales
+                        | NegativeBalance
+                        | NoPayoutMethod
+                        | PartnerSuspended
+                        | TaxFormMissing
                 )
             }
         })

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use domain::ids::{Hash, PartnerId, PayoutId, ProgramId};
 use domain::money::Minor;
-use domain::payout::{Payout, PayoutState, Seen};
+use domain::payout::{Payout, PayoutState, Seen, Teller};
 use domain::program::MethodKind;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,8 +13,9 @@ use serde_json::Value;
 use store::{PayoutRequest, program_position};
 use workflows::balances::reasons_of_lines;
 use workflows::payouts::Attested;
-use workflows::review::MAX_BULK;
+use workflows::review::{MAX_ATOMIC, MAX_BULK, Verdict};
 use workflows::runs::OnDemand;
+use workflows::{Context, Refusal};
 
 use crate::bulk::{self, One, check_count};
 use crate::caller::{Caller, Role};
@@ -54,15 +55,21 @@ impl Override {
     }
 }
 
-/// A payout on demand.
+/// A payout on demand: for any partner by who runs payouts, for themselves by a partner, who can override nothing.
 pub async fn request(
     State(shared): State<Shared>,
     caller: Caller,
     headers: HeaderMap,
     input: Body<Input>,
 ) -> Answer<(StatusCode, Json<Value>)> {
-    caller.must_be(&[Role::Approver, Role::Finance])?;
+    let for_any = caller.must_be(&[Role::Approver, Role::Finance]);
+    if for_any.is_err() && !caller.is_partner() {
+        for_any.clone()?;
+    }
     let input = input.get()?;
+    if for_any.is_err() {
+        own(&caller, &input)?;
+    }
     let program = programs::required(&shared, &input.program_id, "/programId").await?;
     let mut fields = Fields::default();
     let partner = fields.take("/partnerId", input.partner_id.parse::<PartnerId>());
@@ -81,7 +88,19 @@ pub async fn request(
     };
     let id = workflows::runs::request(&shared.context, &asked, &caller.subject).await?;
     let payout = load(&shared, &id).await?;
-    Ok((StatusCode::CREATED, Json(show::payout(&payout, true))))
+    Ok((StatusCode::CREATED, Json(show::payout(&payout, caller.is_staff()))))
+}
+
+/// What a partner may ask for: what is their own, above the minimum.
+fn own(caller: &Caller, input: &Input) -> Answer<()> {
+    match input.partner_id.parse::<PartnerId>() {
+        Ok(partner) if !caller.is(&partner) => return Err(Problem::not_found("partner")),
+        _ => {}
+    }
+    if input.r#override.is_some() {
+        return Err(Problem::invalid_field("/override", "is not for partners to give"));
+    }
+    Ok(())
 }
 
 async fn load(shared: &Shared, id: &PayoutId) -> Answer<Payout> {
@@ -238,7 +257,7 @@ pub async fn approve(State(shared): State<Shared>, caller: Caller, body: RawJson
         (Some(ids), None) => {
             check_count(ids.len(), MAX_BULK, "/payoutIds")?;
             for id in ids {
-                let result = match bulk::parse::<PayoutId>(&id, "payout") {
+                let result = match parse_others(&caller, &id) {
                     Ok(parsed) => workflows::payouts::approve(context, &parsed, None, &caller.subject)
                         .await
                         .map(drop)
@@ -260,8 +279,18 @@ pub async fn approve(State(shared): State<Shared>, caller: Caller, body: RawJson
     Ok(bulk::results(results))
 }
 
+/// Nobody approves what they are paid themselves.
+fn parse_others(caller: &Caller, id: &str) -> Result<PayoutId, Problem> {
+    let id = bulk::parse::<PayoutId>(id, "payout")?;
+    if caller.is(&id.partner()) {
+        Err(Problem::conflict("it is paid to you: somebody else approves it"))
+    } else {
+        Ok(id)
+    }
+}
+
 async fn approve_seen(shared: &Shared, caller: &Caller, one: &ApproveOne) -> Result<(), Problem> {
-    let id = bulk::parse::<PayoutId>(&one.id, "payout")?;
+    let id = parse_others(caller, &one.id)?;
     let payout = load(shared, &id).await?;
     let amount = Minor::parse(&one.amount, payout.currency);
     let amount = amount.map_err(|error| Problem::invalid_field("/amount", error.to_string()))?;
@@ -283,55 +312,124 @@ struct WithReason {
 
 impl WithReason {
     fn reason(&self) -> Answer<&str> {
-        let reason = self.reason.as_deref().map(str::trim).unwrap_or_default();
-        if (1..=500).contains(&reason.chars().count()) {
-            Ok(reason)
-        } else {
-            Err(Problem::invalid_field("/reason", "needs 1 to 500 characters"))
-        }
+        reason(self.reason.as_deref())
+    }
+}
+
+fn reason(given: Option<&str>) -> Answer<&str> {
+    let reason = given.map(str::trim).unwrap_or_default();
+    if (1..=500).contains(&reason.chars().count()) {
+        Ok(reason)
+    } else {
+        Err(Problem::invalid_field("/reason", "needs 1 to 500 characters"))
     }
 }
 
 pub async fn send_back(state: State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
-    with_reasons(state, caller, body, Ending::SendBack).await
+    with_reasons(state, caller, body, Turn::SendBack).await
 }
 
 pub async fn cancel(state: State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
-    with_reasons(state, caller, body, Ending::Cancel).await
+    with_reasons(state, caller, body, Turn::Cancel).await
 }
 
-/// What an approver does instead of approving.
+pub async fn retry(state: State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
+    with_reasons(state, caller, body, Turn::Retry).await
+}
+
+/// The caller attests that no money moved.
+pub async fn void(state: State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
+    with_reasons(state, caller, body, Turn::Void).await
+}
+
+pub async fn mark_failed(state: State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
+    with_reasons(state, caller, body, Turn::Fail).await
+}
+
+pub async fn mark_returned(state: State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
+    with_reasons(state, caller, body, Turn::Return).await
+}
+
+/// A turn that a payout takes for a reason.
 #[derive(Debug, Clone, Copy)]
-enum Ending {
+enum Turn {
     SendBack,
     Cancel,
+    Retry,
+    Void,
+    Fail,
+    Return,
 }
 
-async fn with_reasons(
-    State(shared): State<Shared>,
-    caller: Caller,
-    body: RawJson,
-    ending: Ending,
-) -> Answer<Json<Value>> {
-    caller.must_be(&[Role::Approver])?;
+impl Turn {
+    /// Approvers decide about payouts; what becomes of the money afterwards finance tells, too.
+    const fn roles(self) -> &'static [Role] {
+        match self {
+            Self::SendBack | Self::Cancel => &[Role::Approver],
+            Self::Retry | Self::Void | Self::Fail | Self::Return => &[Role::Approver, Role::Finance],
+        }
+    }
+
+    async fn take(self, context: &Context, id: &PayoutId, why: &str, by: &str) -> Result<(), Refusal> {
+        use workflows::payouts;
+        match self {
+            Self::SendBack => payouts::send_back(context, id, why, by).await,
+            Self::Cancel => payouts::cancel(context, id, why, by).await,
+            Self::Retry => payouts::retry(context, id, why, by).await,
+            Self::Void => payouts::void(context, id, why, Teller::Person(by)).await,
+            Self::Fail => payouts::fail(context, id, why, Teller::Person(by)).await,
+            Self::Return => payouts::come_back(context, id, why, by).await,
+        }
+        .map(drop)
+    }
+}
+
+async fn with_reasons(State(shared): State<Shared>, caller: Caller, body: RawJson, turn: Turn) -> Answer<Json<Value>> {
+    caller.must_be(turn.roles())?;
     let asked: WithReasons = parse(&body.get()?)?;
     check_count(asked.payouts.len(), MAX_BULK, "/payouts")?;
-    let (context, by) = (&shared.context, &caller.subject);
     let mut results = Vec::new();
     for one in asked.payouts {
         let result = async {
             let id = bulk::parse::<PayoutId>(&one.id, "payout")?;
-            let why = one.reason()?;
-            let done = match ending {
-                Ending::SendBack => workflows::payouts::send_back(context, &id, why, by).await,
-                Ending::Cancel => workflows::payouts::cancel(context, &id, why, by).await,
-            };
-            done.map(drop).map_err(Problem::from)
+            Ok(turn.take(&shared.context, &id, one.reason()?, &caller.subject).await?)
         };
         let result = result.await;
         results.push((one.id, result));
     }
     Ok(bulk::results(results))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Exclude {
+    id: String,
+    commission_ids: Vec<String>,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// Takes commissions out of an open payout: all of those named, or none. A result for each.
+pub async fn exclude(State(shared): State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
+    caller.must_be(&[Role::Approver])?;
+    let asked: Exclude = parse(&body.get()?)?;
+    check_count(asked.commission_ids.len(), MAX_ATOMIC, "/commissionIds")?;
+    let why = reason(asked.reason.as_deref())?.to_owned();
+    let payout = async {
+        let id = bulk::parse::<PayoutId>(&asked.id, "payout")?;
+        load(&shared, &id).await
+    };
+    match payout.await {
+        Ok(Payout { id: payout, .. }) => {
+            let verdict = Verdict::Exclude { payout, why };
+            bulk::decide(&shared.context, asked.commission_ids, &verdict, true, &caller.subject).await
+        }
+        Err(problem) if problem.status == 404 => {
+            let refused = asked.commission_ids.into_iter().map(|id| (id, Err(problem.clone())));
+            Ok(bulk::results(refused.collect()))
+        }
+        Err(problem) => Err(problem),
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -366,9 +464,9 @@ pub async fn mark_paid(State(shared): State<Shared>, caller: Caller, body: RawJs
 
 async fn mark_one_paid(shared: &Shared, caller: &Caller, one: &MarkPaidOne) -> Result<(), Problem> {
     let id = bulk::parse::<PayoutId>(&one.id, "payout")?;
-    let payout = load(shared, &id).await?;
+    let currency = load(shared, &id).await?.pays().map_err(Refusal::from)?.currency;
     let mut fields = Fields::default();
-    let amount = one.amount.as_deref().map(|text| fields.amount("/amount", text, payout.currency));
+    let amount = one.amount.as_deref().map(|text| fields.amount("/amount", text, currency));
     let reference = one.reference.as_deref().map(|text| fields.text("/reference", text));
     let future = one.paid_at.is_some_and(|at| at > shared.context.now());
     fields.check(!future, "/paidAt", "lies in the future");

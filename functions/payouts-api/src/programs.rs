@@ -11,6 +11,7 @@ use domain::ids::ProgramId;
 use domain::money::Currency;
 use domain::program::{ApprovalMode, Frequency, MAX_HOLD_DAYS, Program, Schedule, Zone};
 use domain::rules::MAX_MINIMUM_SALES;
+use domain::tax::{TaxSettings, WithoutNumber};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -58,6 +59,11 @@ pub struct Input {
     attribution: AttributionInput,
     #[serde(default)]
     anomaly_rules: AnomalyRules,
+    /// `US`: payouts are made by a payer in the United States.
+    #[serde(default)]
+    tax_payer: Option<String>,
+    #[serde(default = "block")]
+    without_tax_number: WithoutNumber,
     #[serde(default)]
     landing_page: Option<String>,
     #[serde(default)]
@@ -81,6 +87,9 @@ fn fifty() -> String {
 }
 fn thousand() -> String {
     "1000.00".to_owned()
+}
+const fn block() -> WithoutNumber {
+    WithoutNumber::Block
 }
 const fn yes() -> bool {
     true
@@ -176,6 +185,17 @@ impl Input {
         for error in attribution.check().into_iter().chain(self.anomaly_rules.check()) {
             fields.refuse(&error.pointer, error.detail);
         }
+        let tax = match self.tax_payer.as_deref() {
+            None | Some("none") => None,
+            Some("US") => Some(TaxSettings { without_number: self.without_tax_number }),
+            Some(_) => {
+                fields.refuse("/taxPayer", "none or US");
+                None
+            }
+        };
+        // Limits and returns are in US dollars, and a rate is for the payer to choose.
+        let in_dollars = currency.is_none_or(|currency| currency.code() == "USD");
+        fields.check(tax.is_none() || in_dollars, "/taxPayer", "a US payer's program is in USD");
         let name = fields.text("/name", &self.name);
         let schedule = self.schedule.check(&mut fields);
         let landing_page = links::landing_page(&mut fields, self.landing_page.as_deref());
@@ -199,6 +219,7 @@ impl Input {
             debt_write_off_days: self.debt_write_off_days,
             attribution,
             anomaly_rules: self.anomaly_rules,
+            tax,
             landing_page,
             allowed_hosts,
             created_at: now,

@@ -49,11 +49,11 @@ pub fn answer(name: &str, delivered: Delivered) -> Result<Response, String> {
     response.map_err(|error| error.to_string())
 }
 
-async fn finish(name: &str, file: Outgoing<'_>) -> Answer<Response> {
+pub async fn finish(name: &str, file: Outgoing<'_>) -> Answer<Response> {
     answer(name, file.finish().await?).map_err(|error| Refusal::Service("HTTP", error).into())
 }
 
-fn check_rows(rows: usize) -> Answer<()> {
+pub fn check_rows(rows: usize) -> Answer<()> {
     if rows <= MAX_ROWS {
         return Ok(());
     }
@@ -65,37 +65,37 @@ fn check_rows(rows: usize) -> Answer<()> {
 
 /// The cells of one row.
 #[derive(Debug, Default)]
-struct Row(Vec<String>);
+pub struct Row(pub Vec<String>);
 
 impl Row {
     /// Of our own making: ids, states, numbers.
-    fn plain(mut self, value: impl ToString) -> Self {
+    pub fn plain(mut self, value: impl ToString) -> Self {
         self.0.push(value.to_string());
         self
     }
 
     /// One of our own words, as the API says it.
-    fn word(self, value: impl Serialize) -> Self {
+    pub fn word(self, value: impl Serialize) -> Self {
         let word = serde_json::json!(value);
         self.plain(word.as_str().unwrap_or_default())
     }
 
     /// Somebody else's words.
-    fn text(mut self, value: &str) -> Self {
+    pub fn text(mut self, value: &str) -> Self {
         self.0.push(shown_as_text(value));
         self
     }
 
-    fn maybe(self, value: Option<impl ToString>) -> Self {
+    pub fn maybe(self, value: Option<impl ToString>) -> Self {
         self.plain(value.map(|value| value.to_string()).unwrap_or_default())
     }
 
-    fn at(self, moment: Option<Timestamp>) -> Self {
+    pub fn at(self, moment: Option<Timestamp>) -> Self {
         self.maybe(moment)
     }
 
     /// Decimal, then minor units.
-    fn money(self, money: Money) -> Self {
+    pub fn money(self, money: Money) -> Self {
         self.plain(money.decimal()).plain(money.amount.units())
     }
 }
@@ -184,7 +184,7 @@ pub async fn payouts(
     }
     let mut walk = payouts::Walk::over(&shared, &caller, &wanted).await?;
     let name = if accounting { "accounting.csv" } else { "payouts.csv" };
-    let mut file = Outgoing::new(&shared.context, name);
+    let mut file = Outgoing::new(&shared.context, &shared.files, name);
     file.row(if accounting { ACCOUNTING_COLUMNS.as_slice() } else { PAYOUT_COLUMNS.as_slice() }).await?;
     let mut rows = 0;
     loop {
@@ -291,7 +291,7 @@ pub async fn commissions(
 ) -> Answer<Response> {
     let mut walk = commissions::Walk::over(&shared, &caller, &wanted).await?;
     let name = "commissions.csv";
-    let mut file = Outgoing::new(&shared.context, name);
+    let mut file = Outgoing::new(&shared.context, &shared.files, name);
     file.row(COMMISSION_COLUMNS).await?;
     let mut rows = 0;
     loop {

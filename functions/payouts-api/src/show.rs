@@ -1,16 +1,17 @@
 //! How things look in answers.
 
 use domain::balance::{Bucket, Reason};
+use domain::exchange::ExchangeRate;
 use domain::ids::{ConversionId, PartnerId};
 use domain::journal::{Sealed, What};
 use domain::line::Line;
 use domain::money::{Minor, Money};
 use domain::payout::Payout;
-use domain::program::{Partner, Program};
+use domain::program::{Partner, PayoutMethod, Program};
 use domain::rules::RuleSet;
 use domain::selection::CarriedBecause;
 use serde_json::{Value, json};
-use store::{Decision, Exception, Link, Outcome, Source, Unrewarded};
+use store::{Decision, Exception, Link, Outcome, Source, ToldRate, Unrewarded};
 use workflows::balances::PartnerBalance;
 use workflows::report::Report;
 use workflows::runs::{Foreseen, Preview};
@@ -26,6 +27,7 @@ pub fn program(program: &Program) -> Value {
         "minimumSales": program.minimum_sales, "attribution": program.attribution, "anomalyRules": program.anomaly_rules,
         "ruleSignOff": program.rule_sign_off, "coolingOffDays": program.cooling_off_days, "schedule": program.schedule,
         "dustSweepDays": program.dust_sweep_days, "debtWriteOffDays": program.debt_write_off_days,
+        "taxPayer": program.tax.map(|_| "US"), "withoutTaxNumber": program.tax.map(|tax| tax.without_number),
         "landingPage": program.landing_page, "allowedHosts": program.allowed_hosts, "createdAt": program.created_at,
     })
 }
@@ -40,17 +42,37 @@ pub fn rule_set(set: &RuleSet) -> Value {
 }
 
 pub fn partner(partner: &Partner, program: &Program) -> Value {
-    let methods: Vec<_> = partner
-        .payout_methods
-        .iter()
-        .map(|method| json!({"kind": method.kind, "details": method.details, "preferred": method.preferred}))
-        .collect();
+    let method = |method: &PayoutMethod| {
+        let mut shown = json!({"kind": method.kind, "details": method.details, "preferred": method.preferred});
+        // The first details were not changed; and who gave methods finds them as they were given.
+        if let Some(change) = &method.changed {
+            shown["changedAt"] = json!(change.at);
+        }
+        shown
+    };
+    let methods: Vec<_> = partner.payout_methods.iter().map(method).collect();
     json!({
         "id": partner.id, "programId": partner.program, "name": partner.name, "email": partner.email,
         "code": partner.code, "type": partner.kind, "group": partner.group, "customerId": partner.customer_id,
+        "country": partner.country,
         "minimumPayout": partner.minimum_payout.map(|amount| Money::new(amount, program.currency)),
-        "trusted": partner.trusted, "status": partner.status, "payoutMethods": methods, "createdAt": partner.created_at,
+        "payoutCurrency": partner.payout_currency, "trusted": partner.trusted, "status": partner.status, "payoutMethods": methods, "createdAt": partner.created_at,
     })
+}
+
+/// `per` of the one currency are `rate` of the other.
+pub fn rate(rate: &ExchangeRate) -> Value {
+    json!({
+        "from": rate.from, "to": rate.to, "rate": rate.rate.normalize(), "per": rate.per.normalize(),
+        "source": rate.source, "date": rate.date,
+    })
+}
+
+pub fn told_rate(told: &ToldRate) -> Value {
+    let mut shown = rate(&told.rate);
+    shown["toldBy"] = json!(told.told_by);
+    shown["toldAt"] = json!(told.told_at);
+    shown
 }
 
 pub fn link(link: &Link) -> Value {
@@ -83,10 +105,14 @@ pub fn line(line: &Line, reason: Option<&Reason>) -> Value {
 /// Who approved it is for staff.
 pub fn payout(payout: &Payout, for_staff: bool) -> Value {
     let approvals = if for_staff { payout.approvals.as_slice() } else { &[] };
+    let money = |amount| Money::new(amount, payout.currency);
+    let pays = payout.pays().unwrap_or_else(|_| payout.money());
     json!({
         "id": payout.id, "number": payout.id.number(), "programId": payout.program, "partnerId": payout.partner,
         "runId": payout.run, "state": payout.state, "amount": payout.money(),
-        "paid": Money::new(payout.paid, payout.currency), "lineCount": payout.line_count,
+        "gross": money(payout.gross().unwrap_or_default()), "withheld": money(payout.withheld), "pays": pays,
+        "exchangeRate": payout.conversion.as_ref().map(rate),
+        "paid": Money::new(payout.paid, payout.paid_in()), "lineCount": payout.line_count,
         "linesHash": payout.lines_hash, "version": payout.content_version, "method": payout.method,
         "belowMinimum": payout.below_minimum, "payOn": payout.pay_on,
         "approvals": approvals, "createdAt": payout.created_at, "approvedAt": payout.approved_at,

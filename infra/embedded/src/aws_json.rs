@@ -91,8 +91,8 @@ pub(crate) fn respond<E: Fault>(content_type: &'static str, result: Result<Bytes
 
 pub(crate) fn unknown_operation(content_type: &'static str) -> Response<Bytes> {
     let shape = "com.amazon.coral.service#UnknownOperationException";
-    let message = "This endpoint answers AWS JSON requests for DynamoDB, DynamoDB Streams, SQS, EventBridge and Secrets \
-                   Manager by X-Amz-Target, Scheduler by path, and S3 by its signature; this operation is none it knows.";
+    let message = "This endpoint answers AWS JSON requests for DynamoDB, DynamoDB Streams, SQS, EventBridge, Secrets \
+                   Manager and KMS by X-Amz-Target, Scheduler by path, and S3 by its signature; this operation is none it knows.";
     failure(StatusCode::BAD_REQUEST, content_type, shape, message)
 }
 

@@ -1,5 +1,5 @@
 //! AWS in process: `DynamoDB` and its streams (by `dynoxide`, on `SQLite`), and small versions of SQS, `EventBridge`,
-//! Secrets Manager, S3 and `EventBridge` Scheduler, under the real AWS SDK clients.
+//! Secrets Manager, KMS, S3 and `EventBridge` Scheduler, under the real AWS SDK clients.
 //!
 //! Tests and the local system run the unchanged product on it: [`Embedded::sdk_config`] gives the SDK an HTTP connector
 //! that calls the services directly, so nothing opens a socket. Tools that need one (`sam local invoke`, the AWS CLI,
@@ -19,6 +19,7 @@ mod endpoint;
 mod eventbridge;
 mod faults;
 mod ids;
+mod kms;
 mod s3;
 mod scheduler;
 mod secrets;

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::clock::Millis;
 use crate::eventbridge::Bus;
 use crate::ids::Ids;
+use crate::kms::Key;
 use crate::scheduler::Schedule;
 use crate::secrets::Secret;
 use crate::sqs::Queue;
@@ -25,6 +27,8 @@ pub(crate) struct Services {
     pub(crate) queues: BTreeMap<String, Queue>,
     pub(crate) buses: BTreeMap<String, Bus>,
     pub(crate) secrets: BTreeMap<String, Secret>,
+    pub(crate) keys: BTreeMap<Uuid, Key>,
+    pub(crate) key_aliases: BTreeMap<String, Uuid>,
     pub(crate) schedules: BTreeMap<String, Schedule>,
 }
 

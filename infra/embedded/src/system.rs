@@ -20,7 +20,7 @@ use crate::eventbridge::{AcceptedEvent, EventLog};
 use crate::s3::Buckets;
 use crate::scheduler::Schedule;
 use crate::state::{Call, Services, SnapshotError, SnapshotFile, Tracked};
-use crate::{dynamodb, endpoint, eventbridge, s3, scheduler, secrets, sqs};
+use crate::{dynamodb, endpoint, eventbridge, kms, s3, scheduler, secrets, sqs};
 
 /// Why the services could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +113,9 @@ impl Embedded {
             }),
             secrets::TARGET => {
                 self.with_services(host, |call| aws_json::respond(JSON_1_1, secrets::dispatch(call, operation, &body)))
+            }
+            kms::TARGET => {
+                self.with_services(host, |call| aws_json::respond(JSON_1_1, kms::dispatch(call, operation, &body)))
             }
             _ => aws_json::unknown_operation(JSON_1_0),
         }

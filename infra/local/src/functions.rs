@@ -12,6 +12,9 @@ use lambda_runtime::{LambdaEvent, Service};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use workflows::Context;
+use workflows::fetch_rates::Source;
+use workflows::files::Files;
+use workflows::rails::Paypal;
 
 /// A function's failure as the Lambda service would report it.
 #[derive(Debug, thiserror::Error)]
@@ -38,25 +41,48 @@ pub struct Functions {
     context: Context,
     api: axum::Router,
     webhook: Arc<storefront_webhook::Webhook>,
+    files: Files,
+    rates: Option<Source>,
+    paypal: Arc<Paypal>,
 }
 
 impl Functions {
-    pub fn new(context: Context) -> Self {
+    pub fn new(context: Context, files: Files, paypal: Arc<Paypal>) -> Self {
         Self {
-            api: payouts_api::api(context.clone(), crate::system::CURSOR_SECRET.to_owned()),
+            paypal,
+            api: payouts_api::api(context.clone(), files.clone(), crate::system::CURSOR_SECRET.to_owned()),
             webhook: Arc::new(storefront_webhook::Webhook::new(context.clone())),
+            files,
+            rates: None,
             context,
         }
     }
 
+    /// With a source of exchange rates.
+    #[must_use]
+    pub fn with_rates(self, source: Source) -> Self {
+        Self { rates: Some(source), ..self }
+    }
+
     /// An HTTP API's event, for the function its path belongs to.
     pub async fn http(&self, event: Value) -> Result<HttpAnswer, Failed> {
-        let first = event["rawPath"].as_str().and_then(|path| path.split('/').nth(1)).unwrap_or_default().to_owned();
+        let path = event["rawPath"].as_str().unwrap_or_default().to_owned();
+        let mut parts = path.split('/').skip(1);
+        let (first, second) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let request: LambdaRequest = serde_json::from_value(event).map_err(Failed::of)?;
         let event = LambdaEvent::new(request, lambda_runtime::Context::default());
         // Each apart, because the adapter may not cross threads while it waits.
-        let response = match first.as_str() {
-            "webhooks" => {
+        let response = match (first, second) {
+            ("webhooks", "paypal") => {
+                let (context, paypal) = (self.context.clone(), Arc::clone(&self.paypal));
+                let service = lambda_runtime::service_fn(move |request| {
+                    let (context, paypal) = (context.clone(), Arc::clone(&paypal));
+                    async move { paypal_webhook::handle(&context, &paypal, request).await }
+                });
+                let response = Adapter::from(service).call(event);
+                response.await.map_err(Failed::of)?
+            }
+            ("webhooks", _) => {
                 let webhook = Arc::clone(&self.webhook);
                 let service = lambda_runtime::service_fn(move |request| {
                     let webhook = Arc::clone(&webhook);
@@ -65,7 +91,7 @@ impl Functions {
                 let response = Adapter::from(service).call(event);
                 response.await.map_err(Failed::of)?
             }
-            "r" => {
+            ("r", _) => {
                 let context = self.context.clone();
                 let service = lambda_runtime::service_fn(move |request| {
                     let context = context.clone();
@@ -90,11 +116,19 @@ impl Functions {
                 reply(Box::pin(ingest_conversions::handle(context, event(payload, deadline)?)).await)
             }
             "draft-payout" => reply(Box::pin(draft_payout::handle(context, event(payload, deadline)?)).await),
+            "submit-payouts" => {
+                reply(Box::pin(submit_payouts::handle(context, &self.paypal, event(payload, deadline)?)).await)
+            }
             "publish-changes" => reply(Box::pin(publish_changes::handle(context, event(payload, deadline)?)).await),
             "mature-commissions" => {
                 reply(Box::pin(mature_commissions::handle(context, event(payload, deadline)?)).await)
             }
+            "tax-filing" => reply(Box::pin(tax_filing::handle(context, &self.files, event(payload, deadline)?)).await),
             "batch-payouts" => reply(Box::pin(batch_payouts::handle(context, event(payload, deadline)?)).await),
+            "fetch-rates" => {
+                let source = self.rates.as_ref();
+                reply(Box::pin(fetch_rates::handle(context, source, event(payload, deadline)?)).await)
+            }
             _ => Err(Failed(format!("there is no function {function}"))),
         }
     }

@@ -7,6 +7,7 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use domain::ids::PayoutId;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -36,6 +37,9 @@ pub async fn serve(
         .route("/_local/run/{function}", post(run))
         .route("/_local/settle", post(settle))
         .route("/_local/faults", post(faults))
+        .route("/_local/paypal/payouts", get(paypal_payouts))
+        .route("/_local/paypal/set", post(paypal_set))
+        .route("/_local/paypal/faults", post(paypal_faults))
         .route("/_local/audit", get(audit))
         .route("/_local/replay", get(replay))
         .route("/_local/outbox", get(outbox))
@@ -132,7 +136,7 @@ async fn clock(State(system): State<Shared>, body: Bytes) -> Answer {
 
 async fn run(State(system): State<Shared>, Path(function): Path<String>) -> Answer {
     if !SCHEDULED.contains(&function.as_str()) {
-        let detail = format!("no schedule fires {function}; {} have one", SCHEDULED.join(" and "));
+        let detail = format!("no schedule fires {function}; {} have one", SCHEDULED.join(", "));
         return Err(Refused(StatusCode::NOT_FOUND, detail));
     }
     Ok(Json(system.fire(&function).await?))
@@ -149,6 +153,42 @@ async fn faults(State(system): State<Shared>, body: Bytes) -> Answer {
     }
     system.faults.set(odds.clone());
     Ok(Json(json!(odds)))
+}
+
+/// The payments PayPal's counterpart was asked for, oldest first.
+async fn paypal_payouts(State(system): State<Shared>) -> Answer {
+    Ok(Json(json!({ "payouts": system.paypal.items() })))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PaypalSet {
+    payout_id: PayoutId,
+    /// Like `SUCCESS`, `FAILED` or `RETURNED`.
+    status: String,
+}
+
+/// A payment changes its state at PayPal, and PayPal tells by its webhook. Returns what the webhook answered.
+async fn paypal_set(State(system): State<Shared>, body: Bytes) -> Answer {
+    let PaypalSet { payout_id, status } = parse(&body)?;
+    let delivery = system.paypal.set(payout_id.as_str(), &status, None);
+    let none = || Refused(StatusCode::NOT_FOUND, "PayPal was not asked to pay this payout".to_owned());
+    let (headers, body) = delivery.ok_or_else(none)?;
+    let payout = system.plain.store.payout("paypal", &payout_id).await;
+    let payout = payout.map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    let program = payout.ok_or_else(none)?.program;
+    let uri: Uri = format!("/webhooks/paypal/{program}").parse().map_err(Failed::of)?;
+    let answer = system.http(&Method::POST, &uri, &headers, &Bytes::from(body)).await?;
+    Ok(Json(json!({ "answered": answer.status.as_u16() })))
+}
+
+async fn paypal_faults(State(system): State<Shared>, body: Bytes) -> Answer {
+    let faults: paypal_counterpart::Faults = parse(&body)?;
+    if let Some(name) = faults.wrong() {
+        return Err(Refused(StatusCode::BAD_REQUEST, format!("{name} is a probability from 0 to 1")));
+    }
+    system.paypal.set_faults(faults.clone());
+    Ok(Json(json!(faults)))
 }
 
 async fn audit(State(system): State<Shared>) -> Answer {

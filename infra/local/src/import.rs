@@ -38,6 +38,7 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 pub enum Kind {
     Conversions,
     Partners,
+    ExchangeRates,
 }
 
 impl Kind {
@@ -45,6 +46,7 @@ impl Kind {
         match self {
             Self::Conversions => "conversions",
             Self::Partners => "partners",
+            Self::ExchangeRates => "exchange-rates",
         }
     }
 }
@@ -54,7 +56,8 @@ pub struct Import {
     /// Where the API is, without its path.
     pub url: String,
     pub token: String,
-    pub program: String,
+    /// Exchange rates are of no program.
+    pub program: Option<String>,
     pub kind: Kind,
     pub file: PathBuf,
     pub dry_run: bool,
@@ -155,7 +158,7 @@ fn table(out: &mut impl Write, import: &Import, counts: &Counts) -> std::io::Res
             (counts.unattributed, "kept, due to nobody"),
             (counts.refused, "refused"),
         ],
-        Kind::Partners => {
+        Kind::Partners | Kind::ExchangeRates => {
             &[(counts.applied, "added"), (counts.already_applied, "there before"), (counts.refused, "refused")]
         }
     };
@@ -315,11 +318,16 @@ enum Failed {
 impl Api {
     fn new(import: &Import) -> Result<Self, ImportError> {
         let setting = |why: String| ImportError::Setting(why);
+        let program = match (&import.program, import.kind) {
+            (None, Kind::ExchangeRates) => String::new(),
+            (Some(program), Kind::Conversions | Kind::Partners) => format!("&programId={program}"),
+            (None, _) => return Err(setting("give --program: whose they are".to_owned())),
+            (Some(_), _) => return Err(setting("exchange rates are of no program; leave --program out".to_owned())),
+        };
         let path = format!(
-            "{}/api/v1/{}/import?programId={}&dryRun={}",
+            "{}/api/v1/{}/import?dryRun={}{program}",
             import.url.trim_end_matches('/'),
             import.kind.as_str(),
-            import.program,
             import.dry_run
         );
         let uri = path.parse::<Uri>().ok().filter(|uri| uri.host().is_some());

@@ -19,5 +19,7 @@ pub use clock::LocalClock;
 pub use faults::{Faults, Odds};
 pub use functions::{Failed, Functions, HttpAnswer};
 pub use gateway::serve;
-pub use system::{CONVERSIONS, DRAFTS, Options, StartError, Storage, System, TABLE, provision};
+pub use system::{
+    CONVERSIONS, DRAFTS, Options, SUBMISSIONS, StartError, Storage, System, TABLE, files, paypal, provision,
+};
 pub use workers::Stream;

@@ -34,6 +34,10 @@ enum Command {
         /// Let time stand still at this moment until it is moved.
         #[arg(long)]
         clock: Option<Timestamp>,
+        /// Where `POST /_local/run/fetch-rates` fetches exchange rates: `https://www.ecb.europa.eu/stats/eurofxref/eurofxref-daily.xml`, or a
+        /// server on 127.0.0.1.
+        #[arg(long)]
+        rate_source: Option<String>,
     },
     /// Play three months of a program, and leave it running to look at.
     Demo {
@@ -43,7 +47,7 @@ enum Command {
         #[arg(long)]
         exit: bool,
     },
-    /// Send a CSV file of conversions or partners to a system, here or anywhere.
+    /// Send a CSV file of conversions, partners or exchange rates to a system, here or anywhere.
     Import {
         /// Where its API is, like `http://127.0.0.1:8787`.
         #[arg(long)]
@@ -51,8 +55,9 @@ enum Command {
         /// The file the bearer token is in; without it, the environment variable `PARTNER_PAYOUTS_TOKEN`.
         #[arg(long)]
         token_file: Option<PathBuf>,
+        /// Whose conversions or partners they are.
         #[arg(long)]
-        program: String,
+        program: Option<String>,
         #[arg(long)]
         kind: Kind,
         /// Tell what would be done, and change nothing.
@@ -91,26 +96,28 @@ async fn run() -> Result<(), Error> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match Cli::parse().command {
-        Command::Up { ports, data, memory, clock } => {
+        Command::Up { ports, data, memory, clock, rate_source } => {
             let storage = if memory { Storage::Memory } else { Storage::Directory(data) };
             let clock = clock.map_or_else(LocalClock::wall, LocalClock::standing_at);
-            let aws = bind(ports.aws_port).await?;
-            let endpoint = Some(format!("http://{}", aws.local_addr()?));
-            let system = Arc::new(System::start(Options { storage, clock, aws: endpoint }).await?);
-            up(system, ports.port, aws).await
+            let beside = Beside::bind(&ports).await?;
+            let (aws, paypal) = beside.endpoints()?;
+            let mut system = System::start(Options { storage, clock, aws, paypal }).await?;
+            if let Some(url) = rate_source {
+                system = system.with_rates_from(&url)?;
+            }
+            up(Arc::new(system), ports.port, beside).await
         }
         Command::Demo { ports, exit } => {
             let clock = LocalClock::standing_at(demo::start()?);
-            let aws = bind(ports.aws_port).await?;
-            let endpoint = Some(format!("http://{}", aws.local_addr()?));
-            let options = Options { storage: Storage::Memory, clock, aws: endpoint };
-            let system = Arc::new(System::start(options).await?);
+            let beside = Beside::bind(&ports).await?;
+            let (aws, paypal) = beside.endpoints()?;
+            let system = Arc::new(System::start(Options { storage: Storage::Memory, clock, aws, paypal }).await?);
             demo::play(&system, &mut std::io::stdout()).await?;
             if exit {
                 return Ok(());
             }
             demo::what_next(&mut std::io::stdout(), ports.port)?;
-            up(system, ports.port, aws).await
+            up(system, ports.port, beside).await
         }
         Command::Import { url, token_file, program, kind, dry_run, from_line, file } => {
             let token = match token_file {
@@ -130,8 +137,26 @@ async fn run() -> Result<(), Error> {
     }
 }
 
-async fn up(system: Arc<System>, port: u16, aws: TcpListener) -> Result<(), Error> {
+/// What is served beside the product: AWS, and what stands for PayPal.
+struct Beside {
+    aws: TcpListener,
+    paypal: TcpListener,
+}
+
+impl Beside {
+    async fn bind(ports: &Ports) -> Result<Self, Error> {
+        Ok(Self { aws: bind(ports.aws_port).await?, paypal: bind(0).await? })
+    }
+
+    fn endpoints(&self) -> Result<(Option<String>, Option<String>), Error> {
+        let at = |listener: &TcpListener| Ok::<_, Error>(Some(format!("http://{}", listener.local_addr()?)));
+        Ok((at(&self.aws)?, at(&self.paypal)?))
+    }
+}
+
+async fn up(system: Arc<System>, port: u16, beside: Beside) -> Result<(), Error> {
     let http = bind(port).await?;
+    let Beside { aws, paypal } = beside;
     println!("ready http://{}", http.local_addr()?);
     println!("aws   http://{}", aws.local_addr()?);
     let worker = Arc::clone(&system);
@@ -141,6 +166,7 @@ async fn up(system: Arc<System>, port: u16, aws: TcpListener) -> Result<(), Erro
     tokio::select! {
         served = serve(Arc::clone(&system), http, stopped()) => served?,
         () = aws => {}
+        () = system.paypal.serve(paypal) => {}
     }
     worker.abort();
     Ok(())

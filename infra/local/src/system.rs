@@ -5,15 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
+use aws_sdk_eventbridge::types::Target;
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use bytes::Bytes;
 use embedded::Embedded;
 use http::{HeaderMap, Method, Uri};
+use outbound::{CallError, Limits, Outbound};
+use paypal_counterpart::Counterpart;
 use serde_json::Value;
 use store::{Membership, Store, Transaction, create_table};
+use workflows::fetch_rates::Source;
 use workflows::files::Files;
-use workflows::publish::Bus;
+use workflows::publish::{Bus, EVENT_SOURCE};
 use workflows::queues::Queues;
+use workflows::rails::Paypal;
+use workflows::tax::forms::Vault;
 use workflows::{Clock, Context};
 
 use crate::clock::LocalClock;
@@ -26,10 +32,13 @@ use crate::workers::Stream;
 pub const TABLE: &str = "partner-payouts";
 pub const CONVERSIONS: &str = "conversions";
 pub const DRAFTS: &str = "drafts";
+pub const SUBMISSIONS: &str = "submissions";
 const BUS: &str = "partner-payouts";
 const FILES: &str = "partner-payouts-files";
 const SECRET_PREFIX: &str = "partner-payouts";
 pub(crate) const CURSOR_SECRET: &str = "partner-payouts/cursor-key";
+const TAX_SECRET: &str = "partner-payouts/tax-key";
+const TAX_KEY: &str = "alias/partner-payouts";
 /// As in the template: six times the consumers' time-outs, and five tries before the dead-letter queue.
 const VISIBILITY_SECONDS: &str = "180";
 const MAX_RECEIVES: u32 = 5;
@@ -49,6 +58,8 @@ pub struct Options {
     pub clock: LocalClock,
     /// Where the services will be served: what links to files lead to. Without it, they lead nowhere.
     pub aws: Option<String>,
+    /// Where PayPal's counterpart is served. Without it, nobody answers there.
+    pub paypal: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -67,9 +78,13 @@ pub struct System {
     pub clock: Arc<LocalClock>,
     /// What the functions work with; its calls fail as [`Faults`] say.
     pub context: Context,
+    /// Where the functions put large files.
+    pub files: Files,
     /// The same services for the system's own use, where nothing fails.
     pub(crate) plain: Context,
     pub faults: Faults,
+    /// What stands for PayPal; whoever starts the system serves it.
+    pub paypal: Counterpart,
     pub(crate) tokens: TokenKey,
     functions: Functions,
     pub(crate) stream: tokio::sync::Mutex<Stream>,
@@ -89,23 +104,40 @@ impl System {
                 (Embedded::open(&directory, time).map_err(StartError::of)?, Some(directory))
             }
         };
-        let mut plain = provision(&embedded.sdk_config(), Arc::clone(&clock) as Arc<dyn Clock>).await?;
-        plain.files.s3 = s3(&embedded.sdk_config(), options.aws.as_deref());
+        let plain = provision(&embedded.sdk_config(), Arc::clone(&clock) as Arc<dyn Clock>).await?;
         let faults = Faults::default();
         let config = embedded.sdk_config_through(|embedded| faults.between(embedded));
-        let mut context = under(&config, &plain);
-        context.files.s3 = s3(&config, options.aws.as_deref());
+        let context = under(&config, &plain);
+        let files = files(&config, options.aws.as_deref());
         let stream = Stream::open(&embedded, directory.as_deref()).map_err(StartError::of)?;
         Ok(Self {
             tokens: TokenKey::new(clock.random()),
-            functions: Functions::new(context.clone()),
+            functions: Functions::new(
+                context.clone(),
+                files.clone(),
+                Arc::new(paypal(options.paypal).map_err(StartError::of)?),
+            ),
             stream: tokio::sync::Mutex::new(stream),
+            paypal: Counterpart::default(),
             embedded,
             clock,
             context,
+            files,
             plain,
             faults,
         })
+    }
+
+    /// With exchange rates fetched from this address: on this machine by whatever speaks HTTP, elsewhere as in the cloud.
+    pub fn with_rates_from(mut self, url: &str) -> Result<Self, StartError> {
+        let here = url.parse::<Uri>().ok().and_then(|uri| uri.host().map(|host| host == "127.0.0.1"));
+        let source = if here == Some(true) {
+            Outbound::loopback(Limits::SMALL).map(|outbound| Source::over(url.to_owned(), outbound))
+        } else {
+            Source::new(url.to_owned())
+        };
+        self.functions = self.functions.clone().with_rates(source.map_err(StartError::of)?);
+        Ok(self)
     }
 
     /// A token for a role; for a partner, also the membership that says whose data it may see.
@@ -153,25 +185,36 @@ pub async fn provision(config: &SdkConfig, clock: Arc<dyn Clock>) -> Result<Cont
         queues: Queues {
             conversions_url: queue(&sqs, CONVERSIONS).await?,
             drafts_url: queue(&sqs, DRAFTS).await?,
+            submissions_url: queue(&sqs, SUBMISSIONS).await?,
             sqs,
         },
         secrets: aws_sdk_secretsmanager::Client::new(config),
         secret_prefix: SECRET_PREFIX.to_owned(),
         bus: Bus { events: aws_sdk_eventbridge::Client::new(config), name: BUS.to_owned() },
         others: workflows::instant::Others::default(),
-        files: Files { s3: s3(config, None), bucket: FILES.to_owned() },
+        vault: Vault { kms: aws_sdk_kms::Client::new(config), key: TAX_KEY.to_owned() },
     };
     bus(&context).await?;
-    cursor_key(&context).await?;
-    context.files.s3.create_bucket().bucket(FILES).send().await.map_err(StartError::of)?;
+    approved_rule(&context).await?;
+    secret(&context, CURSOR_SECRET).await?;
+    secret(&context, TAX_SECRET).await?;
+    tax_key(&context.vault.kms).await?;
+    let bucket = files(config, None).s3.create_bucket().bucket(FILES).send();
+    bucket.await.map_err(StartError::of)?;
     Ok(context)
 }
 
-/// `endpoint` is what links to files lead to.
-fn s3(config: &SdkConfig, endpoint: Option<&str>) -> aws_sdk_s3::Client {
+/// The way to PayPal's counterpart, and to nothing beyond this machine.
+pub fn paypal(endpoint: Option<String>) -> Result<Paypal, CallError> {
+    let nowhere = || "http://127.0.0.1:1".to_owned();
+    Ok(Paypal::new(Outbound::loopback(Limits::API)?, Some(endpoint.unwrap_or_else(nowhere))))
+}
+
+/// Where large files are put; `endpoint` is what links to them lead to.
+pub fn files(config: &SdkConfig, endpoint: Option<&str>) -> Files {
     let mut builder = aws_sdk_s3::config::Builder::from(config).force_path_style(true);
     builder.set_endpoint_url(endpoint.map(str::to_owned));
-    aws_sdk_s3::Client::from_conf(builder.build())
+    Files { s3: aws_sdk_s3::Client::from_conf(builder.build()), bucket: FILES.to_owned() }
 }
 
 /// The same context under other clients.
@@ -181,7 +224,7 @@ fn under(config: &SdkConfig, plain: &Context) -> Context {
         queues: Queues { sqs: aws_sdk_sqs::Client::new(config), ..plain.queues.clone() },
         secrets: aws_sdk_secretsmanager::Client::new(config),
         bus: Bus { events: aws_sdk_eventbridge::Client::new(config), ..plain.bus.clone() },
-        files: Files { s3: s3(config, None), ..plain.files.clone() },
+        vault: Vault { kms: aws_sdk_kms::Client::new(config), ..plain.vault.clone() },
         ..plain.clone()
     }
 }
@@ -214,9 +257,34 @@ async fn bus(context: &Context) -> Result<(), StartError> {
     }
 }
 
-async fn cursor_key(context: &Context) -> Result<(), StartError> {
+/// Keys have no names of their own, so it gets one to be found by again.
+async fn tax_key(kms: &aws_sdk_kms::Client) -> Result<(), StartError> {
+    match kms.describe_key().key_id(TAX_KEY).send().await {
+        Ok(_) => return Ok(()),
+        Err(error) if error.code() == Some("NotFoundException") => {}
+        Err(error) => return Err(StartError::of(error)),
+    }
+    let made = kms.create_key().description("tax numbers").send().await.map_err(StartError::of)?;
+    let id = made.key_metadata.map(|key| key.key_id).ok_or_else(|| StartError("a key without an id".to_owned()))?;
+    kms.create_alias().alias_name(TAX_KEY).target_key_id(id).send().await.map_err(StartError::of)?;
+    Ok(())
+}
+
+/// What is approved goes to whoever submits it, as in the template.
+async fn approved_rule(context: &Context) -> Result<(), StartError> {
+    let events = &context.bus.events;
+    let pattern = serde_json::json!({"source": [EVENT_SOURCE], "detail-type": ["payout.approved"]});
+    let rule = events.put_rule().name("approved").event_bus_name(BUS).event_pattern(pattern.to_string());
+    rule.send().await.map_err(StartError::of)?;
+    let arn = format!("arn:aws:sqs:{}:{}:{SUBMISSIONS}", embedded::REGION, embedded::ACCOUNT);
+    let target = Target::builder().id("submissions").arn(arn).build().map_err(StartError::of)?;
+    let targets = events.put_targets().rule("approved").event_bus_name(BUS).targets(target);
+    targets.send().await.map(drop).map_err(StartError::of)
+}
+
+async fn secret(context: &Context, name: &str) -> Result<(), StartError> {
     let secret = format!("{:032x}{:032x}", context.clock.random(), context.clock.random());
-    match context.secrets.create_secret().name(CURSOR_SECRET).secret_string(secret).send().await {
+    match context.secrets.create_secret().name(name).secret_string(secret).send().await {
         Ok(_) => Ok(()),
         Err(error) if error.code() == Some("ResourceExistsException") => Ok(()),
         Err(error) => Err(StartError::of(error)),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::events::{schedule_event, sqs_event, stream_event};
 use crate::functions::Failed;
-use crate::system::{CONVERSIONS, DRAFTS, System, TABLE};
+use crate::system::{CONVERSIONS, DRAFTS, SUBMISSIONS, System, TABLE};
 use workflows::Clock;
 
 /// Messages in one invocation, as in the template.
@@ -22,8 +22,8 @@ const STREAM_TRIES: usize = 50;
 const IDLE: Duration = Duration::from_millis(100);
 /// How often schedules fire while the clock runs by itself.
 const SCHEDULE: Duration = Duration::from_mins(1);
-/// Functions that schedules fire.
-pub const SCHEDULED: [&str; 2] = ["mature-commissions", "batch-payouts"];
+/// Functions that schedules fire. The last one calls somebody else's server, so nothing fires it here by itself.
+pub const SCHEDULED: [&str; 3] = ["mature-commissions", "batch-payouts", "fetch-rates"];
 
 /// Where the stream has been read to.
 #[derive(Debug)]
@@ -105,9 +105,11 @@ impl System {
         let mut stream = self.stream.lock().await;
         let mut batches = 0;
         let queues = &self.plain.queues;
-        for (queue, url, function) in
-            [(CONVERSIONS, &queues.conversions_url, "ingest-conversions"), (DRAFTS, &queues.drafts_url, "draft-payout")]
-        {
+        for (queue, url, function) in [
+            (CONVERSIONS, &queues.conversions_url, "ingest-conversions"),
+            (DRAFTS, &queues.drafts_url, "draft-payout"),
+            (SUBMISSIONS, &queues.submissions_url, "submit-payouts"),
+        ] {
             batches += usize::from(self.deliver_queue(queue, url, function).await?);
         }
         Ok(batches + usize::from(self.deliver_stream(&mut stream).await?))
@@ -201,7 +203,7 @@ impl System {
             }
             if !self.clock.is_virtual() && fired.elapsed() >= SCHEDULE {
                 fired = tokio::time::Instant::now();
-                for function in SCHEDULED {
+                for function in SCHEDULED.into_iter().filter(|function| *function != "fetch-rates") {
                     if let Err(error) = self.fire(function).await {
                         tracing::error!(function, %error, "schedule failed");
                     }

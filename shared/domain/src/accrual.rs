@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attribution::Touch;
 use crate::conversion::Sale;
-use crate::exchange::ExchangeRate;
+use crate::exchange::{ExchangeRate, Unrounded};
 use crate::ids::{ConversionId, LineId, PartnerId};
 use crate::journal::EntryRef;
 use crate::line::{Evidence, Line, LineKind, LineState};
@@ -154,8 +154,20 @@ pub struct Accrual<'a> {
     pub occurred_at: Timestamp,
     pub received_at: Timestamp,
     pub now: Timestamp,
-    /// How far tiered rules had come when the sale itself was rated, by partner and rule. An edit's addition is rated there.
-    pub origins: &'a BTreeMap<(PartnerId, String), i64>,
+    /// What the parts before it were rated at.
+    pub earlier: &'a EarlierParts,
+}
+
+/// What the earlier parts of an order were rated at, by partner and rule.
+pub type EarlierParts = BTreeMap<(PartnerId, String), Earlier>;
+
+/// What an edit's addition has to know of the order it is added to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Earlier {
+    /// How far a tiered rule had come when the sale itself was rated.
+    pub position: Option<i64>,
+    /// What was earned, less the share of it that went back.
+    pub earned: Minor,
 }
 
 /// One partner's earning under one rule, on the way to lines.
@@ -165,7 +177,7 @@ struct Rated<'a> {
     /// As it was sold.
     told: Minor,
     /// In the program's currency, unrounded.
-    base: Decimal,
+    base: Unrounded,
     units: Decimal,
     /// What it would be if the partner had the whole conversion.
     full: Minor,
@@ -186,17 +198,19 @@ impl<'a> Accrual<'a> {
     }
 
     /// An amount of the sale in the program's currency, unrounded.
-    fn exact(&self, told: Minor) -> Result<Decimal, MoneyError> {
+    fn unrounded(&self, told: Minor) -> Result<Unrounded, MoneyError> {
+        let (from, to) = (self.sale.currency, self.program.currency);
         match &self.circumstances.exchange {
-            Some(rate) => rate.exact(told),
-            None => Ok(told.units().into()),
+            Some(rate) if (rate.from, rate.to) == (from, to) => rate.unrounded(told),
+            None if from == to => Ok(told.into()),
+            _ => Err(MoneyError::NoExchangeRate { from, to }),
         }
     }
 
     fn winners(&self, credited: &'a Credited, zone: &TimeZone) -> Result<Vec<Won<'a>>, MoneyError> {
         let case = Case {
             sale: self.sale,
-            goods: self.exact(self.whole.net()?)?,
+            goods: self.unrounded(self.whole.net()?)?,
             occurred_at: self.sold_at,
             zone,
             customer: &self.circumstances.customer,
@@ -254,6 +268,10 @@ impl<'a> Accrual<'a> {
         Ok(lines)
     }
 
+    fn earlier(&self, partner: &PartnerId, rule: &Rule) -> Earlier {
+        self.earlier.get(&(partner.clone(), rule.key.clone())).copied().unwrap_or_default()
+    }
+
     fn position(
         &self,
         one: &Credited,
@@ -267,9 +285,9 @@ impl<'a> Accrual<'a> {
         let key = at(window.clone());
         if self.edit.is_some()
             && tiers.shape == Shape::MarginalByOrder
-            && let Some(origin) = self.origins.get(&(one.partner.clone(), rule.key.clone()))
+            && let Some(origin) = self.earlier(&one.partner, rule).position
         {
-            return Ok((*origin, window));
+            return Ok((origin, window));
         }
         let tally = match tiers.window.reach(date) {
             Some(from) => tallies.sum(&at(from), &key)?,
@@ -286,7 +304,7 @@ impl<'a> Accrual<'a> {
         tallies: &Tallies,
     ) -> Result<Rated<'a>, MoneyError> {
         let told = base(self.sale, won.rule.base, &won.items)?;
-        let base = self.exact(told)?;
+        let base = self.unrounded(told)?;
         let units = if won.items.is_empty() {
             Decimal::ONE
         } else {
@@ -295,7 +313,9 @@ impl<'a> Accrual<'a> {
         let of = Rateable { base, units, part: 1, whole: 1, extra: self.edit.is_some() };
         let (position, window) = self.position(credited, won.rule, date, tallies)?;
         let exact = Minor::round(reward(won.rule, &of, position, &window)?.amount)?;
-        let (full, full_cap) = clamp(exact, Cap::PerOrder, won.rule.caps.per_order, Minor::ZERO)?;
+        let partners = self.circumstances.partners.iter();
+        let used = Minor::total(partners.map(|other| self.earlier(&other.partner, won.rule).earned))?;
+        let (full, full_cap) = clamp(exact, Cap::PerOrder, won.rule.caps.per_order, used)?;
         Ok(Rated { credited, won, told, base, units, full, full_cap })
     }
 
@@ -329,16 +349,17 @@ impl<'a> Accrual<'a> {
         let (position, window) = self.position(one.credited, rule, date, tallies)?;
         let Exact { reward, amount } = reward(rule, &of, position, &window)?;
         let mut caps = Vec::new();
-        let mut earned = match (divided, one.full_cap) {
-            (Some(part), cap) => {
-                caps.extend(cap);
-                part
-            }
-            (None, Some(cap)) => {
-                caps.push(cap);
-                cap.to.proportion(part.into(), whole.into())?
-            }
-            (None, None) => Minor::round(amount)?,
+        let mut earned = if let Some(divided) = divided {
+            caps.extend(one.full_cap);
+            divided
+        } else {
+            // Of the cap on the order, the partner's part.
+            let limit = rule.caps.per_order;
+            let own = limit.map(|limit| limit.proportion(part.into(), whole.into())).transpose()?;
+            let used = self.earlier(&one.credited.partner, rule).earned;
+            let (clamped, capped) = clamp(Minor::round(amount)?, Cap::PerOrder, own, used)?;
+            caps.extend(capped.map(|capped| Capped { limit: limit.unwrap_or(capped.limit), ..capped }));
+            clamped
         };
         let keys = tally::keys(rule, &one.credited.partner, date);
         for (cap, limit, owner) in [
@@ -360,7 +381,7 @@ impl<'a> Accrual<'a> {
             rule: rule.key.clone(),
             won_by: one.won.by,
             base_kind: rule.base,
-            base: Minor::round(one.base)?,
+            base: one.base.round()?,
             exchange: self.circumstances.exchange.clone().map(|rate| Exchanged { told: one.told, rate }),
             items: one.won.items.clone(),
             reward,
@@ -588,8 +609,10 @@ pub fn true_ups(
             tallies.add(&key, &true_up_step(version, amount))?;
         }
         let origin = one.of.conversion.as_ref().map(ConversionId::as_str).unwrap_or_default();
+        // As where a sale crosses: what is due waits for the conversion that crossed, and nothing waits to be taken back.
+        let due_at = if amount.is_negative() { now } else { one.of.due_at };
         let (state, approved_at) =
-            if amount.is_negative() { (LineState::Payable, Some(now)) } else { terms.gates(now, now) };
+            if amount.is_negative() { (LineState::Payable, Some(now)) } else { terms.gates(due_at, now) };
         lines.push(Line {
             id: LineId::derive_beside(&one.of.id, now, &[origin, &one.rule.key, "true_up", cause]),
             kind: LineKind::TrueUp,
@@ -597,7 +620,7 @@ pub fn true_ups(
             amount,
             state,
             occurred_at: now,
-            due_at: now,
+            due_at,
             approved_at,
             basis: Some(basis),
             ..one.of.fresh(now)
@@ -605,3 +628,6 @@ pub fn true_ups(
     }
     Ok(lines)
 }
+
+#[cfg(test)]
+mod tests;

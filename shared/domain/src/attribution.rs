@@ -237,3 +237,178 @@ fn distinct<'a>(touches: &[&'a Touch]) -> Vec<&'a PartnerId> {
     }
     partners
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::VisitorId;
+    use serde_json::json;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn partner(n: u128) -> PartnerId {
+        PartnerId::from_uuid(n)
+    }
+
+    /// A touch by a partner so many hours before noon of February 1.
+    fn touch(n: u128, hours_before: i64, channel: &str) -> Touch {
+        let at = at("2026-02-01T12:00:00Z") - SignedDuration::from_hours(hours_before);
+        Touch {
+            click: ClickId::derive(&VisitorId::from_uuid(1), at, n),
+            partner: partner(n),
+            at,
+            code: "CODE".into(),
+            channel: (!channel.is_empty()).then(|| channel.to_owned()),
+            campaign: None,
+            landing_page: None,
+            device: None,
+            referrer: None,
+        }
+    }
+
+    fn model(model: &str, weights: serde_json::Value) -> Attribution {
+        serde_json::from_value(json!({"model": model, "windowDays": 30, "weights": weights})).unwrap()
+    }
+
+    /// Who gets how much, in parts per 12,000.
+    fn shares(of: &Attribution, touches: &[Touch]) -> Vec<(u128, u64)> {
+        let credits = of.share(touches, at("2026-02-01T12:00:00Z"));
+        let whole: u64 = credits.iter().map(|credit| credit.part).sum();
+        let number = |credit: &Credit| (1..20).find(|n| partner(*n) == credit.partner).unwrap();
+        credits.iter().map(|credit| (number(credit), credit.part * 12_000 / whole)).collect()
+    }
+
+    #[test]
+    fn each_model_gives_the_shares_it_is_named_for() {
+        let position = |first: &str, middle: &str, last: &str| {
+            model("position_based", json!({"first": first, "middle": middle, "last": last}))
+        };
+        let custom = model("custom", json!({"web": "3", "mail": "1", "video": "0"}));
+        let touches = |of: &[(u128, &str)]| -> Vec<Touch> {
+            (0..).zip(of).map(|(n, (partner, channel))| touch(*partner, 100 - n, channel)).collect()
+        };
+        let plain = |of: &[u128]| touches(&of.iter().map(|n| (*n, "")).collect::<Vec<_>>());
+        for (name, of, touches, expect) in [
+            ("last", model("last_touch", json!(null)), plain(&[1, 2, 3]), vec![(3, 12_000)]),
+            ("first", model("first_touch", json!(null)), plain(&[1, 2, 3]), vec![(1, 12_000)]),
+            ("each partner once", model("linear", json!(null)), plain(&[1, 2, 1, 1]), vec![(1, 6_000), (2, 6_000)]),
+            ("one alone", position("40", "20", "40"), plain(&[7, 7]), vec![(7, 12_000)]),
+            ("two share the middle", position("40", "20", "40"), plain(&[1, 2]), vec![(1, 6_000), (2, 6_000)]),
+            ("two unequal", position("10", "50", "40"), plain(&[1, 2]), vec![(1, 4_200), (2, 7_800)]),
+            ("three", position("40", "20", "40"), plain(&[1, 2, 3]), vec![(1, 4_800), (2, 2_400), (3, 4_800)]),
+            (
+                "four",
+                position("40", "20", "40"),
+                plain(&[1, 2, 3, 4]),
+                vec![(1, 4_800), (2, 1_200), (3, 1_200), (4, 4_800)],
+            ),
+            (
+                "first counts by the first touch",
+                position("50", "20", "30"),
+                plain(&[1, 2, 3, 1]),
+                vec![(1, 6_000), (2, 2_400), (3, 3_600)],
+            ),
+            ("no weight in the middle", position("50", "0", "50"), plain(&[1, 2, 3]), vec![(1, 6_000), (3, 6_000)]),
+            ("by channel", custom.clone(), touches(&[(1, "web"), (2, "mail")]), vec![(1, 9_000), (2, 3_000)]),
+            (
+                "the heaviest channel",
+                custom.clone(),
+                touches(&[(1, "mail"), (1, "web"), (2, "mail")]),
+                vec![(1, 9_000), (2, 3_000)],
+            ),
+            (
+                "a channel without weight",
+                custom.clone(),
+                touches(&[(1, "video"), (2, "mail"), (3, "")]),
+                vec![(2, 12_000)],
+            ),
+            ("only such channels", custom, touches(&[(1, "video"), (2, "radio")]), vec![(1, 6_000), (2, 6_000)]),
+        ] {
+            assert_eq!(shares(&of, &touches), expect, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_touches_within_the_window_count_both_ends_inclusive() {
+        let linear = model("linear", json!(null));
+        let edge = 30 * 24;
+        assert_eq!(shares(&linear, &[touch(1, edge, ""), touch(2, 0, "")]), [(1, 6_000), (2, 6_000)]);
+        assert_eq!(shares(&linear, &[touch(1, edge + 1, ""), touch(2, -1, ""), touch(3, 5, "")]), [(3, 12_000)]);
+        assert_eq!(shares(&linear, &[touch(1, edge + 1, "")]), []);
+        assert_eq!(linear.window_start(at("2026-02-01T12:00:00Z")), at("2026-01-02T12:00:00Z"));
+    }
+
+    #[test]
+    fn touches_come_in_any_order_and_of_one_moment_the_lower_id_is_earlier() {
+        let first = model("first_touch", json!(null));
+        assert_eq!(shares(&first, &[touch(3, 1, ""), touch(2, 5, ""), touch(1, 3, "")]), [(2, 12_000)]);
+        assert_eq!(shares(&first, &[touch(3, 5, ""), touch(2, 5, "")]), [(2, 12_000)]);
+    }
+
+    #[test]
+    fn of_more_partners_than_six_the_first_and_the_latest_five_count() {
+        let of = |count: u128| -> Vec<u128> {
+            let touches: Vec<_> = (1..=count).map(|n| touch(n, 100 - i64::try_from(n).unwrap(), "")).collect();
+            shares(&model("linear", json!(null)), &touches).into_iter().map(|(n, _)| n).collect()
+        };
+        assert_eq!(of(6), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(of(9), [1, 5, 6, 7, 8, 9]);
+    }
+
+    #[test]
+    fn what_could_not_be_shared_out_is_refused_by_its_field() {
+        let checked = |value: serde_json::Value| -> Vec<String> {
+            let of: Attribution = serde_json::from_value(value).unwrap();
+            of.check().into_iter().map(|error| error.pointer).collect()
+        };
+        let weights = |first: &str, middle: &str, last: &str| {
+            checked(json!({"model": "position_based", "weights": {"first": first, "middle": middle, "last": last}}))
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(weights("40", "20", "40"), none);
+        assert_eq!(weights("33.333333", "33.333334", "33.333333"), none);
+        assert_eq!(weights("40", "20", "39"), ["/attribution/weights"]);
+        assert_eq!(weights("-10", "70", "40"), ["/attribution/weights/first", "/attribution/weights"]);
+        assert_eq!(weights("33.3333333", "33", "33"), ["/attribution/weights/first", "/attribution/weights"]);
+        let four = json!({"first": "40", "middle": "20", "last": "40", "fourth": "0"});
+        assert_eq!(checked(json!({"model": "position_based", "weights": four})), ["/attribution/weights"]);
+        for (days, expect) in [(0, true), (1, false), (365, false), (366, true)] {
+            assert_eq!(!checked(json!({"model": "linear", "windowDays": days})).is_empty(), expect, "{days} days");
+        }
+        for simple in ["last_touch", "first_touch", "linear"] {
+            assert_eq!(checked(json!({"model": simple})), none);
+            assert_eq!(
+                checked(json!({"model": simple, "weights": {"web": "1"}})),
+                ["/attribution/weights"],
+                "{simple}"
+            );
+        }
+        let channels = |count: usize| -> serde_json::Value {
+            (0..count).map(|n| (format!("c{n}"), json!("1"))).collect::<serde_json::Map<_, _>>().into()
+        };
+        for (weights, refused) in [
+            (json!({}), true),
+            (json!({"web": "0", "mail": "0"}), true),
+            (json!({"web": "0", "mail": "1000"}), false),
+            (channels(50), false),
+            (channels(51), true),
+        ] {
+            let found = checked(json!({"model": "custom", "weights": weights}));
+            assert_eq!(!found.is_empty(), refused, "{weights}: {found:?}");
+        }
+        assert_eq!(checked(json!({"model": "custom", "weights": {"web": "1000.1"}})), ["/attribution/weights/web"]);
+    }
+
+    #[test]
+    fn a_model_is_named_as_the_api_writes_it() {
+        for of in Model::ALL {
+            assert_eq!(json!(of), of.as_str());
+        }
+        let words: Vec<_> = Model::ALL.iter().map(|of| of.words()).collect();
+        assert_eq!(words, ["last touch", "first touch", "linear", "position-based", "custom"]);
+        let standard = Attribution::default();
+        assert_eq!((standard.model, standard.window_days, standard.weights), (Model::LastTouch, 30, None));
+    }
+}

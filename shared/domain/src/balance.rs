@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::line::{Line, LineKind, StateName};
 use crate::money::{Currency, Minor, Money, MoneyError};
+use crate::tax;
 
 /// Where an amount stands. `Accrued` is the contra side: minus the sum of all lines' amounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -183,6 +184,8 @@ impl Balance {
 pub struct Standing {
     pub currency: Currency,
     pub suspended: bool,
+    /// What tax asks of the next payout.
+    pub tax: tax::Terms,
     pub has_method: bool,
     /// The partner's own minimum payout, else the program's.
     pub minimum: Minor,
@@ -207,6 +210,7 @@ pub enum NotPayableCode {
     AwaitingReview,
     HoldPeriod,
     PartnerSuspended,
+    TaxFormMissing,
     NoPayoutMethod,
     MinimumSales,
     NegativeBalance,
@@ -257,19 +261,22 @@ impl Reason {
 }
 
 impl Standing {
-    /// What stands in the way of all that is payable, the first that applies.
-    const fn in_the_way(&self) -> Option<NotPayableCode> {
-        if self.suspended {
+    /// What stands in the way of all that is payable, the first that applies; `free` is what of it no minimum sales hold back.
+    fn in_the_way(&self, free: Minor) -> Result<Option<NotPayableCode>, MoneyError> {
+        let payable = free.plus(self.blocked)?;
+        Ok(if self.suspended {
             Some(NotPayableCode::PartnerSuspended)
+        } else if self.tax.block(free) || (self.tax.block_every_cent() && payable.is_positive()) {
+            Some(NotPayableCode::TaxFormMissing)
         } else if !self.has_method {
             Some(NotPayableCode::NoPayoutMethod)
         } else {
             None
-        }
+        })
     }
 
     fn of_line(&self, line: &Line, free: Minor, until: Option<Date>) -> Result<Reason, MoneyError> {
-        if let Some(code) = self.in_the_way() {
+        if let Some(code) = self.in_the_way(free)? {
             return Ok(Reason::of(code));
         }
         if line.lacks_sales(self.sales, self.minimum_sales) {
@@ -303,10 +310,10 @@ pub fn not_payable_because(balance: &Balance, standing: &Standing) -> Result<Vec
         (Reason::of(Code::AwaitingReview), balance.amount(Bucket::Pending)),
         (Reason::of(Code::HoldPeriod).until(standing.next_due), balance.amount(Bucket::Approved)),
     ];
-    if let Some(code) = standing.in_the_way() {
+    let free = payable.minus(standing.blocked)?;
+    if let Some(code) = standing.in_the_way(free)? {
         reasons.push((Reason::of(code), payable));
     } else {
-        let free = payable.minus(standing.blocked)?;
         let waits = Reason::of(Code::MinimumSales).missing(Missing::Sales(standing.missing_sales));
         reasons.extend([(waits, standing.blocked), (standing.free(free)?, free)]);
     }
@@ -350,6 +357,7 @@ mod tests {
         Standing {
             currency: "USD".parse().unwrap(),
             suspended: false,
+            tax: tax::Terms::Clear,
             has_method: true,
             minimum: minor(5_000),
             next_run: Some("2026-12-01".parse().unwrap()),
@@ -374,7 +382,9 @@ mod tests {
 
     #[test]
     fn payable_money_stands_under_the_first_reason_that_applies() {
-        use NotPayableCode::{BelowThreshold, NegativeBalance, NextRun, NoPayoutMethod, PartnerSuspended};
+        use NotPayableCode::{
+            BelowThreshold, NegativeBalance, NextRun, NoPayoutMethod, PartnerSuspended, TaxFormMissing,
+        };
         assert_eq!(code(5_000, &standing()), Some(NextRun));
         assert_eq!(code(4_999, &standing()), Some(BelowThreshold));
         assert_eq!(code(-500, &standing()), Some(NegativeBalance));
@@ -382,6 +392,13 @@ mod tests {
         assert_eq!(code(9_000, &Standing { has_method: false, ..standing() }), Some(NoPayoutMethod));
         let suspended = Standing { suspended: true, has_method: false, ..standing() };
         assert_eq!(code(9_000, &suspended), Some(PartnerSuspended));
+        let taxed = |from| Standing { tax: tax::Terms::Blocked { from: minor(from) }, ..standing() };
+        assert_eq!(code(9_000, &Standing { has_method: false, ..taxed(9_000) }), Some(TaxFormMissing));
+        assert_eq!(code(9_000, &taxed(9_001)), Some(NextRun));
+        assert_eq!(code(9_000, &Standing { blocked: minor(1), ..taxed(9_000) }), Some(NotPayableCode::MinimumSales));
+        assert_eq!(code(9_000, &Standing { blocked: minor(9_000), ..taxed(0) }), Some(TaxFormMissing));
+        assert_eq!(code(-500, &taxed(0)), Some(NegativeBalance));
+        assert_eq!(code(9_000, &Standing { suspended: true, ..taxed(0) }), Some(PartnerSuspended));
         let reasons = not_payable_because(&payable(4_000), &standing()).unwrap();
         assert_eq!(reasons[0].reason.missing, Some(Missing::Amount(Money::new(minor(1_000), standing().currency))));
         let gated = Standing { blocked: minor(3_000), missing_sales: 2, ..standing() };
@@ -412,6 +429,7 @@ mod tests {
         fn lines_and_balance_agree_on_every_reason(
             lines in prop::collection::vec((-5_000_i64..9_000, 0_u8..10, 0_u32..4), 0..20),
             sales in 0_u32..4, suspended: bool, has_method: bool, minimum in 0_i64..9_000,
+            from in proptest::option::of(0_i64..9_000),
         ) {
             let lines: Vec<_> = lines.into_iter().map(|(amount, state, needs)| some_line(amount, state, needs)).collect();
             let mut balance = Balance::default();
@@ -420,7 +438,8 @@ mod tests {
             }
             let blocked = lines.iter().filter(|line| line.state.name() == StateName::Payable && line.lacks_sales(sales, 0));
             let blocked = Minor::total(blocked.map(|line| line.net().unwrap())).unwrap();
-            let standing = Standing { suspended, has_method, minimum: minor(minimum), sales, blocked, ..standing() };
+            let tax = from.map_or(tax::Terms::Clear, |from| tax::Terms::Blocked { from: minor(from) });
+            let standing = Standing { suspended, has_method, tax, minimum: minor(minimum), sales, blocked, ..standing() };
             let free = balance.amount(Bucket::Payable).minus(blocked).unwrap();
             let mut by_line: BTreeMap<NotPayableCode, Minor> = BTreeMap::new();
             for line in &lines {
@@ -436,12 +455,13 @@ mod tests {
         }
 
         #[test]
-        fn every_unpaid_cent_has_one_reason(amounts in prop::array::uniform8(-5_000_i64..9_000), suspended: bool, has_method: bool) {
+        fn every_unpaid_cent_has_one_reason(amounts in prop::array::uniform8(-5_000_i64..9_000), suspended: bool, has_method: bool, from in proptest::option::of(0_i64..9_000)) {
+            let tax = from.map_or(tax::Terms::Clear, |from| tax::Terms::Blocked { from: minor(from) });
             let mut balance = Balance::default();
             for (bucket, amount) in Bucket::ALL[1..].iter().zip(amounts) {
                 balance.shift(Bucket::Accrued, *bucket, minor(amount)).unwrap();
             }
-            let reasons = not_payable_because(&balance, &Standing { suspended, has_method, ..standing() }).unwrap();
+            let reasons = not_payable_because(&balance, &Standing { suspended, has_method, tax, ..standing() }).unwrap();
             let sum = Minor::total(reasons.iter().map(|reason| reason.amount.amount)).unwrap();
             prop_assert_eq!(sum, balance.unpaid().unwrap());
             let codes: Vec<_> = reasons.iter().map(|told| told.reason.code).collect();

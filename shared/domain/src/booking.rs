@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::accrual::{Accrual, Circumstances, Moved, Terms, true_ups};
-use crate::ids::{ConversionId, PartnerId, PayoutId};
+use crate::accrual::{Accrual, Circumstances, EarlierParts, Moved, Terms, true_ups};
+use crate::ids::{ConversionId, PayoutId};
 use crate::journal::Change;
 use crate::line::{Line, LineError, LineKind};
 use crate::money::MoneyError;
@@ -58,9 +58,6 @@ pub struct Accruing<'a> {
     pub by_hand: Option<&'a str>,
 }
 
-/// How tiered rules stood when a sale was rated, by partner and rule.
-type Origins = BTreeMap<(PartnerId, String), i64>;
-
 impl<'a> Booking<'a> {
     /// The parts that have not accrued yet: what an edit added; all of it for a new sale or a new attribution.
     fn new_parts(&self) -> impl Iterator<Item = &'a Part> + use<'a> {
@@ -70,7 +67,7 @@ impl<'a> Booking<'a> {
         parts.iter().filter(move |part| anew || before.is_none_or(|before| before.part(part.edit.as_deref()).is_none()))
     }
 
-    fn accrual<'b>(&'b self, accruing: &Accruing<'b>, part: &'b Part, origins: &'b Origins) -> Accrual<'b> {
+    fn accrual<'b>(&'b self, accruing: &Accruing<'b>, part: &'b Part, earlier: &'b EarlierParts) -> Accrual<'b> {
         let first = self.after.order.and_then(|order| order.parts().first()).unwrap_or(part);
         let version = accruing.circumstances.rule_set;
         Accrual {
@@ -88,7 +85,7 @@ impl<'a> Booking<'a> {
             occurred_at: part.occurred_at,
             received_at: self.received_at,
             now: self.now,
-            origins,
+            earlier,
         }
     }
 
@@ -101,7 +98,7 @@ impl<'a> Booking<'a> {
         let mut reads: BTreeSet<_> = lines.iter().flat_map(tallies_of).map(|key| (key.clone(), key)).collect();
         if let Some(accruing) = accruing {
             for part in self.new_parts() {
-                reads.extend(self.accrual(accruing, part, &Origins::new()).reads()?);
+                reads.extend(self.accrual(accruing, part, &EarlierParts::new()).reads()?);
             }
         }
         Ok(reads.into_iter().collect())
@@ -149,11 +146,32 @@ impl<'a> Booking<'a> {
     ) -> Result<Vec<Line>, MoneyError> {
         let mut new: Vec<Line> = Vec::new();
         for part in self.new_parts() {
-            let known = lines.iter().chain(&new);
-            let origins = origins(known, self.after.attribution);
-            new.extend(self.accrual(accruing, part, &origins).lines(tallies)?);
+            let earlier = self.earlier(lines.iter().chain(&new))?;
+            new.extend(self.accrual(accruing, part, &earlier).lines(tallies)?);
         }
         Ok(new)
+    }
+
+    /// What the parts of the order that accrued before came to, for whom it is now due to.
+    fn earlier<'b>(&self, lines: impl Iterator<Item = &'b Line>) -> Result<EarlierParts, MoneyError> {
+        let mut parts = EarlierParts::new();
+        let is_head = |line: &&Line| line.kind == LineKind::Commission && line.slice.is_none_or(|slice| slice == 1);
+        for line in lines.filter(is_head).filter(|line| line.attribution == self.after.attribution) {
+            let Some(basis) = &line.basis else { continue };
+            let (part, whole) = match self.after.order {
+                Some(order) => share(order, self.after.attribution, line)?,
+                None => (0, 1),
+            };
+            let stands = basis.earned.minus(basis.earned.proportion(part, whole)?)?;
+            let earlier = parts.entry((line.partner.clone(), basis.rule.clone())).or_default();
+            earlier.earned = earlier.earned.plus(stands)?;
+            if line.edit.is_none()
+                && let Applied::Tiered { before, .. } = &basis.reward
+            {
+                earlier.position = Some(*before);
+            }
+        }
+        Ok(parts)
     }
 
     fn rule(&self, line: &Line) -> Option<&'a Rule> {
@@ -220,14 +238,5 @@ pub fn tallies_of(line: &Line) -> impl Iterator<Item = TallyKey> + '_ {
     })
 }
 
-fn origins<'a>(lines: impl Iterator<Item = &'a Line>, attribution: u32) -> Origins {
-    let of_sale = lines.filter(|line| line.edit.is_none() && line.attribution == attribution);
-    let before = |line: &Line| match line.basis.as_ref().map(|basis| (&basis.rule, &basis.reward)) {
-        Some((rule, Applied::Tiered { before, .. })) => Some(((line.partner.clone(), rule.clone()), *before)),
-        _ => None,
-    };
-    of_sale.filter_map(before).collect()
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

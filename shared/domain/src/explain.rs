@@ -10,6 +10,7 @@ use crate::line::{Evidence, Line, LineKind};
 use crate::money::{Minor, Money, MoneyError};
 use crate::rating::{Applied, Basis, Cap, Capped, Exchanged, TierPart};
 use crate::rules::{BaseKind, Metric, Pay, Rule, Shape};
+use crate::tax::{Withholding, WithholdingKind};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -54,6 +55,8 @@ pub struct Known<'a> {
     pub written: Option<Minor>,
     /// What the person said who wrote or adjusted it.
     pub why: Option<&'a str>,
+    /// For tax: its terms, and what the payout came to before it.
+    pub tax: Option<(&'a Withholding, Minor)>,
 }
 
 pub fn explain(line: &Line, known: &Known<'_>) -> Result<Explanation, MoneyError> {
@@ -90,7 +93,12 @@ fn sentence(line: &Line, known: &Known<'_>, slice: Option<&SliceOf>) -> Result<S
     let because = known.why.map_or_else(String::new, |why| format!(": {why}"));
     let head = format!("{}{order}", line.amount_money());
     if line.kind == LineKind::Withholding {
-        return Ok(format!("{head}: tax kept back from the payout."));
+        let Some((terms, gross)) = known.tax else { return Ok(format!("{head}: tax kept back from the payout.")) };
+        let whose = match terms.kind {
+            WithholdingKind::Backup => "backup withholding, because no tax number is on file",
+            WithholdingKind::Nonresident => "withholding on a foreign payee",
+        };
+        return Ok(format!("{head}: {whose}: {} of the payout, which came to {}.", terms.rate, money(gross)));
     }
     if line.kind == LineKind::WriteOff {
         return Ok(format!("{head}: what was owed is written off{because}."));
@@ -168,12 +176,8 @@ fn how(line: &Line, basis: &Basis) -> String {
     };
     let converted = basis.exchange.as_ref().map_or_else(String::new, |exchanged| {
         let Exchanged { told, rate } = exchanged;
-        let ExchangeRate { from, to, rate, source, date } = rate;
-        let rate = rate.normalize();
-        format!(
-            " ({}, converted at {rate} {to} for one {from}, as {source} published for {date})",
-            Money::new(*told, *from)
-        )
+        let ExchangeRate { from, source, date, .. } = rate;
+        format!(" ({}, converted at {rate} as {source} published for {date})", Money::new(*told, *from))
     });
     let base = format!("{}{converted} of {goods}", money(basis.base));
     let paid = |pay: Pay| match pay {

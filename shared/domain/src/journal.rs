@@ -13,7 +13,8 @@ use crate::balance::{BalanceChange, Bucket};
 use crate::ids::{ConversionId, Hash, LineId, PartnerId, PayoutId};
 use crate::line::{Line, LineKind, StateName};
 use crate::money::{Currency, Minor, MoneyError};
-use crate::payout::{OpenPayout, Payout, PayoutState};
+use crate::payout::{OpenPayout, Payout, PayoutState, TaxLine};
+use crate::tax::Withholding;
 
 /// Where an entry stands and what it holds: `stream/position/hash`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,11 +142,22 @@ pub enum What {
     ApprovePayout,
     SendBack,
     CancelPayout,
-    Free,
     MarkPaid,
     Settle,
-    /// Handed to a rail.
+    /// A person took lines out of a payout.
+    Exclude,
+    /// The partner's payout details changed.
+    Redirect,
+    /// About to leave: written before the first byte does.
+    BeginSubmit,
+    /// The rail took it.
     Submit,
+    MarkFailed,
+    MarkReturned,
+    Retry,
+    VoidPayout,
+    /// A payment was undone.
+    Unpay,
 }
 
 /// Something as it stood when an entry was written that depends on it and does not change it.
@@ -205,10 +217,39 @@ pub struct PayoutChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paid_at: Option<Timestamp>,
     pub currency: Currency,
+    /// What it is paid in, where that is another currency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paid_in: Option<Currency>,
     pub version: u32,
+    /// The tax in it, where there is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax: Option<TaxKept>,
     /// The entry before this one in the payout's history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<EntryRef>,
+}
+
+/// Tax kept back from a payout: all that its line is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaxKept {
+    pub terms: Withholding,
+    pub withheld: Minor,
+    pub line: LineId,
+    pub page: u32,
+}
+
+impl TaxKept {
+    fn of(payout: &Payout) -> Option<Self> {
+        let TaxLine { line, page } = payout.tax_line.clone()?;
+        Some(Self { terms: payout.withholding.clone()?, withheld: payout.withheld, line, page })
+    }
+}
+
+impl PayoutChange {
+    /// What it comes to before tax.
+    pub fn gross(&self) -> Result<Minor, MoneyError> {
+        self.amount.plus(self.tax.as_ref().map_or(Minor::ZERO, |tax| tax.withheld))
+    }
 }
 
 /// An amount moved from one bucket of a partner to another.
@@ -282,6 +323,13 @@ impl Sealed {
 }
 
 impl Entry {
+    /// What it says of the tax that a line is, if it is the tax of one of the entry's payouts.
+    pub fn tax_of(&self, line: &LineId) -> Option<(&PayoutChange, &TaxKept)> {
+        self.payouts
+            .iter()
+            .find_map(|payout| payout.tax.as_ref().filter(|tax| tax.line == *line).map(|tax| (payout, tax)))
+    }
+
     pub fn new(stream: impl Into<String>, position: u32, at: Timestamp, by: impl Into<String>, what: What) -> Self {
         Self {
             stream: stream.into(),
@@ -336,7 +384,9 @@ impl Entry {
             paid: after.paid,
             paid_at: after.paid_at,
             currency: after.currency,
+            paid_in: Some(after.paid_in()).filter(|currency| *currency != after.currency),
             version: after.content_version,
+            tax: TaxKept::of(after),
             after: before.map(|payout| payout.entry.clone()),
         });
         self

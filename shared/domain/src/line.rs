@@ -11,7 +11,7 @@ use crate::conversion::Action;
 use crate::ids::{ClickId, ConversionId, LineId, PartnerId, PayoutId, ProgramId, RunId};
 use crate::journal::EntryRef;
 use crate::money::{Currency, Minor, Money, MoneyError};
-use crate::payout::{OpenPayout, Payout};
+use crate::payout::{OpenPayout, PayoutState};
 use crate::program::Partner;
 use crate::rating::Basis;
 use crate::schedule::is_matured;
@@ -236,6 +236,8 @@ pub enum LineError {
     PayoutClosed,
     #[error("it is the tax of its payout, and changes with that alone")]
     OfPayout,
+    #[error("the commission is not in this payout")]
+    NotInPayout,
     #[error("the hold period ends at {0}")]
     NotMatured(Timestamp),
     #[error("more would be taken back than is left")]
@@ -326,15 +328,21 @@ impl Line {
     }
 
     /// Tax kept back from a payout: a negative amount on a page of its own.
-    pub fn withholding(payout: &Payout, partner: &Partner, withheld: Minor, now: Timestamp) -> Self {
-        let key = [payout.id.as_str(), "withholding"];
+    pub fn withholding(
+        payout: &PayoutId,
+        page: u32,
+        partner: &Partner,
+        currency: Currency,
+        withheld: Minor,
+        now: Timestamp,
+    ) -> Self {
         Self {
-            id: LineId::derive(&partner.id, partner.shards, payout.created_at, &key),
+            id: LineId::derive(&partner.id, partner.shards, now, &[payout.as_str(), "withholding"]),
             kind: LineKind::Withholding,
-            state: LineState::InPayout { payout: payout.id.clone(), page: payout.pages },
+            state: LineState::InPayout { payout: payout.clone(), page },
             approved_at: None,
             hands: Vec::new(),
-            ..Self::bonus(partner, payout.currency, withheld.negated(), "", "", now)
+            ..Self::bonus(partner, currency, withheld.negated(), "", "", now)
         }
     }
 
@@ -571,29 +579,31 @@ impl Line {
         }
     }
 
-    /// A refund was withdrawn or a dispute won: the state it left, maturity evaluated anew. A rejected line only forgets what was
-    /// recorded.
+    /// A refund was withdrawn or a dispute won: the state it left, maturity evaluated anew. A rejected line stays so.
     pub fn give_back(mut self, part: Minor, open: Option<&OpenPayout>, now: Timestamp) -> Result<Self, LineError> {
         self.unless_closed(open)?;
-        if part.is_zero() || part.is_negative() || part > self.returnable() {
+        if part.is_zero() || part.is_negative() || part > self.returnable()? {
             return Err(LineError::TooMuch);
         }
-        if let LineState::Rejected { refunded, .. } = &mut self.state
-            && refunded.is_positive()
-        {
-            *refunded = refunded.minus(part)?;
-            return Ok(self);
-        }
-        self.taken_back = self.taken_back.minus(part)?;
+        // What is only recorded is forgotten before what was taken earlier comes back.
+        let forgotten = match &mut self.state {
+            LineState::Rejected { refunded, .. } => {
+                let forgotten = part.min(*refunded);
+                *refunded = refunded.minus(forgotten)?;
+                forgotten
+            }
+            _ => Minor::ZERO,
+        };
+        self.taken_back = self.taken_back.minus(part.minus(forgotten)?)?;
         self.back_from_reversed(now)
     }
 
     /// How much of what was taken back could return to this line itself.
-    pub const fn returnable(&self) -> Minor {
+    pub fn returnable(&self) -> Result<Minor, MoneyError> {
         match &self.state {
-            LineState::Rejected { refunded, .. } if refunded.is_positive() => *refunded,
-            LineState::Paid { .. } => Minor::ZERO,
-            _ => self.taken_back,
+            LineState::Rejected { refunded, .. } => self.taken_back.plus(*refunded),
+            LineState::Paid { .. } => Ok(Minor::ZERO),
+            _ => Ok(self.taken_back),
         }
     }
 
@@ -698,6 +708,25 @@ impl Line {
         }
     }
 
+    /// A person takes it out of a payout that is still open; it is payable again.
+    pub fn exclude(self, payout: &PayoutId, open: Option<&OpenPayout>) -> Result<Self, LineError> {
+        match &self.state {
+            LineState::InPayout { payout: of, .. } | LineState::Paid { payout: of, .. } if of == payout => {}
+            _ => return Err(LineError::NotInPayout),
+        }
+        self.unless_closed(open)?;
+        self.free(payout)
+    }
+
+    /// It goes where its payout went: `paid_at` is when that was paid, if it was.
+    pub fn follow(self, payout: &PayoutId, to: PayoutState, paid_at: Timestamp) -> Result<Self, LineError> {
+        match to {
+            PayoutState::Paid => self.pay(payout, paid_at),
+            PayoutState::Cancelled | PayoutState::Void => self.free(payout),
+            _ => self.unpay(payout),
+        }
+    }
+
     /// Its payout was cancelled or void, or the line was excluded from it. Then no tax is kept back either.
     pub fn free(mut self, payout: &PayoutId) -> Result<Self, LineError> {
         match &self.state {
@@ -737,7 +766,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::conversion::tests::minor;
     use crate::ids::RunId;
-    use crate::payout::PayoutState;
+    use crate::payout::Payout;
 
     pub(crate) fn now() -> Timestamp {
         "2026-06-01T00:00:00Z".parse().unwrap()

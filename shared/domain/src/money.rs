@@ -23,6 +23,8 @@ pub enum MoneyError {
     UnknownCurrency(String),
     #[error("{0:?} is not a decimal number")]
     NotDecimal(String),
+    #[error("there is no exchange rate from {from} to {to}")]
+    NoExchangeRate { from: Currency, to: Currency },
     #[error("{text:?} has more than the {exponent} decimals of {currency}")]
     TooManyDecimals { text: String, currency: Currency, exponent: u32 },
 }
@@ -70,6 +72,8 @@ const TWO_DECIMALS: &str = "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD 
 pub struct Currency([u8; 3]);
 
 impl Currency {
+    pub const USD: Self = Self(*b"USD");
+
     pub fn code(&self) -> &str {
         // The bytes are ASCII by construction.
         std::str::from_utf8(&self.0).unwrap_or("???")
@@ -387,6 +391,8 @@ mod tests {
         assert_eq!(minor(10).divide(&[40, 20, 40]).unwrap(), [4, 2, 4].map(minor));
         assert_eq!(minor(5).divide(&[40, 20, 40]).unwrap(), [2, 1, 2].map(minor));
         assert_eq!(minor(1).divide(&[1, 2]).unwrap(), [0, 1].map(minor), "the larger remainder first");
+        assert_eq!(minor(2).divide(&[2, 1]).unwrap(), [1, 1].map(minor), "the larger remainder, not the larger weight");
+        assert_eq!(minor(0).divide(&[1, 1]).unwrap(), [0, 0].map(minor));
         assert!(minor(5).divide(&[]).unwrap().is_empty());
     }
 
@@ -406,6 +412,21 @@ mod tests {
             assert!(matches!(Minor::parse(bad, usd), Err(MoneyError::NotDecimal(_))), "{bad}");
         }
         assert_eq!(Minor::parse("99999999999.99", usd), Err(MoneyError::Overflow));
+    }
+
+    #[test]
+    fn a_proportion_may_be_of_a_negative_whole() {
+        for (whole, part, of, expect) in
+            [(10, 1, -3, -3), (-10, 1, -3, 3), (10, -1, -3, 3), (10, -1, 3, -3), (10, 1, 0, 0)]
+        {
+            assert_eq!(minor(whole).proportion(part, of).unwrap(), minor(expect), "{whole} x {part} / {of}");
+        }
+    }
+
+    #[test]
+    fn a_currency_is_written_as_its_code_and_zeros_are_told_from_amounts() {
+        assert_eq!("KWD".parse::<Currency>().unwrap().to_string(), "KWD");
+        assert!(Minor::ZERO.is_zero_ref() && !minor(1).is_zero_ref() && !minor(-1).is_zero_ref());
     }
 
     #[test]

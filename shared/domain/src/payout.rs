@@ -1,16 +1,17 @@
 //! A payout: lines of one program, partner and currency, paid together. Its amount is always the sum of its lines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use jiff::Timestamp;
 use jiff::civil::Date;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::exchange::ExchangeRate;
-use crate::ids::{ExportId, Hash, LineId, PartnerId, PayoutId, ProgramId, RunId};
+use crate::ids::{ExceptionId, ExportId, Hash, LineId, PartnerId, PayoutId, ProgramId, RunId};
 use crate::journal::EntryRef;
 use crate::money::{Currency, Minor, Money, MoneyError};
-use crate::program::MethodKind;
+use crate::program::{DetailsChange, MethodKind, Partner, PartnerStatus, PayoutMethod, Program, Zone};
 use crate::tax::Withholding;
 
 /// Lines on one page. A page and its lines are claimed in one transaction of at most 100 actions.
@@ -46,6 +47,12 @@ pub struct Payout {
     /// The tax that is kept back: minus the sum of its withholding lines.
     #[serde(default, skip_serializing_if = "Minor::is_zero_ref")]
     pub withheld: Minor,
+    /// The line that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax_line: Option<TaxLine>,
+    /// Where its payments count towards a payer's information returns: whose calendar dates them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax_calendar: Option<Zone>,
     /// Why it may be below the minimum payout, if somebody decided so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub below_minimum: Option<String>,
@@ -72,6 +79,18 @@ pub struct Payout {
     pub submitted_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paid_at: Option<Timestamp>,
+    /// When the attempt to send it began that is under way or was the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitting_at: Option<Timestamp>,
+    /// Where that attempt goes, until the rail took it: what is asked for again goes nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goes_to: Option<SentTo>,
+    /// Attempts before that one. Each ended with somebody's word that no money moved.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub attempts: u32,
+    /// A processor's own name for it, where one was asked to pay it and took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor: Option<String>,
     /// The files it went out in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export: Option<ExportId>,
@@ -79,6 +98,9 @@ pub struct Payout {
     pub reference: Option<String>,
     /// How much has been paid, in the currency it is paid in.
     pub paid: Minor,
+    /// What was filed when it failed or came back, until that is dealt with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<ExceptionId>,
     /// How many pages' lines have followed the payout to its end, while some have not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settling: Option<u32>,
@@ -87,13 +109,52 @@ pub struct Payout {
     pub entry: EntryRef,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_none_yet(attempts: &u32) -> bool {
+    *attempts == 0
+}
+
+/// Payout details as they were when something was sent to them. They are for no log.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SentTo(pub BTreeMap<String, String>);
+
+impl fmt::Debug for SentTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SentTo(..)")
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
     pub by: String,
     pub at: Timestamp,
 }
 
-/// Money that a person says was sent.
+/// Where the line of tax stands in a payout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaxLine {
+    pub line: LineId,
+    pub page: u32,
+}
+
+/// Who tells what became of the money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Teller<'a> {
+    /// Somebody who attests it.
+    Person(&'a str),
+    /// The rail itself, asked by the program of this name.
+    Rail(&'a str),
+}
+
+impl<'a> Teller<'a> {
+    pub const fn name(self) -> &'a str {
+        let (Self::Person(name) | Self::Rail(name)) = self;
+        name
+    }
+}
+
+/// Money that a person or a rail says was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,6 +196,11 @@ impl Page {
 
     fn withheld(&self) -> Result<Minor, MoneyError> {
         Ok(Minor::total(self.lines.iter().filter(|line| line.withheld).map(|line| line.net))?.negated())
+    }
+
+    fn tax_line(&self) -> Option<TaxLine> {
+        let line = self.lines.iter().find(|line| line.withheld)?;
+        Some(TaxLine { line: line.id.clone(), page: self.number })
     }
 }
 
@@ -211,6 +277,11 @@ impl PayoutState {
         }
     }
 
+    /// Whether lines go elsewhere with it: paid, or free again. In every other state they are in the payout.
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::Paid | Self::Cancelled | Self::Void)
+    }
+
     /// Whether its lines may still change.
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Drafting | Self::Pending | Self::Approved)
@@ -282,14 +353,34 @@ pub enum PayoutError {
     ApprovedBySame(String),
     #[error("{0} has a hand in one of its commissions, and so must not approve the payout")]
     HandInLine(String),
+    #[error("{0} changed the payout details, and so must not approve what is paid to them")]
+    ChangedDetails(String),
     #[error("its commissions are still being settled; try again")]
     Settling,
+    #[error("it is still being drafted; try again in a moment")]
+    StillDrafting,
     #[error("QuickBooks payouts are settled by QuickBooks alone")]
     SettledByRail,
+    #[error("{0} of it is paid, and that must come back before it can be voided")]
+    CashApplied(Money),
+    #[error("it was settled at zero: no money was sent that could come back")]
+    NothingSent,
     #[error("the amount must be more than zero and at most the {0} still open")]
     BadAmount(Money),
     #[error(transparent)]
     Money(#[from] MoneyError),
+}
+
+/// Why an approved payout must not be sent now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unsendable {
+    #[error("the partner is suspended: nothing is sent until that is lifted")]
+    Suspended,
+    /// What was approved is not what would be paid: it must be [redirected](Payout::redirect).
+    #[error("the partner's payout details changed since it was drafted")]
+    OtherDetails,
+    #[error("the payout details were changed at {changed}: nothing is sent to the new ones before {until}")]
+    CoolingOff { changed: Timestamp, until: Timestamp },
 }
 
 impl PayoutState {
@@ -350,6 +441,16 @@ impl Payout {
         self.amount.plus(self.withheld)
     }
 
+    /// The tax to keep back of what it comes to now.
+    pub fn tax_due(&self) -> Result<Minor, MoneyError> {
+        self.withholding.as_ref().map_or(Ok(Minor::ZERO), |terms| terms.of(self.gross()?))
+    }
+
+    /// The currency that is sent.
+    pub fn paid_in(&self) -> Currency {
+        self.conversion.as_ref().map_or(self.currency, |rate| rate.to)
+    }
+
     /// What is sent, in the currency it is sent in.
     pub fn pays(&self) -> Result<Money, MoneyError> {
         match &self.conversion {
@@ -392,6 +493,7 @@ impl Payout {
     pub fn tally(mut self, pages: &[Page]) -> Result<Self, MoneyError> {
         self.amount = Minor::total(pages.iter().map(Page::total).collect::<Result<Vec<_>, _>>()?)?;
         self.withheld = Minor::total(pages.iter().map(Page::withheld).collect::<Result<Vec<_>, _>>()?)?;
+        self.tax_line = pages.iter().find_map(Page::tax_line);
         self.line_count = u32::try_from(pages.iter().map(|page| page.lines.len()).sum::<usize>()).unwrap_or(u32::MAX);
         self.hands = pages.iter().flat_map(|page| &page.lines).flat_map(|line| line.hands.iter().cloned()).collect();
         self.lines_hash = self.content_hash(pages);
@@ -412,13 +514,15 @@ impl Payout {
         if claimed.reaches_minimum()? && !claimed.must_net {
             claimed.step(PayoutAction::CloseDraft)
         } else {
-            claimed.cancel()
+            claimed.end_as(PayoutAction::Cancel)
         }
     }
 
     fn reaches_minimum(&self) -> Result<bool, MoneyError> {
         let gross = self.gross()?;
-        Ok(gross.is_positive() && (self.below_minimum.is_some() || gross >= self.minimum))
+        // What is worth less than the smallest unit of the other currency cannot be sent.
+        let sends = self.conversion.is_none() || self.pays()?.amount.is_positive();
+        Ok(sends && gross.is_positive() && (self.below_minimum.is_some() || gross >= self.minimum))
     }
 
     /// Lines follow their payout to its end page by page; there is nothing to follow with where no page is.
@@ -427,17 +531,35 @@ impl Payout {
         self
     }
 
-    pub fn cancel(self) -> Result<Self, PayoutError> {
-        Ok(self.step(PayoutAction::Cancel)?.settle())
+    fn end_as(self, action: PayoutAction) -> Result<Self, PayoutError> {
+        Ok(self.step(action)?.settle())
     }
 
-    /// One more approval. `needed` is one, or two at or above the large-payout limit.
-    pub fn approve(mut self, by: &str, at: Timestamp, needed: usize) -> Result<Self, PayoutError> {
+    /// A person ends it before it is sent anywhere. A draft claims its lines first: it ends by itself or can be cancelled in a moment.
+    pub fn cancel(self) -> Result<Self, PayoutError> {
+        if self.state == PayoutState::Drafting {
+            return Err(PayoutError::StillDrafting);
+        }
+        self.end_as(PayoutAction::Cancel)
+    }
+
+    /// One more approval. `needed` is one, or two at or above the large-payout limit; `changed` is the last change of the details that it is
+    /// paid to.
+    pub fn approve(
+        mut self,
+        by: &str,
+        at: Timestamp,
+        needed: usize,
+        changed: Option<&DetailsChange>,
+    ) -> Result<Self, PayoutError> {
         if self.state != PayoutState::Pending {
             return Err(PayoutError::Illegal { from: self.state, action: PayoutAction::Approve });
         }
         if self.hands.contains(by) {
             return Err(PayoutError::HandInLine(by.to_owned()));
+        }
+        if changed.is_some_and(|change| change.by == by) {
+            return Err(PayoutError::ChangedDetails(by.to_owned()));
         }
         if self.approvals.iter().any(|approval| approval.by == by) {
             return Err(PayoutError::ApprovedBySame(by.to_owned()));
@@ -461,6 +583,26 @@ impl Payout {
         self.approved_at = None;
     }
 
+    /// To be written before the first byte leaves: from here on nothing inside changes.
+    pub fn begin_submit(self, to: &PayoutMethod, at: Timestamp) -> Result<Self, PayoutError> {
+        Ok(self.step(PayoutAction::BeginSubmit)?.leaving(to, at))
+    }
+
+    fn leaving(mut self, to: &PayoutMethod, at: Timestamp) -> Self {
+        self.submitting_at = Some(at);
+        self.goes_to = Some(SentTo(to.details.clone()));
+        self
+    }
+
+    /// The rail took it. `reference` is the rail's own name for it.
+    pub fn submit(self, reference: Option<&str>, at: Timestamp) -> Result<Self, PayoutError> {
+        let mut submitted = self.step(PayoutAction::Submit)?;
+        submitted.submitted_at = Some(at);
+        submitted.reference = reference.map(str::to_owned).or(submitted.reference);
+        submitted.goes_to = None;
+        Ok(submitted)
+    }
+
     /// It goes out in a file, once and for ever the same.
     pub fn submit_in(self, export: &ExportId, at: Timestamp) -> Result<Self, PayoutError> {
         if self.state != PayoutState::Approved {
@@ -472,11 +614,25 @@ impl Payout {
         Ok(submitted)
     }
 
-    /// A person attests a payment outside QuickBooks. `part`: all that is open where left out.
+    /// A processor took it, under this name of its own.
+    pub fn taken(self, processor: &str, at: Timestamp) -> Result<Self, PayoutError> {
+        let mut taken = self.submit(Some(processor), at)?;
+        taken.processor = Some(processor.to_owned());
+        Ok(taken)
+    }
+
+    /// Whether people send the money, so that no program knows more of it than they tell.
+    pub const fn is_sent_by_people(&self) -> bool {
+        matches!(self.method, MethodKind::Manual | MethodKind::Bank | MethodKind::Wise) || self.export.is_some()
+    }
+
+    const fn not_quickbooks(&self) -> Result<(), PayoutError> {
+        if matches!(self.method, MethodKind::Quickbooks) { Err(PayoutError::SettledByRail) } else { Ok(()) }
+    }
+
+    /// A person attests a payment outside QuickBooks. `part`: all that is open where left out; in the currency that is sent.
     pub fn mark_paid(self, reference: Option<&str>, at: Timestamp, part: Option<Minor>) -> Result<Self, PayoutError> {
-        if self.method == MethodKind::Quickbooks {
-            return Err(PayoutError::SettledByRail);
-        }
+        self.not_quickbooks()?;
         let sent = self.pays()?;
         let open = sent.amount.minus(self.paid)?;
         let part = part.unwrap_or(open);
@@ -485,19 +641,94 @@ impl Payout {
         if self.state == PayoutState::Paid {
             return Err(PayoutError::Illegal { from: self.state, action });
         }
-        let mut paid = self.step(action)?;
+        let so_far = self.paid.plus(part)?;
+        let payment = Payment { reference: reference.map(str::to_owned), amount: part, at };
+        let payments = [self.payments.as_slice(), &[payment]].concat();
+        let paid = self.pay_up_to(action, so_far, payments, at)?;
         if !part.is_positive() || part > open {
             return Err(PayoutError::BadAmount(Money::new(open, sent.currency)));
         }
-        paid.paid = paid.paid.plus(part)?;
-        paid.payments.push(Payment { reference: reference.map(str::to_owned), amount: part, at });
-        paid.reference = reference.map(str::to_owned).or(paid.reference);
-        paid.submitted_at = paid.submitted_at.or(Some(at));
-        if paid.state == PayoutState::Paid {
-            paid.paid_at = Some(at);
-            paid = paid.settle();
-        }
         Ok(paid)
+    }
+
+    /// What the rail says has been paid of it in all, in the currency that is sent. Less than before: a payment was undone.
+    pub fn reported(self, paid: Minor, reference: Option<&str>, at: Timestamp) -> Result<Self, PayoutError> {
+        let sent = self.pays()?;
+        if paid.is_negative() || paid > sent.amount {
+            return Err(PayoutError::BadAmount(sent));
+        }
+        let action = if paid.is_zero() {
+            PayoutAction::Unpay
+        } else if paid == sent.amount {
+            PayoutAction::Pay
+        } else {
+            PayoutAction::PayPart
+        };
+        // A rail reports about what it was given.
+        if self.state == PayoutState::Approved {
+            return Err(PayoutError::Illegal { from: self.state, action });
+        }
+        let payment = Payment { reference: reference.map(str::to_owned), amount: paid, at };
+        let payments = if paid.is_zero() { Vec::new() } else { vec![payment] };
+        self.pay_up_to(action, paid, payments, at)
+    }
+
+    /// So much of it is paid from now on. Its lines follow where it becomes `paid`, or is `paid` no more.
+    fn pay_up_to(
+        self,
+        action: PayoutAction,
+        paid: Minor,
+        payments: Vec<Payment>,
+        at: Timestamp,
+    ) -> Result<Self, PayoutError> {
+        let was_paid = self.state == PayoutState::Paid;
+        let mut after = self.step(action)?;
+        after.reference = payments.last().and_then(|payment| payment.reference.clone()).or(after.reference);
+        after.paid = paid;
+        after.payments = payments;
+        let is_paid = after.state == PayoutState::Paid;
+        after.paid_at = is_paid.then_some(at);
+        if !paid.is_zero() {
+            after.submitted_at = after.submitted_at.or(Some(at));
+        }
+        Ok(if was_paid == is_paid { after } else { after.settle() })
+    }
+
+    /// The rail refused it for good; its lines stay. While it is on its way only the rail itself knows.
+    pub fn fail(self, teller: Teller<'_>) -> Result<Self, PayoutError> {
+        if let Teller::Person(_) = teller {
+            self.not_quickbooks()?;
+            if self.state == PayoutState::Submitting {
+                return Err(PayoutError::Illegal { from: self.state, action: PayoutAction::Fail });
+            }
+        }
+        self.step(PayoutAction::Fail)
+    }
+
+    /// All of the money came back; its lines stay. What QuickBooks undoes is [reported](Self::reported).
+    pub fn come_back(self, at: Timestamp) -> Result<Self, PayoutError> {
+        self.not_quickbooks()?;
+        if self.state == PayoutState::Paid && self.paid.is_zero() {
+            return Err(PayoutError::NothingSent);
+        }
+        self.pay_up_to(PayoutAction::Return, Minor::ZERO, Vec::new(), at)
+    }
+
+    /// Once more on its way, under the same identity.
+    pub fn retry(self, to: &PayoutMethod, at: Timestamp) -> Result<Self, PayoutError> {
+        let mut again = self.step(PayoutAction::Retry)?.leaving(to, at);
+        again.attempts += 1;
+        Ok(again)
+    }
+
+    /// Ends it with proof that no money moved; its lines are payable again.
+    pub fn void(self, teller: Teller<'_>) -> Result<Self, PayoutError> {
+        if let Teller::Person(_) = teller {
+            self.not_quickbooks()?;
+        }
+        let (paid, currency) = (self.paid, self.pays()?.currency);
+        let void = self.end_as(PayoutAction::Void)?;
+        if paid.is_zero() { Ok(void) } else { Err(PayoutError::CashApplied(Money::new(paid, currency))) }
     }
 
     /// Whether a person attested this very payment before: the same part under the same reference.
@@ -522,6 +753,51 @@ impl Payout {
             Ok(Retallied::Stands(changed))
         } else {
             Ok(Retallied::Cancelled(changed.cancel()?))
+        }
+    }
+
+    /// Where its money goes now, if that is still what it was drafted for.
+    pub fn destination_of<'p>(&self, partner: &'p Partner) -> Option<&'p PayoutMethod> {
+        partner.method(self.method).filter(|method| method.fingerprint() == self.destination)
+    }
+
+    /// The partner's payout details changed: it goes to the new ones of its method, else to the method the partner prefers now, and is
+    /// approved anew. To nobody who has none: then it is cancelled.
+    pub fn redirect(mut self, partner: &Partner, pages: &[Page]) -> Result<Retallied, PayoutError> {
+        if let Some(method) = partner.method(self.method).or_else(|| partner.preferred_method()) {
+            self.method = method.kind;
+            self.destination = method.fingerprint();
+            return self.retally(pages);
+        }
+        self.method = MethodKind::Manual;
+        self.destination = Hash::of(b"");
+        self.must_net = true;
+        match self.retally(pages)? {
+            Retallied::Stands(payout) if payout.state == PayoutState::Pending => {
+                Ok(Retallied::Cancelled(payout.cancel()?))
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// What is checked again before it is sent: where to, or why not now. Nothing that is held or disputed is inside: what is stopped leaves
+    /// its payout.
+    pub fn sendable<'p>(
+        &self,
+        partner: &'p Partner,
+        program: &Program,
+        now: Timestamp,
+    ) -> Result<&'p PayoutMethod, Unsendable> {
+        if partner.status != PartnerStatus::Active {
+            return Err(Unsendable::Suspended);
+        }
+        let method = self.destination_of(partner).ok_or(Unsendable::OtherDetails)?;
+        let cooling_off = SignedDuration::from_hours(24 * i64::from(program.cooling_off_days));
+        match &method.changed {
+            Some(change) if now < change.at + cooling_off => {
+                Err(Unsendable::CoolingOff { changed: change.at, until: change.at + cooling_off })
+            }
+            _ => Ok(method),
         }
     }
 }
@@ -587,6 +863,8 @@ pub(crate) mod tests {
             conversion: None,
             withholding: None,
             withheld: Minor::ZERO,
+            tax_line: None,
+            tax_calendar: None,
             minimum: minor(500),
             approvals: vec![],
             hands: BTreeSet::new(),
@@ -596,9 +874,14 @@ pub(crate) mod tests {
             approved_at: None,
             submitted_at: None,
             paid_at: None,
+            submitting_at: None,
+            goes_to: None,
+            attempts: 0,
+            processor: None,
             export: None,
             reference: None,
             paid: Minor::ZERO,
+            trouble: None,
             settling: None,
             entries: 1,
             entry: EntryRef::none(),
@@ -664,24 +947,24 @@ pub(crate) mod tests {
 
     #[test]
     fn two_people_approve_and_neither_twice() {
-        let once = payout(1_000).approve("ann", now(), 2).unwrap();
+        let once = payout(1_000).approve("ann", now(), 2, None).unwrap();
         assert_eq!(once.state, PayoutState::Pending);
-        assert_eq!(once.clone().approve("ann", now(), 2), Err(PayoutError::ApprovedBySame("ann".into())));
-        let twice = once.approve("ben", now(), 2).unwrap();
+        assert_eq!(once.clone().approve("ann", now(), 2, None), Err(PayoutError::ApprovedBySame("ann".into())));
+        let twice = once.approve("ben", now(), 2, None).unwrap();
         assert_eq!((twice.state, twice.content_version), (PayoutState::Approved, 1));
-        assert!(matches!(twice.approve("cy", now(), 2), Err(PayoutError::Illegal { .. })));
+        assert!(matches!(twice.approve("cy", now(), 2, None), Err(PayoutError::Illegal { .. })));
     }
 
     #[test]
     fn nobody_approves_what_they_had_a_hand_in() {
         let mut touched = payout(1_000);
         touched.hands.insert("ann".into());
-        assert_eq!(touched.approve("ann", now(), 1), Err(PayoutError::HandInLine("ann".into())));
+        assert_eq!(touched.approve("ann", now(), 1, None), Err(PayoutError::HandInLine("ann".into())));
     }
 
     #[test]
     fn a_change_inside_asks_for_approval_again() {
-        let approved = payout(1_000).approve("ann", now(), 1).unwrap();
+        let approved = payout(1_000).approve("ann", now(), 1, None).unwrap();
         let Retallied::Stands(changed) = approved.clone().retally(&pages(&[900])).unwrap() else { panic!("cancelled") };
         assert_eq!((changed.state, changed.amount, changed.content_version), (PayoutState::Pending, minor(900), 2));
         assert!(changed.approvals.is_empty());
@@ -710,7 +993,7 @@ pub(crate) mod tests {
 
     #[test]
     fn marking_paid_takes_parts_and_never_more_than_is_open() {
-        let approved = payout(1_000).approve("ann", now(), 1).unwrap();
+        let approved = payout(1_000).approve("ann", now(), 1, None).unwrap();
         let part = approved.clone().mark_paid(Some("tx 1"), now(), Some(minor(400))).unwrap();
         assert_eq!((part.state, part.paid, part.settling), (PayoutState::PartiallyPaid, minor(400), None));
         assert!(part.knows_payment(Some("tx 1"), Some(minor(400))));

@@ -13,6 +13,7 @@ use crate::conversion::Code;
 use crate::ids::{Hash, PartnerId, ProgramId};
 use crate::money::{Currency, Minor};
 use crate::remittance::{VENMO, VENMO_PRIVACY};
+use crate::tax::{Country, TaxSettings};
 
 /// The longest hold period, and the latest slice.
 pub const MAX_HOLD_DAYS: u16 = 3_650;
@@ -51,6 +52,9 @@ pub struct Program {
     pub attribution: Attribution,
     #[serde(default)]
     pub anomaly_rules: AnomalyRules,
+    /// Where a payer in the United States pays. It is said once: what was paid before would count for no year.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax: Option<TaxSettings>,
     /// Where a referral link leads unless it says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub landing_page: Option<String>,
@@ -162,6 +166,9 @@ pub struct Partner {
     /// The partner's own id as a customer: a sale to it is a self-referral.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub customer_id: Option<String>,
+    /// Where the partner lives, if they said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub country: Option<Country>,
     /// Overrides the program's minimum payout.
     pub minimum_payout: Option<Minor>,
     /// What the partner is paid in, where that is not the program's currency.
@@ -171,6 +178,9 @@ pub struct Partner {
     pub trusted: bool,
     pub status: PartnerStatus,
     pub payout_methods: Vec<PayoutMethod>,
+    /// Payout details were given before: whatever is given now changes them, even where none stand at present.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub had_details: bool,
     /// Over how many partitions new lines are spread. Raising it needs no migration.
     pub shards: u8,
     /// Counts changes, from 1.
@@ -193,6 +203,22 @@ impl Partner {
     /// The partner's own minimum payout, else the program's.
     pub fn minimum_payout_in(&self, program: &Program) -> Minor {
         self.minimum_payout.unwrap_or(program.minimum_payout)
+    }
+
+    /// Other payout methods in the place of these. Details that differ from the present ones are marked as changed; only the first that are
+    /// ever given are not.
+    pub fn give_details(&mut self, mut methods: Vec<PayoutMethod>, by: &str, at: Timestamp) {
+        let first = !self.had_details && self.payout_methods.is_empty();
+        for method in &mut methods {
+            let same = self.method(method.kind).filter(|known| known.details == method.details);
+            method.changed = match same {
+                Some(known) => known.changed.clone(),
+                None if first => None,
+                None => Some(DetailsChange { by: by.to_owned(), at }),
+            };
+        }
+        self.had_details = !first;
+        self.payout_methods = methods;
     }
 
     pub fn method(&self, kind: MethodKind) -> Option<&PayoutMethod> {

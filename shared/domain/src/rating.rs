@@ -8,7 +8,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::conversion::{Action, Item, Sale};
-use crate::exchange::ExchangeRate;
+use crate::exchange::{ExchangeRate, Unrounded};
 use crate::ids::PartnerId;
 use crate::money::{Minor, MoneyError, Percent};
 use crate::rules::{BaseKind, CustomerKind, Match, Metric, Pay, Recurrence, Reward, Rule, Shape, Tier, Tiers};
@@ -219,7 +219,7 @@ impl Recurrence {
 pub struct Case<'a> {
     pub sale: &'a Sale,
     /// Goods of the order as it was sold, in the program's currency and unrounded: by this its size is told, whatever an edit adds.
-    pub goods: Decimal,
+    pub goods: Unrounded,
     pub occurred_at: Timestamp,
     pub zone: &'a TimeZone,
     pub customer: &'a Standing,
@@ -301,8 +301,8 @@ impl Match {
             && holds(&self.channels, case.channel)
             && holds(&self.countries, sale.country.as_deref().map(str::to_ascii_uppercase).as_deref())
             && self.customer.is_none_or(|kind| is_new == (kind == CustomerKind::New))
-            && self.min_order.is_none_or(|min| case.goods >= min.units().into())
-            && self.max_order.is_none_or(|max| case.goods <= max.units().into())
+            && self.min_order.is_none_or(|min| case.goods.reaches(min))
+            && self.max_order.is_none_or(|max| !case.goods.exceeds(max))
             && (self.coupons.is_empty() || sale.coupon_codes().any(|code| self.coupons.contains(code.as_str())))
             && self.metadata.iter().all(|(key, value)| sale.metadata.get(key) == Some(value))
     }
@@ -334,8 +334,8 @@ pub struct Exact {
 /// What is rated: a base, or a number of units, of which a partner has `part` of `whole`.
 #[derive(Debug, Clone, Copy)]
 pub struct Rateable {
-    /// In minor units of the program's currency, unrounded.
-    pub base: Decimal,
+    /// In the program's currency.
+    pub base: Unrounded,
     pub units: Decimal,
     pub part: u64,
     pub whole: u64,
@@ -352,7 +352,7 @@ impl Rateable {
 
     fn pay(&self, pay: Pay) -> Result<Decimal, MoneyError> {
         match pay {
-            Pay::Rate(rate) => self.of(percent(rate, self.base)?),
+            Pay::Rate(rate) => self.base.percent(rate)?.share(self.part, self.whole)?.value(),
             Pay::Amount(_) if self.extra => Ok(Decimal::ZERO),
             Pay::Amount(amount) => self.of(amount.units().into()),
         }
@@ -384,7 +384,7 @@ pub fn reward(rule: &Rule, of: &Rateable, position: i64, window: &WindowKey) -> 
 
 fn tiered(tiers: &Tiers, of: &Rateable, before: i64, window: &WindowKey) -> Result<Exact, MoneyError> {
     // As tallies count it.
-    let own_base = Minor::round(of.base)?.proportion(of.part.into(), of.whole.into())?;
+    let own_base = of.base.round()?.proportion(of.part.into(), of.whole.into())?;
     let step = match tiers.metric {
         Metric::Count => i64::from(!of.extra),
         Metric::Revenue => own_base.units(),
@@ -419,7 +419,7 @@ fn whole(tiers: &Tiers, of: &Rateable, position: i64) -> Result<(Vec<TierPart>, 
 
 /// Splits the base at the tiers it crosses.
 fn by_amount(tiers: &Tiers, of: &Rateable, before: i64) -> Result<(Vec<TierPart>, Decimal), MoneyError> {
-    let mut left = of.of(of.base)?;
+    let mut left = of.base.share(of.part, of.whole)?.value()?;
     let mut position = Decimal::from(before);
     let mut parts = Vec::new();
     let mut amount = Decimal::ZERO;
@@ -490,6 +490,7 @@ pub(crate) mod tests {
             debt_write_off_days: None,
             attribution: crate::attribution::Attribution::default(),
             anomaly_rules: crate::anomaly::AnomalyRules::default(),
+            tax: None,
             landing_page: None,
             allowed_hosts: vec![],
             created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
@@ -509,11 +510,13 @@ pub(crate) mod tests {
             kind: "affiliate".into(),
             group: Some("gold".into()),
             customer_id: None,
+            country: None,
             minimum_payout: None,
             payout_currency: None,
             trusted: false,
             status: PartnerStatus::Active,
             payout_methods: vec![],
+            had_details: false,
             shards: 1,
             version: 1,
             created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
@@ -538,7 +541,7 @@ pub(crate) mod tests {
         let partner = partner();
         let case = Case {
             sale,
-            goods: sale.net()?.units().into(),
+            goods: sale.net()?.into(),
             occurred_at: "2026-06-01T00:00:00Z".parse().unwrap(),
             zone: &TimeZone::UTC,
             customer: &Standing::default(),
@@ -549,7 +552,7 @@ pub(crate) mod tests {
         };
         let earn = |won: &Won<'_>| {
             let units = won.items.iter().map(|at| sale.items[*at].quantity).sum();
-            let base = base(sale, won.rule.base, &won.items)?.units().into();
+            let base = base(sale, won.rule.base, &won.items)?.into();
             let of = Rateable { base, units, part: 1, whole: 1, extra: false };
             let window = WindowKey::month("2026-06-01".parse().unwrap());
             Ok((Minor::round(reward(won.rule, &of, before, &window)?.amount)?.units(), won.by))

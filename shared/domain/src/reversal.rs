@@ -175,7 +175,7 @@ impl Earning<'_> {
     fn give_back(&mut self, mut left: Minor, of: &Reversal<'_>) -> Result<Minor, LineError> {
         for line in self.newest_first().rev() {
             let payout = line.payout().and_then(|(payout, _)| of.open.get(payout));
-            let step = left.min(line.returnable());
+            let step = left.min(line.returnable()?);
             if !step.is_positive() {
                 continue;
             }
@@ -271,7 +271,7 @@ mod tests {
             occurred_at: now(),
             received_at: now(),
             now: now(),
-            origins: &BTreeMap::new(),
+            earlier: &BTreeMap::new(),
         };
         accrual.lines(&mut Tallies::default()).unwrap()
     }

@@ -846,6 +846,148 @@ mod tests {
         assert_eq!(pointers(with("minimumSales", json!(1_001))), ["/rules/0/minimumSales"]);
     }
 
+    /// How many refusals there are of what is as large as it may be, and of what is one more.
+    #[test]
+    fn limits_admit_what_they_name_and_no_more() {
+        use serde_json::json;
+        let plain = |name: &str| json!({"name": name, "reward": {"kind": "percent", "rate": "1"}});
+        let with = |field: &str, value: serde_json::Value| {
+            let mut rule = plain("a");
+            rule[field] = value;
+            json!([rule])
+        };
+        let slices = |count: usize, days: u16| -> serde_json::Value {
+            (0..count)
+                .map(|n| json!({"share": if n == 0 { 100 - (count - 1) } else { 1 }.to_string(), "days": days}))
+                .collect()
+        };
+        let tiers = |count: usize| {
+            let tiers: Vec<_> = (0..count).map(|n| json!({"after": n.to_string(), "rate": "1"})).collect();
+            json!([{"name": "a", "reward": {"kind": "tiered", "metric": "count", "window": "month", "shape": "marginal_by_order", "tiers": tiers}}])
+        };
+        let many = |count: usize| -> serde_json::Value { (0..count).map(|n| plain(&format!("r{n}"))).collect() };
+        let between = |min: &str, max: &str| with("match", json!({"minOrder": min, "maxOrder": max}));
+        let window = |days: u32| {
+            let tiers = json!([{"after": "0", "rate": "1"}]);
+            json!([{"name": "a", "reward": {"kind": "tiered", "metric": "count", "window": format!("rolling:{days}"),
+                "shape": "marginal_by_order", "tiers": tiers}}])
+        };
+        for (what, fine, over) in [
+            ("rules", many(MAX_RULES), many(MAX_RULES + 1)),
+            ("name", json!([plain(&"n".repeat(60))]), json!([plain(&"n".repeat(61))])),
+            ("name", json!([plain("n")]), json!([plain("!?")])),
+            ("holdDays", with("holdDays", json!(MAX_HOLD_DAYS)), with("holdDays", json!(MAX_HOLD_DAYS + 1))),
+            (
+                "minimumSales",
+                with("minimumSales", json!(MAX_MINIMUM_SALES)),
+                with("minimumSales", json!(MAX_MINIMUM_SALES + 1)),
+            ),
+            ("recurrence", with("recurrence", json!("months:600")), with("recurrence", json!("months:601"))),
+            ("slices", with("slices", slices(MAX_SLICES, 0)), with("slices", slices(MAX_SLICES + 1, 0))),
+            ("days", with("slices", slices(1, MAX_HOLD_DAYS)), with("slices", slices(1, MAX_HOLD_DAYS + 1))),
+            ("tiers", tiers(MAX_TIERS), tiers(MAX_TIERS + 1)),
+            ("maxOrder", between("10.00", "10.00"), between("10.01", "10.00")),
+            ("window", window(366), window(367)),
+        ] {
+            let count = |rules: serde_json::Value| {
+                draft(rules).resolve("USD".parse().unwrap()).map_or_else(|errors| errors.len(), |_| 0)
+            };
+            assert_eq!((count(fine), count(over)), (0, 1), "{what}");
+        }
+        let mut examples = draft(json!([plain("a")]));
+        let example = Example { input: json!({}), expect: vec![] };
+        examples.examples = vec![example.clone(); MAX_EXAMPLES];
+        assert!(examples.resolve("USD".parse().unwrap()).is_ok());
+        examples.examples.push(example);
+        assert_eq!(examples.resolve("USD".parse().unwrap()).unwrap_err()[0].pointer, "/examples");
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_meant() {
+        use serde_json::json;
+        let one = |rule: serde_json::Value| draft(json!([rule])).resolve("USD".parse().unwrap()).unwrap().remove(0);
+        let recurs = |text: &str| {
+            one(json!({"name": "a", "reward": {"kind": "flat", "amount": "1"}, "recurrence": text})).recurrence
+        };
+        assert_eq!(recurs("always"), Recurrence::Always);
+        assert_eq!(recurs("first_sale"), Recurrence::FirstSale);
+        assert_eq!(recurs("months:12"), Recurrence::Months(12));
+        let tiered = |metric: &str, window: &str, shape: &str| {
+            let tiers = json!([{"after": "0", "rate": "1"}, {"after": "2", "rate": "2"}]);
+            let rule = json!({"name": "a", "reward": {"kind": "tiered", "metric": metric, "window": window, "shape": shape, "tiers": tiers}});
+            match one(rule).reward {
+                Reward::Tiered(Tiers { metric, window, shape, tiers }) => (metric, window, shape, tiers[1].after),
+                _ => unreachable!(),
+            }
+        };
+        assert_eq!(
+            tiered("count", "lifetime", "marginal_by_order"),
+            (Metric::Count, Window::Lifetime, Shape::MarginalByOrder, 2)
+        );
+        assert_eq!(
+            tiered("revenue", "month", "marginal_by_amount"),
+            (Metric::Revenue, Window::Month, Shape::MarginalByAmount, 200)
+        );
+        assert_eq!(
+            tiered("commission", "quarter", "retroactive"),
+            (Metric::Commission, Window::Quarter, Shape::Retroactive, 200)
+        );
+        assert_eq!(tiered("count", "year", "retroactive"), (Metric::Count, Window::Year, Shape::Retroactive, 2));
+        assert_eq!(tiered("count", "rolling:30", "marginal_by_order").1, Window::Rolling(30));
+    }
+
+    #[test]
+    fn a_version_is_in_force_once_it_is_published_and_has_started_the_latest_first() {
+        let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
+        let version = |version: u32, hours: i64, published: bool| {
+            let set = RuleSet {
+                program: ProgramId::from_uuid(1),
+                version,
+                draft: RuleSetDraft {
+                    effective_from: now + SignedDuration::from_hours(hours),
+                    ..draft(serde_json::json!([]))
+                },
+                author: "ann".into(),
+                created_at: now,
+                state: RuleSetState::Draft,
+            };
+            if published {
+                set.publish("ann", now - SignedDuration::from_hours(99), false, false).unwrap()
+            } else {
+                set
+            }
+        };
+        let sets = [
+            version(1, -5, true),
+            version(2, -1, false),
+            version(3, -2, true),
+            version(4, -2, true),
+            version(5, 1, true),
+        ];
+        let in_force = |hours: i64| in_force(&sets, now + SignedDuration::from_hours(hours)).map(|set| set.version);
+        assert_eq!([-6, -5, -3, -2, 0, 1].map(in_force), [None, Some(1), Some(1), Some(4), Some(4), Some(5)]);
+        let names: Vec<_> = sets.iter().take(2).map(|set| set.state.name()).collect();
+        assert_eq!(names, ["published", "draft"]);
+        assert_eq!(version(6, 0, false).sign_off("ben").unwrap().state.name(), "signed_off");
+    }
+
+    #[test]
+    fn a_change_within_a_list_is_told_by_its_place() {
+        use serde_json::json;
+        let tiers = |rate: &str| {
+            let tiers = json!([{"after": "0", "rate": "10"}, {"after": "2", "rate": rate}]);
+            draft(
+                json!([{"name": "T", "reward": {"kind": "tiered", "metric": "count", "window": "month", "shape": "retroactive", "tiers": tiers}}]),
+            )
+        };
+        assert_eq!(differences(&tiers("12"), &tiers("15")), ["Rule \"T\": reward tiers 2 rate is 15 instead of 12."]);
+        let later = RuleSetDraft { effective_from: "2026-02-01T00:00:00Z".parse().unwrap(), ..tiers("12") };
+        assert_eq!(
+            differences(&tiers("12"), &later),
+            ["It is effective from 2026-02-01T00:00:00Z instead of 2026-01-01T00:00:00Z."]
+        );
+    }
+
     #[test]
     fn the_difference_of_two_versions_is_told_in_words() {
         use serde_json::json;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::balance::Balance;
 use crate::line::{Line, StateName};
 use crate::money::{Minor, MoneyError};
+use crate::tax;
 
 /// Lines one payout takes at most. The rest is paid by the next run.
 pub const MAX_LINES: usize = 20_000;
@@ -24,6 +25,8 @@ pub struct Terms {
     /// The run is not about this partner.
     pub excluded: bool,
     pub has_method: bool,
+    /// What tax asks of the payout.
+    pub tax: tax::Terms,
     /// Sales that count towards minimum sales.
     pub sales: u32,
     /// The program's minimum sales, where a line's rule has no other.
@@ -69,9 +72,13 @@ pub enum CarriedBecause {
     NegativeBalance,
     BelowThreshold,
     PartnerSuspended,
+    /// Tax forbids to pay so much, or anything, before there is a form.
+    TaxFormMissing,
     NoPayoutMethod,
     /// Too few sales yet for what is payable to be paid.
     MinimumSales,
+    /// The partner is paid in another currency, and no rate of the day is known.
+    ExchangeRateMissing,
     Excluded,
     DraftInProgress,
 }
@@ -100,9 +107,15 @@ pub fn select(payable: Vec<Line>, terms: &Terms) -> Result<Selection, MoneyError
         // Debts and earnings cancel out: settled without a rail, so without a method or a minimum, too.
         return Ok(Selection::Lines { lines, total, swept: false });
     }
+    if blocked && total.is_zero() && terms.tax.block_every_cent() {
+        return carried(CarriedBecause::TaxFormMissing);
+    }
     if total.is_zero() {
         let waits_for_sales = unless_unpayable(CarriedBecause::MinimumSales);
         return carried(if blocked { waits_for_sales } else { CarriedBecause::NothingPayable });
+    }
+    if terms.tax.block(total) {
+        return carried(CarriedBecause::TaxFormMissing);
     }
     if !terms.has_method {
         return carried(CarriedBecause::NoPayoutMethod);
@@ -178,6 +191,7 @@ mod tests {
             suspended: false,
             excluded: false,
             has_method: true,
+            tax: tax::Terms::Clear,
             sales: 0,
             minimum_sales: 0,
             swept_since: None,
@@ -203,8 +217,9 @@ mod tests {
     #[test]
     fn a_partner_is_carried_for_the_first_reason_that_applies() {
         use CarriedBecause::{
-            BelowThreshold, Excluded, NegativeBalance, NoPayoutMethod, NothingPayable, PartnerSuspended,
+            BelowThreshold, Excluded, NegativeBalance, NoPayoutMethod, NothingPayable, PartnerSuspended, TaxFormMissing,
         };
+        let blocked = |from| tax::Terms::Blocked { from: minor(from) };
         for (amounts, terms, expect) in [
             (&[5_000][..], terms(), Ok(vec![5_000])),
             (&[4_999], terms(), Err(BelowThreshold)),
@@ -216,6 +231,12 @@ mod tests {
             (&[1_000, -1_500], Terms { has_method: false, ..terms() }, Err(NoPayoutMethod)),
             (&[1_000, -1_000], Terms { has_method: false, ..terms() }, Ok(vec![-1_000, 1_000])),
             (&[9_000], Terms { has_method: false, ..terms() }, Err(NoPayoutMethod)),
+            (&[9_000], Terms { has_method: false, tax: blocked(9_000), ..terms() }, Err(TaxFormMissing)),
+            (&[9_000], Terms { tax: blocked(9_001), ..terms() }, Ok(vec![9_000])),
+            (&[4_000], Terms { tax: blocked(0), ..terms() }, Err(TaxFormMissing)),
+            (&[1_000, -1_000], Terms { tax: blocked(0), ..terms() }, Ok(vec![-1_000, 1_000])),
+            (&[-1_000], Terms { tax: blocked(0), ..terms() }, Err(NegativeBalance)),
+            (&[9_000], Terms { suspended: true, tax: blocked(0), ..terms() }, Err(PartnerSuspended)),
             (&[9_000], Terms { excluded: true, has_method: false, ..terms() }, Err(Excluded)),
             (&[9_000], Terms { suspended: true, excluded: true, ..terms() }, Err(PartnerSuspended)),
         ] {

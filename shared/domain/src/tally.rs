@@ -280,3 +280,69 @@ pub fn contribution<'a>(
     }
     Ok(tally)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conversion::tests::minor;
+
+    fn date(text: &str) -> Date {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_window_is_told_by_its_day() {
+        for (window, day, key, reach) in [
+            (Window::Lifetime, "2026-05-31", "life", None),
+            (Window::Year, "2026-05-31", "2026", None),
+            (Window::Quarter, "2026-01-01", "2026-q1", None),
+            (Window::Quarter, "2026-03-31", "2026-q1", None),
+            (Window::Quarter, "2026-04-01", "2026-q2", None),
+            (Window::Quarter, "2026-12-31", "2026-q4", None),
+            (Window::Month, "2026-05-31", "2026-05", None),
+            (Window::Rolling(1), "2026-03-01", "d2026-03-01", Some("d2026-03-01")),
+            (Window::Rolling(3), "2026-03-01", "d2026-03-01", Some("d2026-02-27")),
+        ] {
+            let reached = window.reach(date(day));
+            assert_eq!((window.key(date(day)).as_str(), reached.as_ref().map(WindowKey::as_str)), (key, reach));
+        }
+    }
+
+    #[test]
+    fn a_window_is_open_until_it_ends_where_the_program_is() {
+        let zone = TimeZone::get("America/New_York").unwrap();
+        for (window, day, now, open) in [
+            (Window::Month, "2026-01-31", "2026-02-01T04:59:59Z", true),
+            (Window::Month, "2026-01-31", "2026-02-01T05:00:00Z", false),
+            (Window::Month, "2026-01-01", "2026-01-31T12:00:00Z", true),
+            (Window::Month, "2026-02-01", "2026-01-31T12:00:00Z", true),
+            (Window::Quarter, "2026-01-01", "2026-03-31T12:00:00Z", true),
+            (Window::Quarter, "2026-01-01", "2026-04-01T12:00:00Z", false),
+            (Window::Year, "2026-01-01", "2026-12-31T12:00:00Z", true),
+            (Window::Year, "2025-12-31", "2026-01-02T12:00:00Z", false),
+            (Window::Lifetime, "2020-01-01", "2026-01-02T12:00:00Z", true),
+            (Window::Rolling(2), "2020-01-01", "2026-01-02T12:00:00Z", true),
+        ] {
+            assert_eq!(window.is_open(date(day), now.parse().unwrap(), &zone), open, "{window:?} of {day} at {now}");
+        }
+    }
+
+    #[test]
+    fn what_was_added_and_taken_again_is_not_written() {
+        let key =
+            |day: &str| TallyKey { owner: Owner::Program, rule: "r".into(), window: Window::Rolling(9).key(date(day)) };
+        let one = Tally { count: 1, revenue: minor(100), ..Tally::default() };
+        let mut tallies = Tallies::new(BTreeMap::from([(key("2026-01-02"), one.clone())]));
+        tallies.add(&key("2026-01-03"), &one).unwrap();
+        tallies.add(&key("2026-01-04"), &one).unwrap();
+        assert!(!one.is_zero() && Tally::default().is_zero());
+        assert_eq!(
+            tallies.sum(&key("2026-01-01"), &key("2026-01-03")).unwrap().count,
+            2,
+            "what was read, and what was added"
+        );
+        assert_eq!(tallies.sum(&key("2026-01-03"), &key("2026-01-09")).unwrap().revenue, minor(200));
+        tallies.add(&key("2026-01-03"), &Tally::default().minus(&one).unwrap()).unwrap();
+        assert_eq!(tallies.steps().keys().collect::<Vec<_>>(), [&key("2026-01-04")]);
+    }
+}

@@ -1,44 +1,26 @@
-//! Tax on payouts: what a payer must keep back.
+//! Tax on payouts, for a payer in the United States: what a payee's form says, what must be kept back or not paid at all, and what
+//! counts towards the information returns of a year.
+//!
+//! Nothing here applies to programs without a [`TaxSettings`]. Limits and rates are dated ([`YearRules`]). A tax number is never
+//! kept in the clear: [`TaxNumber`] is what came in, [`KeptNumber`] what stays.
+//!
+//! Sources: 26 U.S.C. §3406 (backup withholding), §6041 and §6041A (information returns), §1441 and §1442 (withholding on foreign
+//! persons), §861(a)(3) and §862(a)(3) (services have their source where they are performed); 26 CFR as named beside each rule.
 
-use serde::{Deserialize, Serialize};
+mod country;
+mod form;
+mod number;
+mod terms;
+mod totals;
 
-use crate::money::{Minor, MoneyError, Percent};
-
-/// What is kept back from a payout, decided when it was drafted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Withholding {
-    pub kind: WithholdingKind,
-    pub rate: Percent,
-    /// It applies where the payout comes to at least this much, and then to the whole of it.
-    pub from: Minor,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WithholdingKind {
-    /// A payee of the country who gave no tax number.
-    Backup,
-    /// A foreign payee for services done in the country, by law or treaty.
-    Nonresident,
-}
-
-impl Withholding {
-    /// How much is kept back of a payout that comes to `gross`.
-    pub fn of(&self, gross: Minor) -> Result<Minor, MoneyError> {
-        if gross.is_positive() && gross >= self.from { self.rate.of(gross) } else { Ok(Minor::ZERO) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::conversion::tests::minor;
-
-    #[test]
-    fn the_whole_payout_is_withheld_from_once_it_reaches_the_limit() {
-        let backup = Withholding { kind: WithholdingKind::Backup, rate: Percent::new(24.into()), from: minor(60_000) };
-        for (gross, expect) in [(59_999, 0), (60_000, 14_400), (60_002, 14_400), (-60_000, 0)] {
-            assert_eq!(backup.of(minor(gross)).unwrap(), minor(expect), "{gross}");
-        }
-    }
-}
+pub use country::{Country, UnknownCountry};
+pub use form::{
+    CheckedForm, Entity, FormKind, FormStatus, NumberInput, Payee, Revocation, Services, TaxForm, TaxFormInput, Treaty,
+    TreatyInput,
+};
+pub use number::{BadTaxNumber, KeptNumber, NumberKind, PayeeKey, TaxNumber};
+pub use terms::{
+    PUBLISHED_UP_TO, Position, TaxSettings, Terms, Withholding, WithholdingKind, WithoutNumber, YearRules, terms,
+    year_of,
+};
+pub use totals::{Counted, ExcludedBecause, Filing, Return, counted, filing};

@@ -5,4 +5,4 @@ mod batch;
 mod start;
 
 pub use batch::each_record;
-pub use start::{StartError, context, time_left};
+pub use start::{StartError, context, paypal, time_left, with_files};

@@ -7,6 +7,7 @@ use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::{Builder, tls};
+use outbound::{CallError, Limits, Outbound};
 use store::Store;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -14,43 +15,64 @@ use tracing_subscriber::util::SubscriberInitExt;
 use workflows::files::Files;
 use workflows::publish::Bus;
 use workflows::queues::Queues;
+use workflows::rails::Paypal;
+use workflows::tax::forms::Vault;
 use workflows::{Context, SystemClock};
 
 /// A schedule's function starts nothing new when less than this is left of its time.
 const RESERVE: Duration = Duration::from_mins(1);
 
 #[derive(Debug, thiserror::Error)]
-#[error("the environment variable {0} is not set; template.yaml sets it, or Lambda itself")]
-pub struct StartError(&'static str);
+pub enum StartError {
+    #[error("the environment variable {0} is not set; template.yaml sets it, or Lambda itself")]
+    NotSet(&'static str),
+    #[error("there is no way out: {0}")]
+    NoWayOut(#[from] CallError),
+}
 
 /// Called once per process, before the first event: clients and their connections are shared by all invocations.
 pub fn context() -> Result<Context, StartError> {
+    context_on(&aws()?)
+}
+
+/// The same for the function that makes files, with the place for large ones.
+pub fn with_files() -> Result<(Context, Files), StartError> {
+    let config = aws()?;
+    // An endpoint that stands for all services has no names of buckets in front of its own.
+    let by_path = config.endpoint_url().is_some();
+    let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(by_path).build();
+    let files = Files { s3: aws_sdk_s3::Client::from_conf(s3), bucket: variable("FILES_BUCKET")? };
+    Ok((context_on(&config)?, files))
+}
+
+fn context_on(config: &SdkConfig) -> Result<Context, StartError> {
     let logged = optional("RUST_LOG").and_then(|targets| targets.parse::<Targets>().ok());
     let lines = tracing_subscriber::fmt::layer().json().without_time().with_current_span(false);
     let logged = logged.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
     // Repeated set-up in one process keeps the first subscriber.
     let _ = tracing_subscriber::registry().with(lines).with(logged).try_init();
-    let config = aws()?;
     Ok(Context {
-        store: Store::new(aws_sdk_dynamodb::Client::new(&config), variable("TABLE_NAME")?),
+        store: Store::new(aws_sdk_dynamodb::Client::new(config), variable("TABLE_NAME")?),
         clock: Arc::new(SystemClock),
         queues: Queues {
-            sqs: aws_sdk_sqs::Client::new(&config),
+            sqs: aws_sdk_sqs::Client::new(config),
             conversions_url: variable("CONVERSIONS_QUEUE_URL")?,
             drafts_url: variable("DRAFTS_QUEUE_URL")?,
+            submissions_url: variable("SUBMISSIONS_QUEUE_URL")?,
         },
-        secrets: aws_sdk_secretsmanager::Client::new(&config),
+        secrets: aws_sdk_secretsmanager::Client::new(config),
         secret_prefix: variable("SECRET_PREFIX")?,
-        bus: Bus { events: aws_sdk_eventbridge::Client::new(&config), name: variable("BUS_NAME")? },
+        vault: Vault { kms: aws_sdk_kms::Client::new(config), key: variable("TAX_KEY")? },
+        bus: Bus { events: aws_sdk_eventbridge::Client::new(config), name: variable("BUS_NAME")? },
         others: workflows::instant::Others::default(),
-        files: Files { s3: s3(&config), bucket: variable("FILES_BUCKET")? },
     })
 }
 
-/// An endpoint that stands for all services has no names of buckets in front of its own.
-fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {
-    let by_path = config.endpoint_url().is_some();
-    aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(config).force_path_style(by_path).build())
+/// The way to PayPal, for the functions that go there. `PAYPAL_ENDPOINT` is not set in the cloud: it leads to a counterpart on the same machine.
+pub fn paypal() -> Result<Paypal, StartError> {
+    let endpoint = optional("PAYPAL_ENDPOINT");
+    let outbound = if endpoint.is_some() { Outbound::loopback(Limits::API)? } else { Outbound::guarded(Limits::API)? };
+    Ok(Paypal::new(outbound, endpoint))
 }
 
 /// What Lambda puts into the environment is all there is to know. The SDK's own search for configuration would link, and try, profile
@@ -69,7 +91,7 @@ fn aws() -> Result<SdkConfig, StartError> {
 }
 
 fn variable(name: &'static str) -> Result<String, StartError> {
-    optional(name).ok_or(StartError(name))
+    optional(name).ok_or(StartError::NotSet(name))
 }
 
 fn optional(name: &str) -> Option<String> {

@@ -5,9 +5,10 @@
 //! | program | `PRG#<program>` | `PRG` |
 //! | rule set version | `PRG#<program>` | `RUL#<version>` |
 //! | claim of a referral code | `PRG#<program>` | `COD#<code>` |
-//! | exchange rate | `RAT#<from>#<to>` | `<date>` |
+//! | exchange rate | `FXR#<date>` | `<from>#<to>` |
 //! | referral link | `LNK#<code>` | `LNK` |
 //! | touch: a visit by a link | `VIS#<visitor>` | `<time and hash>` |
+//! | connection to PayPal | `PRG#<program>` | `PPL` |
 //! | source | `SRC#<source>` | `SRC` |
 //! | use of an event's id, but for sales | `REF#<source>#<hash of kind and id>` | `REF` |
 //! | customer | `CUS#<program>#<hash>` | `CUS` |
@@ -16,6 +17,10 @@
 //! | balance shard | `PAR#<partner>` | `BAL#<currency>#<shard>` |
 //! | tally of a rule and window | `PAR#<partner>` or `PRG#<program>` | `TLY#<rule>#<window>` |
 //! | pulse for anomaly rules | `PAR#<partner>` | `PUL` |
+//! | tax form, and its earlier versions | `PAR#<partner>` | `TAX`, `TXF#<version>` |
+//! | partner who gave a tax number | `TIN#<keyed hash>` | `<partner>` |
+//! | payer of taxes | `TAX` | `TAX` |
+//! | what a partner was paid in a year | `TAX#<year>#<bucket>` | `<partner>` |
 //! | draft lock | `PAR#<partner>` | `DRF#<currency>` |
 //! | payout | `PAR#<partner>` | `PAY#<time and hash>` |
 //! | page of a payout | `PAY#<payout>` | `PAG#<number>` |
@@ -33,7 +38,7 @@
 //! Nothing but journal entries has a partition key starting with `JRN#`: IAM denies updating and deleting those.
 //!
 //! Two sparse indexes, both keys only, since what is found is always read again from the table:
-//! `list` (programs; partners, links, payouts and runs of a program; exceptions by status) and
+//! `list` (programs; partners, links, payouts and runs of a program; exceptions by status; exchange rates by pair) and
 //! `work` (approved lines by due date, payable lines by partner, runs and payouts that are under way, payouts that wait to be
 //! paid, exports being gathered; each leaves it when nothing is to be done with it).
 
@@ -47,6 +52,7 @@ use domain::line::{Line, LineState};
 use domain::money::Currency;
 use domain::payout::Payout;
 use domain::tally::{Owner, TallyKey};
+use domain::tax::PayeeKey;
 use jiff::civil::Date;
 use sha2::{Digest, Sha256};
 
@@ -56,6 +62,8 @@ use crate::table::StoreError;
 pub const DUE_BUCKETS: u8 = 8;
 /// Over how many partitions payouts are spread that something is to be done with: a run drafts one for every partner.
 pub const PAYOUT_BUCKETS: u8 = 8;
+/// Over how many partitions what was paid in a year is spread.
+pub const TAX_YEAR_BUCKETS: u8 = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
@@ -76,12 +84,16 @@ impl Key {
         Self::new(program_partition(program), format!("{RULE_SETS}{version:06}"))
     }
 
+    pub fn paypal(program: &ProgramId) -> Self {
+        Self::new(program_partition(program), "PPL")
+    }
+
     pub fn code(program: &ProgramId, code: &Code) -> Self {
         Self::new(program_partition(program), format!("COD#{}", code.as_str()))
     }
 
-    pub fn rate(from: Currency, to: Currency, date: Date) -> Self {
-        Self::new(rate_partition(from, to), date.to_string())
+    pub fn rate(date: Date, from: Currency, to: Currency) -> Self {
+        Self::new(rates_partition(date), format!("{from}#{to}"))
     }
 
     pub fn link(code: &Code) -> Self {
@@ -128,6 +140,27 @@ impl Key {
 
     pub fn unrewarded(conversion: &ConversionId) -> Self {
         Self::new(format!("CNV#{conversion}"), "CNV")
+    }
+
+    pub fn tax_form(partner: &PartnerId) -> Self {
+        Self::new(partner_partition(partner), "TAX")
+    }
+
+    pub fn earlier_tax_form(partner: &PartnerId, version: u32) -> Self {
+        Self::new(partner_partition(partner), format!("{EARLIER_TAX_FORMS}{version:06}"))
+    }
+
+    pub fn payee(payee: &PayeeKey, partner: &PartnerId) -> Self {
+        Self::new(payee_partition(payee), partner.as_str())
+    }
+
+    pub fn payer() -> Self {
+        Self::new("TAX".to_owned(), "TAX")
+    }
+
+    pub fn tax_year(partner: &PartnerId, year: i16) -> Self {
+        let bucket = Sha256::digest(partner.as_str())[0] % TAX_YEAR_BUCKETS;
+        Self::new(tax_year_partition(year, bucket), partner.as_str())
     }
 
     pub fn draft_lock(partner: &PartnerId, currency: Currency) -> Self {
@@ -197,6 +230,7 @@ fn hashed(parts: &[&str]) -> String {
     URL_SAFE_NO_PAD.encode(hasher.finalize())
 }
 
+pub const EARLIER_TAX_FORMS: &str = "TXF#";
 pub const RULE_SETS: &str = "RUL#";
 pub const BALANCES: &str = "BAL#";
 pub const PAYOUTS: &str = "PAY#";
@@ -213,8 +247,16 @@ pub fn partner_partition(id: &PartnerId) -> String {
     format!("PAR#{id}")
 }
 
-pub fn rate_partition(from: Currency, to: Currency) -> String {
-    format!("RAT#{from}#{to}")
+pub fn rates_partition(date: Date) -> String {
+    format!("FXR#{date}")
+}
+
+pub fn payee_partition(payee: &PayeeKey) -> String {
+    format!("TIN#{}", payee.0)
+}
+
+pub fn tax_year_partition(year: i16, bucket: u8) -> String {
+    format!("TAX#{year}#{bucket}")
 }
 
 pub fn visitor_partition(id: &VisitorId) -> String {
@@ -332,6 +374,10 @@ pub fn payouts_list(program: &ProgramId) -> String {
 
 pub fn runs_list(program: &ProgramId) -> String {
     format!("RUN#{program}")
+}
+
+pub fn rates_list(from: Currency, to: Currency) -> String {
+    format!("FXR#{from}#{to}")
 }
 
 pub fn exports_list(program: &ProgramId) -> String {

@@ -124,6 +124,13 @@ impl Transaction {
         self.put(item, Condition::Anything)
     }
 
+    /// Adds to numbers of an item; what is not there yet counts as zero.
+    pub(crate) fn add(&mut self, key: Key, sums: Vec<(String, i64)>) {
+        if !sums.is_empty() {
+            self.actions.push(Action::Add { key, sums });
+        }
+    }
+
     fn put<T: Item>(&mut self, item: &T, condition: Condition) -> Result<(), StoreError> {
         self.actions.push(Action::Put { item: attributes(item)?, condition });
         Ok(())
@@ -153,9 +160,7 @@ impl Transaction {
         let amounts = sum.amounts().map(|(bucket, amount)| (bucket.as_str().to_owned(), amount.units()));
         let counts = sum.counts().map(|(state, count)| (count_attribute(state), count));
         let sums: Vec<_> = amounts.chain(counts).collect();
-        if !sums.is_empty() {
-            self.actions.push(Action::Add { key: Key::balance(partner, currency, shard), sums });
-        }
+        self.add(Key::balance(partner, currency, shard), sums);
     }
 }
 

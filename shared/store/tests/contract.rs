@@ -69,6 +69,7 @@ fn program() -> Program {
         anomaly_rules: domain::anomaly::AnomalyRules::default(),
         landing_page: None,
         allowed_hosts: vec![],
+        tax: None,
         created_at: at("2026-01-01T00:00:00Z"),
         created_by: "ann".into(),
     }
@@ -85,9 +86,11 @@ fn partner(n: u128, shards: u8) -> Partner {
         customer_id: None,
         group: None,
         minimum_payout: None,
+        country: None,
         payout_currency: None,
         trusted: false,
         status: PartnerStatus::Active,
+        had_details: false,
         payout_methods: vec![PayoutMethod {
             kind: MethodKind::Paypal,
             details: [("email".to_owned(), "pay@partner.example".to_owned())].into(),

@@ -17,7 +17,7 @@ use crate::changes::{OpenPayouts, until_fresh};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 use crate::history::{History, Step};
-use crate::ingest::{MAX_LINES, NotBooked, UnknownPartner};
+use crate::ingest::{MAX_LINES, NotBooked, UnknownPartner, exchange};
 
 const OPERATION: &str = "accrue";
 const BY_HAND: &str = "attribute";
@@ -256,11 +256,14 @@ pub async fn by_hand(context: &Context, conversion: &ConversionId, parts: &[Part
         let set = rules_in_force(context, BY_HAND, &program, *occurred_at).await?;
         let set =
             set.ok_or_else(|| Refusal::Illegal(format!("no published rule set was in force at {occurred_at}")))?;
-        let exchange =
-            crate::ingest::exchange(context, &program, sale, *occurred_at).await.map_err(|missing| match missing {
+        // As it was rated before, if it was.
+        let exchange = match history.circumstances() {
+            Some(rated) => rated.exchange.clone(),
+            None => exchange(context, BY_HAND, &program, sale, *occurred_at).await.map_err(|error| match error {
                 NotBooked::Refused(refusal) => refusal,
                 missing => Refusal::Illegal(missing.to_string()),
-            })?;
+            })?,
+        };
         let customer = context.store.customer(BY_HAND, &program.id, &sale.customer).await?;
         let circumstances = Circumstances {
             rule_set: set.version,

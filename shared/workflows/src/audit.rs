@@ -10,10 +10,11 @@ use domain::ids::{LineId, ProgramId};
 use domain::journal::{Entry, EntryRef, LineChange, LineFacts};
 use domain::line::{Line, LineKind, LineState};
 use domain::money::Minor;
-use domain::payout::{Page, PayoutState};
+use domain::payout::{Page, Payout, PayoutState};
 use domain::reversal::{EarningKey, share};
 use domain::rules::Rule;
 use domain::tally::{Tally, TallyKey, contribution};
+use domain::tax::{Counted, counted};
 use serde::Serialize;
 use store::{Everything, Store, StoreError};
 
@@ -113,7 +114,7 @@ type Findings = (usize, Vec<String>);
 pub async fn audit(store: &Store) -> Result<Vec<Invariant>> {
     let all = store.everything().await?;
     let books = Books::of(&all);
-    let checks: [(&'static str, Findings); 11] = [
+    let checks: [(&'static str, Findings); 15] = [
         ("every item can be read and no journal entry was altered", (all.entries.len(), all.damaged.clone())),
         ("each conversion event has one effect", books.one_effect()),
         ("a conversion's entries are numbered without gaps", books.no_gaps()),
@@ -122,8 +123,12 @@ pub async fn audit(store: &Store) -> Result<Vec<Invariant>> {
         ("postings of every entry sum to zero", books.postings_sum_to_zero()),
         ("payout amount = sum of its lines, and no two payouts share a line", books.payouts()),
         ("a line is paid exactly if its payout is", books.lines_follow_payouts()),
+        ("a payout stands where its last entry left it", books.payouts_follow_entries()),
+        ("a payout is paid exactly if all of it is, and never more", books.payments()),
+        ("tax kept back is what its terms say", books.taxes()),
         ("what refunds took back is the cumulative target", books.reversals()),
         ("every tally is the sum of what its earnings contribute", books.tallies()),
+        ("what partners were paid in a year is the sum of their payouts", books.tax_years()),
         ("replaying the journal gives every line again, byte for byte", replayed(&all)),
     ];
     Ok(checks
@@ -311,10 +316,8 @@ impl<'a> Books<'a> {
             let paid = matches!(line.state, LineState::Paid { .. });
             let settled = payout.settling.is_none();
             let ended = matches!(payout.state, PayoutState::Cancelled | PayoutState::Void);
-            if (paid && payout.state != PayoutState::Paid)
-                || (settled && paid != (payout.state == PayoutState::Paid))
-                || (settled && ended)
-            {
+            // Until all lines have followed it, some are where they were.
+            if (ended && (paid || settled)) || (settled && paid != (payout.state == PayoutState::Paid)) {
                 wrong.push(format!(
                     "{} is {} in a payout that is {}",
                     line.id,
@@ -324,6 +327,74 @@ impl<'a> Books<'a> {
             }
         }
         (self.all.lines.len(), wrong)
+    }
+
+    fn payouts_follow_entries(&self) -> Findings {
+        let by_place: BTreeMap<String, &Entry> =
+            self.all.entries.iter().map(|sealed| (sealed.at.to_string(), &sealed.entry)).collect();
+        let mut wrong = Vec::new();
+        for payout in &self.all.payouts {
+            let entry = by_place.get(&payout.entry.to_string());
+            let told = entry.and_then(|entry| entry.payouts.iter().find(|told| told.id == payout.id));
+            let stands = (payout.state, payout.amount, payout.paid, payout.content_version);
+            if told.is_none_or(|told| (told.to, told.amount, told.paid, told.version) != stands) {
+                wrong.push(format!("{}: its last entry does not lead to where it stands", payout.id));
+            }
+        }
+        (self.all.payouts.len(), wrong)
+    }
+
+    fn payments(&self) -> Findings {
+        let wrong = self.all.payouts.iter().filter(|payout| {
+            let sent = payout.pays().map(|sent| sent.amount).unwrap_or_default();
+            let (none, all) = (payout.paid.is_zero(), payout.paid == sent);
+            let part = !payout.paid.is_negative() && payout.paid < sent;
+            !match payout.state {
+                PayoutState::Paid => all,
+                PayoutState::PartiallyPaid => part && !none,
+                PayoutState::Submitting | PayoutState::Submitted | PayoutState::Failed => none || part,
+                _ => none,
+            }
+        });
+        let told = |payout: &Payout| {
+            format!("{}: {} is paid, and it is {}", payout.id, payout.paid.units(), payout.state.as_str())
+        };
+        (self.all.payouts.len(), wrong.map(told).collect())
+    }
+
+    fn taxes(&self) -> Findings {
+        let ended = |payout: &&Payout| matches!(payout.state, PayoutState::Cancelled | PayoutState::Void);
+        let taxed = self.all.payouts.iter().filter(|payout| payout.state != PayoutState::Drafting && !ended(payout));
+        // What nets to zero has nothing to keep back from.
+        let wrong = taxed.filter(|payout| payout.tax_due() != Ok(payout.withheld));
+        let told = |payout: &Payout| format!("{}: {} is withheld", payout.id, payout.withheld.units());
+        (self.all.payouts.len(), wrong.map(told).collect())
+    }
+
+    /// What counts for the returns of a year.
+    fn tax_years(&self) -> Findings {
+        let mut sums: BTreeMap<(&str, i16), Counted> = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for payout in &self.all.payouts {
+            match counted(payout) {
+                Ok(years) => {
+                    for (year, part) in years {
+                        let sum = sums.entry((payout.partner.as_str(), year)).or_default();
+                        *sum = sum.plus(part).unwrap_or_default();
+                    }
+                }
+                Err(error) => wrong.push(format!("{}: {error}", payout.id)),
+            }
+        }
+        for (year, stored) in &self.all.tax_years {
+            let sum = sums.remove(&(stored.partner.as_str(), *year)).unwrap_or_default();
+            if sum != stored.counted {
+                wrong.push(format!("{} in {year}: {:?}, but payouts make {sum:?}", stored.partner, stored.counted));
+            }
+        }
+        let missing = sums.iter().filter(|(_, sum)| !sum.is_zero());
+        wrong.extend(missing.map(|((partner, year), sum)| format!("{partner} in {year}: {sum:?} is missing")));
+        (self.all.tax_years.len(), wrong)
     }
 
     /// The lines of each earning of a conversion.

@@ -10,6 +10,7 @@ use domain::payout::PayoutState;
 use domain::program::{Partner, PartnerStatus, Program};
 use domain::rules::RuleSet;
 use domain::selection::MAX_LINES;
+use domain::tax;
 use jiff::civil::Date;
 use store::Store;
 
@@ -51,10 +52,14 @@ pub async fn of(context: &Context, program: &Program, partner: &Partner) -> Resu
 async fn standing(context: &Context, program: &Program, partner: &Partner, balance: &Balance) -> Result<Standing> {
     let none_payable = balance.amount(Bucket::Payable).is_zero() && balance.lines(StateName::Payable) == 0;
     let sales = if none_payable { Sales::default() } else { blocked(context, program, partner).await? };
+    let method = partner.preferred_method().map(|method| method.kind);
+    let payable = balance.amount(Bucket::Payable).is_positive();
+    let tax = if payable { crate::tax::terms(context, program, partner, method).await? } else { tax::Terms::Clear };
     Ok(Standing {
         currency: program.currency,
         suspended: partner.status == PartnerStatus::Suspended,
-        has_method: partner.preferred_method().is_some(),
+        has_method: method.is_some(),
+        tax,
         minimum: partner.minimum_payout_in(program),
         next_run: program.next_run(context.now()).map(|run| run.date),
         next_due: None,

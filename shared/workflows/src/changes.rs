@@ -6,7 +6,7 @@ use std::time::Duration;
 use domain::ids::PayoutId;
 use domain::journal::{Change, Entry, Seen, What};
 use domain::line::{Line, LineState};
-use domain::payout::{OpenPayout, Page, Payout, PayoutState, Retallied};
+use domain::payout::{OpenPayout, Page, PageLine, Payout, PayoutState, Retallied};
 use jiff::Timestamp;
 use store::{Store, StoreError, Transaction};
 
@@ -70,7 +70,7 @@ pub async fn unless_overtaken(store: &Store, operation: &'static str, seen: &[Se
 #[derive(Debug, Default)]
 pub struct OpenPayouts {
     payouts: BTreeMap<PayoutId, Payout>,
-    /// Cancelled ones whose lines are on their way to being free.
+    /// Cancelled and void ones whose lines are on their way to being free.
     freeing: Vec<PayoutId>,
     pub tokens: BTreeMap<PayoutId, OpenPayout>,
 }
@@ -85,7 +85,7 @@ impl OpenPayouts {
         let ids: Vec<_> = ids.into_iter().collect();
         let mut open = Self::default();
         for payout in store.payouts(operation, &ids).await? {
-            if payout.state == PayoutState::Cancelled && payout.settling.is_some() {
+            if matches!(payout.state, PayoutState::Cancelled | PayoutState::Void) && payout.settling.is_some() {
                 open.freeing.push(payout.id.clone());
             }
             open.tokens.extend(payout.open().map(|token| (payout.id.clone(), token)));
@@ -107,15 +107,16 @@ impl OpenPayouts {
         line.payout().and_then(|(payout, _)| self.tokens.get(payout))
     }
 
-    /// Rewrites the pages and sums of every payout that a change touches. Returns each with what it was.
+    /// Rewrites the pages and sums of every payout that a change touches, and adds what becomes of their tax to the changes.
     async fn retally(
         &self,
         store: &Store,
         operation: &'static str,
-        changes: &[Change],
-    ) -> Result<Vec<(Payout, Payout, Vec<Page>)>> {
+        changes: &mut Vec<Change>,
+        now: Timestamp,
+    ) -> Result<Vec<Retally>> {
         let mut touched: BTreeMap<&PayoutId, Vec<&Change>> = BTreeMap::new();
-        for change in changes {
+        for change in changes.iter() {
             if let Some(before) = &change.before
                 && matches!(before.state, LineState::InPayout { .. })
                 && let Some((payout, _)) = before.payout()
@@ -123,7 +124,7 @@ impl OpenPayouts {
                 touched.entry(payout).or_default().push(change);
             }
         }
-        let mut retallied = Vec::new();
+        let (mut retallied, mut taxes) = (Vec::new(), Vec::new());
         for (id, changes) in touched {
             let Some(before) = self.payouts.get(id) else { continue };
             let mut pages = store.pages(operation, id).await?;
@@ -132,12 +133,54 @@ impl OpenPayouts {
                 rewrite(&mut pages, change, &mut rewritten)?;
             }
             let (Retallied::Stands(mut after) | Retallied::Cancelled(mut after)) = before.clone().retally(&pages)?;
+            if let Some((taxed, change)) = tax(store, operation, &after, &mut pages, now).await? {
+                rewritten.extend(taxed.tax_line.as_ref().map(|at| at.page));
+                taxes.push(change);
+                after = taxed;
+            }
             after.entries += 1;
             pages.retain(|page| rewritten.contains(&page.number));
-            retallied.push((before.clone(), after, pages));
+            retallied.push(Retally { before: before.clone(), after, pages });
         }
+        changes.extend(taxes);
         Ok(retallied)
     }
+}
+
+/// A payout whose content changed, and the pages to be written again.
+struct Retally {
+    before: Payout,
+    after: Payout,
+    pages: Vec<Page>,
+}
+
+/// Brings the tax of a payout that stands to what its terms say: on its line, on that line's page and in the payout's sums. `None` where it is
+/// right already.
+pub async fn tax(
+    store: &Store,
+    operation: &'static str,
+    payout: &Payout,
+    pages: &mut Vec<Page>,
+    now: Timestamp,
+) -> Result<Option<(Payout, Change)>> {
+    let due = payout.tax_due()?;
+    if !matches!(payout.state, PayoutState::Pending | PayoutState::Approved) || due == payout.withheld {
+        return Ok(None);
+    }
+    let change = if let Some(at) = &payout.tax_line {
+        let line = store.line(operation, &at.line).await?;
+        let line = line.ok_or_else(|| StoreError::Corrupt(format!("{} is missing", at.line)))?;
+        Change::of(line.clone(), line.withhold(due)?)
+    } else {
+        let partner = store.partner(operation, &payout.partner).await?.ok_or(Refusal::NotFound("partner"))?;
+        Change::new(Line::withholding(&payout.id, payout.pages, &partner, payout.currency, due, now))
+    };
+    let on_page = PageLine { id: change.after.id.clone(), net: due.negated(), withheld: true, hands: Vec::new() };
+    match pages.iter_mut().find(|page| page.lines.iter().any(|line| line.withheld)) {
+        Some(page) => page.lines = vec![on_page],
+        None => pages.push(Page { payout: payout.id.clone(), number: payout.pages, lines: vec![on_page] }),
+    }
+    Ok(Some((payout.clone().tally(pages)?, change)))
 }
 
 /// Takes a line off its page, or writes its new net there.
@@ -165,14 +208,14 @@ pub async fn write(
     mut changes: Vec<Change>,
     open: &OpenPayouts,
 ) -> Result<Written> {
-    let retallied = open.retally(store, operation, &changes).await?;
-    for (before, after, _) in &retallied {
+    let retallied = open.retally(store, operation, &mut changes, entry.at).await?;
+    for Retally { before, after, .. } in &retallied {
         entry = entry.with_payout(Some(before), after);
     }
     let sealed = entry.seal(&mut changes)?;
     transaction.change(&changes, &sealed)?;
     let mut cancelled = Vec::new();
-    for (before, mut after, pages) in retallied {
+    for Retally { before, mut after, pages } in retallied {
         after.entry = sealed.at.clone();
         transaction.replace_payout(&after, &before)?;
         for page in &pages {

@@ -45,7 +45,8 @@ pub struct Context {
     pub secret_prefix: String,
     pub bus: crate::publish::Bus,
     pub others: crate::instant::Others,
-    pub files: crate::files::Files,
+    /// Seals tax numbers.
+    pub vault: crate::tax::forms::Vault,
 }
 
 impl Context {

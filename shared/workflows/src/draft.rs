@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use domain::balance::{Balance, Bucket};
+use domain::exchange::ExchangeRate;
 use domain::ids::{Hash, PartnerId, PayoutId};
 use domain::journal::{Change, Entry, EntryRef, What};
 use domain::line::{Line, StateName};
@@ -14,9 +15,10 @@ use domain::selection::{CarriedBecause, CutOff, MAX_LINES, Selection, Terms, sel
 use jiff::{SignedDuration, Timestamp};
 use store::{Decision, Outcome, Run, StoreError, Transaction};
 
-use crate::changes::{OpenPayouts, until_fresh, write};
+use crate::changes::{OpenPayouts, tax, until_fresh, write};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
+use crate::exchange::{day_of, rate};
 
 const OPERATION: &str = "claim";
 const CLOSE: &str = "close draft";
@@ -45,11 +47,25 @@ pub struct Considered {
     payable: Vec<Line>,
     balance: Balance,
     terms: Terms,
+    conversion: Conversion,
+}
+
+/// How what a partner is paid is converted.
+#[derive(Debug, Clone)]
+enum Conversion {
+    None,
+    By(ExchangeRate),
+    Missing,
 }
 
 impl Considered {
     pub fn select(self) -> Result<Selection> {
-        Ok(select(self.payable, &self.terms)?)
+        Ok(match (select(self.payable, &self.terms)?, self.conversion) {
+            (Selection::Lines { total: payable, .. }, Conversion::Missing) => {
+                Selection::Carried { because: CarriedBecause::ExchangeRateMissing, payable }
+            }
+            (selected, _) => selected,
+        })
     }
 }
 
@@ -68,6 +84,9 @@ pub async fn consider(
     }
     let sales = crate::sales::of(context, OPERATION, program, partner, &payable, at).await?;
     let days_before = |days: u16| run.planned_at.checked_sub(SignedDuration::from_hours(i64::from(days) * 24)).ok();
+    let method = method(run, partner);
+    let tax = crate::tax::terms(context, program, partner, method.map(|method| method.kind)).await?;
+    let conversion = conversion(context, run, partner, program).await?;
     let terms = Terms {
         cut_off: if run.cut_off_inclusive { CutOff::UpTo(run.cut_off) } else { CutOff::Before(run.cut_off) },
         limit: run.request.amount,
@@ -75,11 +94,20 @@ pub async fn consider(
         swept_since: program.dust_sweep_days.filter(|_| crate::runs::is_scheduled(run)).and_then(days_before),
         suspended: partner.status == PartnerStatus::Suspended,
         excluded: run.exclude.contains(&partner.id) || (!run.include.is_empty() && !run.include.contains(&partner.id)),
-        has_method: method(run, partner).is_some(),
+        has_method: method.is_some(),
+        tax,
         sales: sales.count,
         minimum_sales: program.minimum_sales,
     };
-    Ok(Considered { payable, balance, terms })
+    Ok(Considered { payable, balance, terms, conversion })
+}
+
+/// By the rate of the day of drafting. What nets to nothing for want of a destination goes nowhere, so that it needs none.
+async fn conversion(context: &Context, run: &Run, partner: &Partner, program: &Program) -> Result<Conversion> {
+    let (from, today) = (program.currency, day_of(context.now()));
+    let to = partner.payout_currency.filter(|to| *to != from && method(run, partner).is_some());
+    let Some(to) = to else { return Ok(Conversion::None) };
+    Ok(rate(context, OPERATION, from, to, today).await?.map_or(Conversion::Missing, Conversion::By))
 }
 
 /// The method a request names, else the one the partner prefers.
@@ -118,6 +146,11 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
     if write_off_old_debt(context, run, &partner, &program, &considered, by).await? {
         return Err(StoreError::Stale.into());
     }
+    let withholding = considered.terms.tax.withholding().cloned();
+    let conversion = match &considered.conversion {
+        Conversion::By(rate) => Some(rate.clone()),
+        Conversion::None | Conversion::Missing => None,
+    };
     let selected = considered.select()?;
     let decided = |outcome| Decision { run: run.id.clone(), partner: partner.id.clone(), outcome, at: now };
     let carried =
@@ -149,9 +182,11 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         content_version: 1,
         method: method.map_or(MethodKind::Manual, |method| method.kind),
         destination: method.map_or_else(|| Hash::of(b""), PayoutMethod::fingerprint),
-        conversion: None,
-        withholding: None,
+        conversion,
+        withholding,
         withheld: Minor::ZERO,
+        tax_line: None,
+        tax_calendar: program.tax.map(|_| program.time_zone.clone()),
         must_net: method.is_none(),
         below_minimum: run.request.below_minimum.clone().or(swept_because),
         minimum: partner.minimum_payout_in(&program),
@@ -163,9 +198,14 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         approved_at: None,
         submitted_at: None,
         paid_at: None,
+        submitting_at: None,
+        goes_to: None,
+        attempts: 0,
+        processor: None,
         export: None,
         reference: None,
         paid: Minor::ZERO,
+        trouble: None,
         settling: None,
         entries: 0,
         entry: EntryRef::none(),
@@ -244,14 +284,20 @@ async fn claim(
     let on_page = |line: &Line| {
         Ok(PageLine { id: line.id.clone(), net: line.net()?, withheld: false, hands: line.hands.clone() })
     };
-    let page =
-        Page { payout: payout.id.clone(), number, lines: lines.iter().map(on_page).collect::<Result<Vec<_>>>()? };
+    let on_page = lines.iter().map(on_page).collect::<Result<Vec<_>>>()?;
+    let mut pages = vec![Page { payout: payout.id.clone(), number, lines: on_page }];
     let mut changes = lines
         .into_iter()
         .map(|line| Ok(Change::of(line.clone(), line.claim(&payout.id, number)?)))
         .collect::<Result<Vec<_>>>()?;
-    let claimed = payout.take_in(&page)?;
-    let mut after = if at_once { claimed.close_draft(std::slice::from_ref(&page), now)? } else { claimed };
+    let mut after = payout.take_in(&pages[0])?;
+    if at_once {
+        after = after.close_draft(&pages, now)?;
+        if let Some((taxed, change)) = tax(&context.store, OPERATION, &after, &mut pages, now).await? {
+            after = taxed;
+            changes.push(change);
+        }
+    }
     after.entries += 1;
     let what = if before.is_none() { What::Draft } else { What::Claim };
     let entry = Entry::new(after.id.as_str(), after.entries, now, by, what);
@@ -261,7 +307,9 @@ async fn claim(
         None => transaction.create_payout(&after)?,
         Some(before) => transaction.replace_payout(&after, before)?,
     }
-    transaction.write_page(&page)?;
+    for page in &pages {
+        transaction.write_page(page)?;
+    }
     transaction.change(&changes, &sealed)?;
     context.store.commit(transaction).await?;
     Ok(after)
@@ -294,19 +342,28 @@ pub async fn finish(context: &Context, id: &PayoutId, by: &str) -> Result<()> {
 }
 
 async fn close(context: &Context, payout: &Payout, by: &str) -> Result<Payout> {
-    let pages = context.store.pages(CLOSE, &payout.id).await?;
-    let mut closed = payout.clone().close_draft(&pages, context.now())?;
-    closed.entries += 1;
-    let entry = Entry::new(closed.id.as_str(), closed.entries, context.now(), by, What::CloseDraft);
-    let sealed = entry.with_payout(Some(payout), &closed).seal(&mut [])?;
-    closed.entry = sealed.at.clone();
+    let now = context.now();
+    let mut pages = context.store.pages(CLOSE, &payout.id).await?;
+    let mut closed = payout.clone().close_draft(&pages, now)?;
+    let mut changes = Vec::new();
     let mut transaction = Transaction::new(CLOSE);
+    if let Some((taxed, change)) = tax(&context.store, CLOSE, &closed, &mut pages, now).await? {
+        closed = taxed;
+        changes.push(change);
+        if let Some(page) = pages.last() {
+            transaction.write_page(page)?;
+        }
+    }
+    closed.entries += 1;
+    let entry = Entry::new(closed.id.as_str(), closed.entries, now, by, What::CloseDraft);
+    let sealed = entry.with_payout(Some(payout), &closed).seal(&mut changes)?;
+    closed.entry = sealed.at.clone();
     transaction.replace_payout(&closed, payout)?;
     transaction.unlock_draft(payout);
     let outcome = Outcome::Payout { payout: closed.id.clone(), amount: closed.money(), drafting: false };
     let (run, partner) = (closed.run.clone(), closed.partner.clone());
     transaction.conclude(&Decision { run, partner, outcome, at: closed.created_at })?;
-    transaction.entry(&sealed)?;
+    transaction.change(&changes, &sealed)?;
     context.store.commit(transaction).await?;
     Ok(closed)
 }

@@ -50,7 +50,10 @@ impl From<StoreError> for Refusal {
 
 impl From<LineError> for Refusal {
     fn from(error: LineError) -> Self {
-        Self::Illegal(error.to_string())
+        match error {
+            LineError::NotInPayout => Self::invalid("/commissionIds", error.to_string()),
+            _ => Self::Illegal(error.to_string()),
+        }
     }
 }
 

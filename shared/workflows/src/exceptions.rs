@@ -55,6 +55,62 @@ pub async fn file(context: &Context, trouble: Trouble<'_>) -> Result<ExceptionId
     Ok(id)
 }
 
+/// Files trouble with something of our own, in the transaction that it comes of. `about` tells it from all other trouble.
+pub fn file_in(
+    context: &Context,
+    transaction: &mut Transaction,
+    code: ExceptionCode,
+    program: &ProgramId,
+    about: &[&str],
+    detail: String,
+) -> Result<ExceptionId> {
+    let id = ExceptionId::derive(about);
+    let exception = Exception {
+        id: id.clone(),
+        code,
+        detail,
+        program: Some(program.clone()),
+        source: None,
+        order: None,
+        status: ExceptionStatus::Open,
+        received_at: None,
+        headers: Vec::new(),
+        created_at: context.now(),
+        resolved_at: None,
+        resolved_by: None,
+        resolution: None,
+    };
+    transaction.file(&exception, None)?;
+    Ok(id)
+}
+
+/// Resolves an exception in the transaction that deals with it, unless somebody resolved it before.
+pub async fn resolve_in(
+    context: &Context,
+    transaction: &mut Transaction,
+    operation: &'static str,
+    id: &ExceptionId,
+    by: &str,
+    resolution: &str,
+) -> Result<()> {
+    let Some(exception) = context.store.exception(operation, id).await? else { return Ok(()) };
+    if exception.status == ExceptionStatus::Open {
+        let resolved = resolved(context, &exception, by, Some(resolution));
+        transaction.replace_exception(&resolved, &exception)?;
+    }
+    Ok(())
+}
+
+fn resolved(context: &Context, open: &Exception, by: &str, resolution: Option<&str>) -> Exception {
+    Exception {
+        status: ExceptionStatus::Resolved,
+        resolved_at: Some(context.now()),
+        resolved_by: Some(by.to_owned()),
+        resolution: resolution.map(str::to_owned),
+        ..open.clone()
+    }
+}
+
 /// An exception that something can still be done about.
 pub async fn open(context: &Context, id: &ExceptionId) -> Result<Exception> {
     let exception = context.store.exception("resolve exception", id).await?.ok_or(Refusal::NotFound("exception"))?;
@@ -66,13 +122,7 @@ pub async fn open(context: &Context, id: &ExceptionId) -> Result<Exception> {
 
 pub async fn resolve(context: &Context, id: &ExceptionId, by: &str, resolution: Option<&str>) -> Result<Exception> {
     let open = open(context, id).await?;
-    let resolved = Exception {
-        status: ExceptionStatus::Resolved,
-        resolved_at: Some(context.now()),
-        resolved_by: Some(by.to_owned()),
-        resolution: resolution.map(str::to_owned),
-        ..open.clone()
-    };
+    let resolved = resolved(context, &open, by, resolution);
     let mut transaction = Transaction::new("resolve exception");
     transaction.replace_exception(&resolved, &open)?;
     match context.store.commit(transaction).await {

@@ -74,7 +74,10 @@ pub async fn of_line(context: &Context, id: &LineId) -> Result<Explained> {
     let history = history(context, &line).await?;
     let by_person = |step: &&HistoryStep| matches!(step.what, What::Bonus | What::Adjust | What::WriteOff);
     let rule = line.rule_set.and_then(|version| rules.get(&version)).into_iter().flatten();
+    let latest = store.entry(OPERATION, &line.entry).await?;
+    let tax = latest.as_ref().and_then(|sealed| sealed.entry.tax_of(&line.id));
     let known = Known {
+        tax: tax.map(|(payout, tax)| Ok::<_, Refusal>((&tax.terms, payout.gross()?))).transpose()?,
         rule: rule.into_iter().find(|rule| line.basis.as_ref().is_some_and(|basis| basis.rule == rule.key)),
         touches: made_by.and_then(|entry| entry.circumstances.as_ref()).map_or(&[], |of| of.touches.as_slice()),
         recomputed: again.iter().find(|again| again.id == line.id).map(|again| again.amount),

@@ -9,9 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::ids::{ExportId, PartnerId, ProgramId};
 use domain::journal::{Entry, What};
 use domain::payout::{PAGE_LINES, Payout, PayoutState};
-use domain::program::{Partner, PartnerStatus, PayoutMethod, Program};
+use domain::program::{Partner, Program};
 use domain::remittance::{Remittance, RemittanceFormat};
-use jiff::{SignedDuration, Timestamp};
 use store::{
     Export, ExportPage, ExportProgress, ExportRow, LeftOut, LeftOutBecause, StoreError, Transaction, UnpaidPosition,
     Whose,
@@ -20,7 +19,7 @@ use store::{
 use crate::changes::until_fresh;
 use crate::context::Context;
 use crate::error::{Refusal, Result};
-use crate::files::{Delivered, Outgoing};
+use crate::files::{Delivered, Files, Outgoing};
 
 const OPERATION: &str = "export";
 /// Payouts on a page of rows: one transaction moves them all, and each costs it one of a hundred actions.
@@ -165,29 +164,6 @@ fn write_page(
     Ok(())
 }
 
-/// The checks before anything leaves: where the money goes, or why it must not go.
-fn may_submit<'a>(
-    payout: &Payout,
-    partner: &'a Partner,
-    program: &Program,
-    now: Timestamp,
-) -> Result<&'a PayoutMethod, String> {
-    if partner.status != PartnerStatus::Active {
-        return Err("the partner is suspended".to_owned());
-    }
-    let method = partner.method(payout.method).ok_or("the partner has no such payout details any more")?;
-    if method.fingerprint() != payout.destination {
-        return Err("the payout details are not those that were approved; send the payout back".to_owned());
-    }
-    let cooled = SignedDuration::from_hours(24 * i64::from(program.cooling_off_days));
-    match method.changed.as_ref().map(|change| change.at + cooled) {
-        Some(until) if now < until => {
-            Err(format!("the payout details were changed; nothing is paid to them before {until}"))
-        }
-        _ => Ok(method),
-    }
-}
-
 /// A payout as its row, or why it must stay.
 fn row(
     context: &Context,
@@ -197,9 +173,9 @@ fn row(
     program: &Program,
 ) -> Result<Result<ExportRow, LeftOut>> {
     let left_out = |because, detail: String| LeftOut { payout: payout.id.clone(), because, detail };
-    let destination = match may_submit(payout, partner, program, context.now()) {
+    let destination = match payout.sendable(partner, program, context.now()) {
         Ok(destination) => destination,
-        Err(why) => return Ok(Err(left_out(LeftOutBecause::MayNotSubmit, why))),
+        Err(why) => return Ok(Err(left_out(LeftOutBecause::MayNotSubmit, why.to_string()))),
     };
     let pays = payout.pays()?;
     let made = format.row(&Remittance {
@@ -219,14 +195,14 @@ fn row(
 }
 
 /// One of the batch's files: the same bytes whenever it is asked for.
-pub async fn file(context: &Context, id: &ExportId, number: usize) -> Result<Delivered> {
+pub async fn file(context: &Context, files: &Files, id: &ExportId, number: usize) -> Result<Delivered> {
     let export = context.store.export(OPERATION, id).await?.ok_or(Refusal::NotFound("export"))?;
     if export.progress != ExportProgress::Complete {
         return Err(Refusal::Illegal("the export is still being gathered; ask again in a moment".to_owned()));
     }
     let file = export.files.get(number).ok_or(Refusal::NotFound("file"))?;
     let name = format!("{}-{number}.csv", export.id);
-    let mut outgoing = Outgoing::new(context, &name);
+    let mut outgoing = Outgoing::new(context, files, &name);
     if let Some(heading) = export.format.heading() {
         outgoing.row(heading).await?;
     }

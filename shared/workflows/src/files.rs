@@ -22,7 +22,8 @@ const PART: usize = 8 * 1024 * 1024;
 pub const LINK_LIFE: Duration = Duration::from_mins(5);
 const CONTENT_TYPE: &str = "text/csv; charset=utf-8";
 
-/// Where files are put that are too large to be answered with.
+/// Where files are put that are too large to be answered with. Not a part of the context: S3's client is large, and one function only
+/// needs it.
 #[derive(Debug, Clone)]
 pub struct Files {
     pub s3: Client,
@@ -33,6 +34,7 @@ pub struct Files {
 #[derive(Debug)]
 pub struct Outgoing<'a> {
     context: &'a Context,
+    files: &'a Files,
     name: &'a str,
     rows: csv::Writer<Vec<u8>>,
     upload: Option<Upload>,
@@ -55,8 +57,8 @@ pub enum Delivered {
 
 impl<'a> Outgoing<'a> {
     /// `name` is what it is saved under.
-    pub fn new(context: &'a Context, name: &'a str) -> Self {
-        Self { context, name, rows: writer(Vec::new()), upload: None }
+    pub fn new(context: &'a Context, files: &'a Files, name: &'a str) -> Self {
+        Self { context, files, name, rows: writer(Vec::new()), upload: None }
     }
 
     pub async fn row<T: AsRef<[u8]>>(&mut self, cells: impl IntoIterator<Item = T>) -> Result<()> {
@@ -79,7 +81,7 @@ impl<'a> Outgoing<'a> {
         if self.upload.is_none() && travels(&last) {
             return Ok(Delivered::Whole(last));
         }
-        let files = &self.context.files;
+        let files = self.files;
         let key = if self.upload.is_some() {
             self.put_part(last).await?;
             self.complete().await?
@@ -110,7 +112,7 @@ impl<'a> Outgoing<'a> {
     }
 
     async fn put_part(&mut self, bytes: Vec<u8>) -> Result<()> {
-        let files = &self.context.files;
+        let files = self.files;
         let mut upload = match self.upload.take() {
             Some(upload) => upload,
             None => self.begin().await?,
@@ -140,7 +142,7 @@ impl<'a> Outgoing<'a> {
 
     /// An upload that is not completed is deleted by the bucket after a day.
     async fn begin(&self) -> Result<Upload> {
-        let files = &self.context.files;
+        let files = self.files;
         let key = self.fresh_key();
         let begun = files
             .s3
@@ -157,7 +159,7 @@ impl<'a> Outgoing<'a> {
     }
 
     async fn complete(&mut self) -> Result<String> {
-        let files = &self.context.files;
+        let files = self.files;
         let upload = self.upload.take().ok_or_else(|| Refusal::Service("S3", "no upload was begun".to_owned()))?;
         let parts = CompletedMultipartUpload::builder().set_parts(Some(upload.parts)).build();
         files

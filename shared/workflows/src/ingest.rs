@@ -207,6 +207,12 @@ async fn accrue(
     let now = context.now();
     let program = incoming.program;
     let occurred_at = incoming.event.occurred_at;
+    let exchange = exchange(context, OPERATION, program, sale, occurred_at).await?;
+    let net = in_program_currency(sale, exchange.as_ref())?;
+    if order.other_currency {
+        let detail = "a refund or edit that came before the sale is in another currency; it moved nothing";
+        file_trouble(context, incoming, ExceptionCode::OtherCurrency, detail).await?;
+    }
     let mut entry = entry(incoming, conversion, history, What::Accrue, now);
     let mut transaction = Transaction::new(OPERATION);
     let customer = context.store.customer(OPERATION, &program.id, &sale.customer).await?;
@@ -235,8 +241,6 @@ async fn accrue(
         return Ok(Ingested::Unattributed);
     };
     let set = rules_in_force(context, OPERATION, program, occurred_at).await?.ok_or(NotBooked::NoRules(occurred_at))?;
-    let exchange = exchange(context, program, sale, occurred_at).await?;
-    let net = in_program_currency(sale, exchange.as_ref())?;
     let objection = objection(context, incoming, &mut transaction, (sale, net), &purchase, &customer, &found).await?;
     let circumstances = Circumstances {
         rule_set: set.version,
@@ -250,10 +254,6 @@ async fn accrue(
     };
     // Refunds and edits that were waiting for this sale apply before anything is written.
     file_excess(context, incoming, order).await?;
-    if order.other_currency {
-        let detail = "a refund or edit that came before the sale is in another currency; it moved nothing";
-        file_trouble(context, incoming, ExceptionCode::OtherCurrency, detail).await?;
-    }
     let step = Step {
         operation: OPERATION,
         program,
@@ -273,9 +273,11 @@ async fn accrue(
     Ok(Ingested::Applied { lines: written.lines.into_iter().map(|line| line.id).collect() })
 }
 
-/// How a sale in another currency is converted.
+/// How a sale in another currency than the program's is converted. One that nobody is known to have caused needs it, too: whoever attributes
+/// it later finds it.
 pub async fn exchange(
     context: &Context,
+    operation: &'static str,
     program: &Program,
     sale: &Sale,
     occurred_at: Timestamp,
@@ -285,14 +287,19 @@ pub async fn exchange(
         return Ok(None);
     }
     let date = crate::exchange::day_of(occurred_at);
-    let rate = crate::exchange::rate(context, from, to, date).await?;
+    let rate = crate::exchange::rate(context, operation, from, to, date).await?;
     rate.ok_or(NotBooked::NoExchangeRate { from, to, date }).map(Some)
 }
 
+/// What the goods of a sale come to.
 fn in_program_currency(sale: &Sale, exchange: Option<&ExchangeRate>) -> Result<Minor, NotBooked> {
     let net = sale.net().map_err(Refusal::from)?;
-    let converted = exchange.map_or(Ok(net), |rate| rate.convert(net).map(|money| money.amount));
-    Ok(converted.map_err(Refusal::from)?)
+    let Some(rate) = exchange else { return Ok(net) };
+    let converted = rate.convert(net).map(|money| money.amount).ok().filter(|amount| amount.is_credible());
+    converted.ok_or_else(|| {
+        let why = format!("is more than 10^12 minor units of {}", rate.to);
+        Impossible { field: "/amount/total", why }.into()
+    })
 }
 
 fn unrewarded(incoming: &Incoming<'_>, conversion: &ConversionId, sale: &Sale, because: Because) -> Unrewarded {

@@ -39,7 +39,8 @@ pub fn events_of(entry: &Entry, hash: &str) -> Vec<DomainEvent> {
         })
     };
     let lines = entry.lines.iter().filter_map(|line| {
-        let kind = line_event(entry.what, line)?;
+        // What becomes of the tax of a payout is told with the payout.
+        let kind = if entry.tax_of(&line.id).is_some() { None } else { line_event(entry.what, line) }?;
         let mut detail = common(line.id.as_str(), kind);
         detail["commission"] = json!({
             "id": line.id, "partnerId": line.id.partner(), "state": line.to.state,
@@ -52,7 +53,8 @@ pub fn events_of(entry: &Entry, hash: &str) -> Vec<DomainEvent> {
         let mut detail = common(payout.id.as_str(), kind);
         detail["payout"] = json!({
             "id": payout.id, "partnerId": payout.id.partner(), "state": payout.to, "version": payout.version,
-            "amount": Money::new(payout.amount, payout.currency), "paid": Money::new(payout.paid, payout.currency),
+            "amount": Money::new(payout.amount, payout.currency),
+            "paid": Money::new(payout.paid, payout.paid_in.unwrap_or(payout.currency)),
         });
         Some(DomainEvent { kind, detail })
     });
@@ -77,7 +79,7 @@ fn line_event(what: What, line: &LineChange) -> Option<&'static str> {
 }
 
 fn payout_event(what: What, payout: &PayoutChange) -> Option<&'static str> {
-    if payout.from == Some(payout.to) && !matches!(what, What::MarkPaid) {
+    if payout.from == Some(payout.to) && !matches!(what, What::MarkPaid | What::Unpay) {
         return None;
     }
     Some(match payout.to {

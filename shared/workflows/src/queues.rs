@@ -1,9 +1,9 @@
-//! The two queues: events from storefronts, and what is to be drafted.
+//! The queues: events from storefronts, what is to be drafted, and payouts that a rail must be asked about.
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::ProvideErrorMetadata;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
-use domain::ids::{LineId, PartnerId, RunId, SourceId};
+use domain::ids::{LineId, PartnerId, PayoutId, RunId, SourceId};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ pub struct Queues {
     pub sqs: Client,
     pub conversions_url: String,
     pub drafts_url: String,
+    pub submissions_url: String,
 }
 
 /// A storefront's delivery, as received: nothing is interpreted before it is safe in the queue.
@@ -46,7 +47,36 @@ pub enum DraftRequest {
     Plan { plan: RunId },
 }
 
+/// A payout to submit, or to look after. The bus puts its events into the same queue, so this has the form of one: what is read is
+/// `detail.payout.id`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submission {
+    pub detail: SubmissionDetail,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmissionDetail {
+    pub payout: SubmissionPayout,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmissionPayout {
+    pub id: PayoutId,
+}
+
+impl Submission {
+    pub const fn of(id: PayoutId) -> Self {
+        Self { detail: SubmissionDetail { payout: SubmissionPayout { id } } }
+    }
+}
+
 impl Queues {
+    pub async fn send_submission(&self, payout: &PayoutId) -> Result<()> {
+        let body = serde_json::json!(Submission::of(payout.clone())).to_string();
+        let sent = self.sqs.send_message().queue_url(&self.submissions_url).message_body(body).send().await;
+        sent.map(drop).map_err(unavailable)
+    }
+
     pub async fn send_delivery(&self, delivery: &Delivery) -> Result<()> {
         let body = serde_json::json!(delivery).to_string();
         let sent = self.sqs.send_message().queue_url(&self.conversions_url).message_body(body).send().await;

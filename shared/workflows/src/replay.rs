@@ -13,7 +13,7 @@ use domain::ids::{ConversionId, LineId, PartnerId, PayoutId, ProgramId, RunId};
 use domain::journal::{Change, Entry, EntryRef, LineChange, PayoutChange, Sealed, Seen, What};
 use domain::line::{Line, LineError, LineKind, StateName};
 use domain::money::{Currency, Minor};
-use domain::payout::{OpenPayout, PayoutState};
+use domain::payout::OpenPayout;
 use domain::program::{Partner, Program};
 use domain::tally::Tallies;
 use futures::{StreamExt, TryStreamExt};
@@ -238,8 +238,41 @@ impl<'a> Replay<'a> {
         met
     }
 
-    /// What the last of a stream's entries did, done again.
+    /// What the last of a stream's entries did, done again: to the lines it is about, then to the tax of the payouts that they are in.
     fn changes(&self, entries: &[&Sealed], sealed: &Sealed) -> Result<Vec<Change>> {
+        let Some((_, earlier)) = entries.split_last() else { return Ok(Vec::new()) };
+        let entry = &sealed.entry;
+        // In a payout's own stream it follows the payout like every other line, but for where it was written first.
+        let is_followed = payout_of(entry).is_ok_and(|payout| payout.id.as_str() == entry.stream);
+        let is_tax = |told: &LineChange| entry.tax_of(&told.id).is_some() && (!is_followed || told.from.is_none());
+        let taxes = entry.lines.iter().filter(|told| is_tax(told)).map(|told| self.taxed(entry, told));
+        let taxes = taxes.collect::<Result<Vec<_>>>()?;
+        if taxes.is_empty() {
+            return self.without_tax(entries, sealed);
+        }
+        let mut untaxed = sealed.clone();
+        untaxed.entry.lines.retain(|told| !is_tax(told));
+        let mut changes = self.without_tax(&[earlier, &[&untaxed]].concat(), &untaxed)?;
+        changes.extend(taxes);
+        Ok(changes)
+    }
+
+    /// The tax of a payout, as its terms say.
+    fn taxed(&self, entry: &Entry, told: &LineChange) -> Result<Change> {
+        let (payout, tax) = entry.tax_of(&told.id).ok_or_else(|| amiss("it names no tax"))?;
+        let due = tax.terms.of(payout.gross()?)?;
+        if told.from.is_some() {
+            let before = self.before(told)?;
+            return Ok(Change::of(before.clone(), before.clone().withhold(due)?));
+        }
+        let id = payout.id.partner();
+        let partner = self.partners.get(&id).ok_or_else(|| amiss(format!("nothing is known of {id}")))?;
+        let line = Line::withholding(&payout.id, tax.page, partner, payout.currency, due, entry.at);
+        // The partner may have more shards by now.
+        Ok(Change::new(Line { id: told.id.clone(), ..line }))
+    }
+
+    fn without_tax(&self, entries: &[&Sealed], sealed: &Sealed) -> Result<Vec<Change>> {
         let Sealed { entry, .. } = sealed;
         let open = sealed.open_payouts();
         let why = entry.why.as_deref().unwrap_or_default();
@@ -274,13 +307,29 @@ impl<'a> Replay<'a> {
                 let PayoutChange { id, .. } = payout_of(entry)?;
                 self.each(entry, |line| line.claim(id, page))
             }
-            What::CloseDraft | What::ApprovePayout | What::SendBack | What::Submit => self.each(entry, Ok),
-            What::CancelPayout | What::Free | What::MarkPaid | What::Settle => {
-                let PayoutChange { id, to, paid_at, .. } = payout_of(entry)?;
-                self.each(entry, |line| match to {
-                    PayoutState::Paid => line.pay(id, paid_at.unwrap_or(entry.at)),
-                    _ => line.free(id),
+            What::Exclude => {
+                let PayoutChange { id, .. } = payout_of(entry)?;
+                self.each(entry, |line| {
+                    let token = token(&line);
+                    line.exclude(id, token)
                 })
+            }
+            What::CloseDraft
+            | What::ApprovePayout
+            | What::SendBack
+            | What::BeginSubmit
+            | What::Submit
+            | What::Retry => self.each(entry, Ok),
+            What::CancelPayout
+            | What::Redirect
+            | What::MarkPaid
+            | What::MarkFailed
+            | What::MarkReturned
+            | What::VoidPayout
+            | What::Unpay
+            | What::Settle => {
+                let PayoutChange { id, to, paid_at, .. } = payout_of(entry)?;
+                self.each(entry, |line| line.follow(id, *to, paid_at.unwrap_or(entry.at)))
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::booking::{Booking, State, tallies_of};
-use domain::ids::{ConversionId, LineId};
+use domain::ids::{ConversionId, LineId, PayoutId};
 use domain::journal::{Change, Entry, Seen, What};
 use domain::line::{Line, LineError};
 use domain::order::Order;
@@ -25,10 +25,21 @@ pub const MAX_BULK: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Approve,
-    Hold { why: String },
+    Hold {
+        why: String,
+    },
     Release,
-    Reject { why: String },
-    Reinstate { why: String },
+    Reject {
+        why: String,
+    },
+    Reinstate {
+        why: String,
+    },
+    /// Out of this payout, which is still open.
+    Exclude {
+        payout: PayoutId,
+        why: String,
+    },
 }
 
 impl Verdict {
@@ -39,12 +50,15 @@ impl Verdict {
             Self::Release => What::Release,
             Self::Reject { .. } => What::Reject,
             Self::Reinstate { .. } => What::Reinstate,
+            Self::Exclude { .. } => What::Exclude,
         }
     }
 
     fn why(&self) -> Option<&str> {
         match self {
-            Self::Hold { why } | Self::Reject { why } | Self::Reinstate { why } => Some(why),
+            Self::Hold { why } | Self::Reject { why } | Self::Reinstate { why } | Self::Exclude { why, .. } => {
+                Some(why)
+            }
             Self::Approve | Self::Release => None,
         }
     }
@@ -57,6 +71,7 @@ impl Verdict {
             Self::Release => line.release(by, now),
             Self::Reject { why } => line.reject(why, token),
             Self::Reinstate { .. } => line.reinstate(by),
+            Self::Exclude { payout, .. } => line.exclude(payout, token),
         }
     }
 
@@ -303,5 +318,6 @@ const fn verdict_name(verdict: &Verdict) -> &'static str {
         Verdict::Release => "release line",
         Verdict::Reject { .. } => "reject line",
         Verdict::Reinstate { .. } => "reinstate line",
+        Verdict::Exclude { .. } => "exclude line",
     }
 }

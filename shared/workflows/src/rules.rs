@@ -138,7 +138,7 @@ fn rate_example(program: &Program, rules: &[Rule], sale: &Sale) -> Result<Vec<St
         occurred_at: now,
         received_at: now,
         now,
-        origins: &std::collections::BTreeMap::new(),
+        earlier: &domain::accrual::EarlierParts::new(),
     };
     let lines = accrual.lines(&mut Tallies::default()).map_err(|error| error.to_string())?;
     Ok(lines.into_iter().map(|line| line.amount_money().decimal()).collect())

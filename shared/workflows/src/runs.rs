@@ -58,10 +58,14 @@ pub fn is_scheduled(run: &Run) -> bool {
 pub async fn tick(context: &Context, time_left: impl Fn() -> bool) -> Result<Ticked> {
     let mut ticked = Ticked::default();
     resume_all(context, &time_left, &mut ticked).await?;
+    let mut asked = Vec::new();
     let mut after: Option<String> = None;
     loop {
         let page = context.store.programs(OPERATION, after.as_deref(), 50).await?;
         for program in &page.items {
+            if context.store.paypal(OPERATION, &program.id).await?.is_some() {
+                asked.push(program.id.clone());
+            }
             match start_scheduled(context, program).await {
                 Ok(started) => ticked.runs_started += usize::from(started),
                 Err(error) => ticked.passed_over("program", program.id.as_str(), &error),
@@ -83,6 +87,13 @@ pub async fn tick(context: &Context, time_left: impl Fn() -> bool) -> Result<Tic
         match crate::exports::gather(context, &export.id, &time_left).await {
             Ok(gathered) => ticked.unfinished |= gathered.progress != ExportProgress::Complete,
             Err(error) => ticked.passed_over("export", export.id.as_str(), &error),
+        }
+    }
+    // Without a program that has a rail asked, nothing is looked at.
+    if !asked.is_empty() {
+        match crate::rails::redrive(context, &asked, &time_left).await {
+            Ok(_) => {}
+            Err(error) => ticked.passed_over("rails", "payouts", &error),
         }
     }
     Ok(ticked)
@@ -115,11 +126,16 @@ async fn resume_all(context: &Context, time_left: &impl Fn() -> bool, ticked: &m
 
 /// Drives on a payout that stopped half-way.
 async fn resume(context: &Context, payout: &Payout) -> Result<()> {
-    if payout.state == PayoutState::Drafting {
-        let request = DraftRequest::Decide { run: payout.run.clone(), partner: payout.partner.clone() };
-        context.queues.send_drafts(&[request]).await
-    } else {
-        crate::payouts::follow(context, &payout.id).await.map(drop)
+    match payout.state {
+        PayoutState::Drafting => {
+            let request = DraftRequest::Decide { run: payout.run.clone(), partner: payout.partner.clone() };
+            context.queues.send_drafts(&[request]).await
+        }
+        PayoutState::Submitting if payout.is_sent_by_people() => {
+            crate::payouts::hand_over(context, payout).await.map(drop)
+        }
+        PayoutState::Submitting => context.queues.send_submission(&payout.id).await,
+        _ => crate::payouts::follow(context, &payout.id).await.map(drop),
     }
 }
 
@@ -437,8 +453,12 @@ pub(crate) fn not_payable(because: CarriedBecause) -> Refusal {
             CarriedBecause::NegativeBalance => "the partner's payable balance is negative",
             CarriedBecause::BelowThreshold => "what is payable does not reach the minimum payout",
             CarriedBecause::PartnerSuspended => "the partner is suspended",
+            CarriedBecause::TaxFormMissing => "the partner must give a tax form first",
             CarriedBecause::NoPayoutMethod => "the partner has no payout method",
             CarriedBecause::MinimumSales => "what is payable waits until the partner has made more sales",
+            CarriedBecause::ExchangeRateMissing => {
+                "there is no exchange rate of these days to the currency the partner is paid in"
+            }
             CarriedBecause::Excluded => "the partner is excluded",
             CarriedBecause::DraftInProgress => "a payout to this partner is being drafted",
         }

@@ -53,13 +53,15 @@ pub async fn create_partner(context: &Context, partner: &Partner) -> Result<()> 
     .await
 }
 
-pub async fn change_partner(context: &Context, partner: &Partner, read: &Partner) -> Result<()> {
+/// Open payouts follow changed payout details, also those that an earlier attempt did not come to.
+pub async fn change_partner(context: &Context, partner: &Partner, read: &Partner, by: &str) -> Result<()> {
     let mut transaction = Transaction::new("change partner");
     transaction.replace_partner(partner, read)?;
     match context.store.commit(transaction).await {
         Err(StoreError::Stale) => Err(Refusal::Stale(vec!["somebody changed the partner meanwhile".to_owned()])),
         other => Ok(other?),
-    }
+    }?;
+    crate::payouts::redirect_open(context, partner, by).await
 }
 
 /// The secret first: a connection without one would refuse everything, a secret without a connection harms nobody.

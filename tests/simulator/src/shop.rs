@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 
 use crate::chance::Chance;
 use crate::told::{
-    Attribution, Caps, Customer, ENGINE, Edit, Item, Match, Metric, Model, Named, Partner, Pay, Program, Recurrence,
-    Refund, Reward, Rule, Sale, Shape, Tiers, Touch, Window, Withdrawal,
+    Attribution, Caps, Customer, ENGINE, Edit, GIFT_CARD, Item, Match, Metric, Model, Named, Partner, Pay, Program,
+    Recurrence, Refund, Reward, Rule, Sale, Shape, Tiers, Touch, Window, Withdrawal,
 };
 
 /// Products and their categories.
@@ -15,6 +15,7 @@ pub const PRODUCTS: [(&str, &str); 3] = [("starter", "plans"), ("pro", "plans"),
 pub const CHANNELS: [&str; 3] = ["web", "mail", "video"];
 const CAMPAIGNS: [&str; 2] = ["spring", "autumn"];
 const COUNTRIES: [&str; 2] = ["DE", "US"];
+const PLANS: [&str; 2] = ["basic", "plus"];
 pub const GROUPS: [&str; 2] = ["gold", "silver"];
 /// A coupon that is no partner's.
 const COUPON: &str = "SAVE5";
@@ -50,6 +51,8 @@ pub fn program(chance: &mut Chance) -> Program {
         exponent,
         time_zone: chance.pick(&["UTC", "America/New_York", "Asia/Tokyo", "Europe/Berlin"]).unwrap_or(&"UTC"),
         hold_days: chance.pick(&[0, 0, 1, 14, 30]).copied().unwrap_or(0),
+        min_hold_days: if ENGINE { chance.pick(&[0, 0, 0, 3]).copied().unwrap_or(0) } else { 0 },
+        velocity: (ENGINE && chance.percent(20)).then(|| (1 + chance.below(4), chance.from(1, 48))),
         approves_automatically: chance.percent(60),
         minimum_payout: chance.pick(&[0, 0, 10, 50]).copied().unwrap_or(0) * major,
         large_payout_limit: chance.pick(&[100, 1_000, 100_000]).copied().unwrap_or(1_000) * major,
@@ -81,6 +84,8 @@ pub fn program_body(program: &Program, name: usize) -> Value {
     json!({
         "name": format!("Program {name}"), "currency": program.currency, "timeZone": program.time_zone,
         "holdDays": program.hold_days, "approval": if program.approves_automatically { "automatic" } else { "manual" },
+        "minHoldDays": program.min_hold_days,
+        "anomalyRules": {"velocity": program.velocity.map(|(most, hours)| json!({"moreThan": most, "hours": hours}))},
         "minimumPayout": decimal(program.minimum_payout, program.exponent),
         "largePayoutLimit": decimal(program.large_payout_limit, program.exponent), "ruleSignOff": false,
         "landingPage": ENGINE.then_some("https://shop.example/"), "minimumSales": program.minimum_sales, "attribution": attribution_body(&program.attribution),
@@ -142,7 +147,7 @@ fn choosy(chance: &mut Chance, program: &Program, partners: &[&Partner]) -> Vec<
         rule.priority = i32::from(chance.percent(30));
         let asks = &mut rule.matches;
         for _ in 0..=chance.below(2) {
-            match chance.below(10) {
+            match chance.below(11) {
                 0 => asks.groups = chance.pick(&GROUPS).copied().into_iter().collect(),
                 1 => asks.categories = vec!["plans"],
                 2 => asks.campaigns = chance.pick(&CAMPAIGNS).copied().into_iter().collect(),
@@ -154,7 +159,8 @@ fn choosy(chance: &mut Chance, program: &Program, partners: &[&Partner]) -> Vec<
                     asks.max_order = chance.percent(50).then_some(50_000);
                 }
                 7 => asks.coupons = vec![COUPON.to_owned()],
-                8 => asks.coupons = chance.pick(partners).map(|partner| partner.code.clone()).into_iter().collect(),
+                8 => asks.plan = chance.pick(&PLANS).copied(),
+                9 => asks.coupons = chance.pick(partners).map(|partner| partner.code.clone()).into_iter().collect(),
                 _ => asks.actions = vec!["sale", "renewal"],
             }
         }
@@ -162,7 +168,10 @@ fn choosy(chance: &mut Chance, program: &Program, partners: &[&Partner]) -> Vec<
     }
     if chance.percent(30) {
         let mut others = rule(chance, program, "others");
-        others.matches.actions = chance.pick(&[vec!["renewal"], vec!["lead", "renewal"]]).cloned().unwrap_or_default();
+        others.matches.actions = chance
+            .pick(&[vec!["renewal"], vec!["lead", "renewal", "sign_up"], vec!["custom", "lead"]])
+            .cloned()
+            .unwrap_or_default();
         rules.push(others);
     }
     rules
@@ -281,6 +290,7 @@ pub fn rule_body(rule: &Rule, exponent: u32) -> Value {
             "groups": asks.groups, "channels": asks.channels, "countries": asks.countries,
             "customer": asks.new_customer.map(|new| if new { "new" } else { "returning" }),
             "minOrder": asks.min_order.map(money), "maxOrder": asks.max_order.map(money), "coupons": asks.coupons,
+            "metadata": asks.plan.map_or_else(|| json!({}), |plan| json!({"plan": plan})),
         },
     });
     if !asks.actions.is_empty() {
@@ -348,16 +358,17 @@ pub fn sale(
         2 => chance.from(100_000, 900_000),
         _ => chance.from(100, 30_000),
     };
-    let items: Vec<Item> = if chance.percent(70) {
+    let mut items: Vec<Item> = Vec::new();
+    if chance.percent(70) {
         let mut products = PRODUCTS.to_vec();
         products.truncate(1 + chance.below(3));
-        products
-            .into_iter()
-            .map(|(product, category)| Item { product, category, quantity: chance.from(1, 4), amount: price(chance) })
-            .collect()
-    } else {
-        vec![]
-    };
+        let item = |(product, category)| Item { product, category, quantity: chance.from(1, 4), amount: price(chance) };
+        items.extend(products.into_iter().map(item));
+        if ENGINE && chance.percent(10) {
+            let card = Item { product: GIFT_CARD, category: "cards", quantity: 1, amount: chance.from(1, 10_000) };
+            items.insert(chance.below(items.len() + 1), card);
+        }
+    }
     let goods = if items.is_empty() { price(chance) } else { items.iter().map(|item| item.amount).sum() };
     let tax = if chance.percent(60) { goods / 5 } else { 0 };
     let shipping = if chance.percent(30) { chance.from(1, 1_500) } else { 0 };
@@ -377,6 +388,7 @@ pub fn sale(
         channel: evidence.channel,
         campaign: evidence.campaign,
         country: evidence.country,
+        plan: evidence.plan,
         items,
         total: goods + tax + shipping,
         tax,
@@ -393,18 +405,23 @@ struct Evidence {
     channel: Option<&'static str>,
     campaign: Option<&'static str>,
     country: Option<&'static str>,
+    plan: Option<&'static str>,
 }
 
 impl Default for Evidence {
     fn default() -> Self {
-        Self { action: "sale", customer: Customer::default(), channel: None, campaign: None, country: None }
+        Self { action: "sale", customer: Customer::default(), channel: None, campaign: None, country: None, plan: None }
     }
 }
 
 impl Evidence {
     fn of(chance: &mut Chance, program: usize, partners: &[&Partner]) -> Self {
-        let action =
-            *chance.pick(&["sale", "sale", "sale", "sale", "sale", "renewal", "renewal", "lead"]).unwrap_or(&"sale");
+        let action = *chance
+            .pick(&[
+                "sale", "sale", "sale", "sale", "sale", "sale", "sale", "sale", "renewal", "renewal", "lead",
+                "sign_up", "custom",
+            ])
+            .unwrap_or(&"sale");
         let mut customer = Customer::default();
         if chance.percent(60) {
             let n = chance.below(CUSTOMERS);
@@ -422,7 +439,8 @@ impl Evidence {
         customer.new = chance.percent(15).then(|| chance.percent(50));
         let mut maybe = |of: &[&'static str]| if chance.percent(60) { chance.pick(of).copied() } else { None };
         let (channel, campaign, country) = (maybe(&CHANNELS), maybe(&CAMPAIGNS), maybe(&COUNTRIES));
-        Self { action, customer, channel, campaign, country }
+        let plan = if chance.percent(30) { chance.pick(&PLANS).copied() } else { None };
+        Self { action, customer, channel, campaign, country, plan }
     }
 }
 
@@ -462,6 +480,7 @@ pub fn worthless(now: Timestamp) -> Sale {
         channel: None,
         campaign: None,
         country: None,
+        plan: None,
         items: vec![],
         total: 100,
         tax: 0,
@@ -583,7 +602,7 @@ fn items_body(items: &[Item], exponent: u32) -> Value {
     let one = |item: &Item| {
         json!({
             "sku": format!("sku-{}", item.product), "product": item.product, "category": item.category,
-            "quantity": item.quantity, "amount": decimal(item.amount, exponent),
+            "quantity": item.quantity, "amount": decimal(item.amount, exponent), "giftCard": !item.is_goods(),
         })
     };
     items.iter().map(one).collect()
@@ -618,6 +637,9 @@ pub fn sale_body(sale: &Sale, program: &Program) -> Value {
         if let Some(value) = value {
             body[field] = json!(value);
         }
+    }
+    if let Some(plan) = sale.plan {
+        body["metadata"] = json!({"plan": plan, "seats": "3"});
     }
     if sale.customer != Customer::default() {
         let customer = &sale.customer;

@@ -27,6 +27,10 @@ pub struct Program {
     pub exponent: u32,
     pub time_zone: &'static str,
     pub hold_days: u32,
+    /// Counted from when a conversion was received.
+    pub min_hold_days: u32,
+    /// More than so many conversions of a partner within so many hours are held.
+    pub velocity: Option<(usize, i64)>,
     pub approves_automatically: bool,
     /// Zero: any amount.
     pub minimum_payout: i64,
@@ -85,6 +89,8 @@ pub struct Match {
     pub min_order: Option<i64>,
     pub max_order: Option<i64>,
     pub coupons: Vec<String>,
+    /// The plan that the sale's metadata name.
+    pub plan: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -220,6 +226,15 @@ pub struct Item {
     pub amount: i64,
 }
 
+/// The product that is money rather than goods: whoever sells it earns nothing.
+pub const GIFT_CARD: &str = "gift-card";
+
+impl Item {
+    pub fn is_goods(&self) -> bool {
+        self.product != GIFT_CARD
+    }
+}
+
 /// A sale as the storefront knows it. The same order told again with other content is another `Sale`, later in the list.
 #[derive(Debug, Clone)]
 pub struct Sale {
@@ -239,6 +254,8 @@ pub struct Sale {
     pub channel: Option<&'static str>,
     pub campaign: Option<&'static str>,
     pub country: Option<&'static str>,
+    /// In its metadata.
+    pub plan: Option<&'static str>,
     /// Empty where the source tells only totals.
     pub items: Vec<Item>,
     pub total: i64,
@@ -315,6 +332,8 @@ pub struct Command {
     pub amount: Option<i64>,
     /// Of an attribution by hand: partners and their basis points.
     pub shares: Vec<(String, u32)>,
+    /// Of an approval of payouts: the versions it named, if it named any.
+    pub versions: Vec<(String, u64)>,
     pub at: Timestamp,
     /// What the API answered, if it did: the status, and for bulk calls the ids it said were done.
     pub answer: Option<Answer>,

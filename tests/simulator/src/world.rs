@@ -109,8 +109,8 @@ pub struct World {
     /// How many things may happen at once: a few, or now and then so many that payouts have several pages.
     crowd: usize,
     orders: u64,
-    /// What else the next command says, in the auditor's terms: an amount, and shares.
-    telling: (Option<i64>, Vec<(String, u32)>),
+    /// What else the next command says, in the auditor's terms: an amount, shares, and versions.
+    telling: (Option<i64>, Vec<(String, u32)>, Vec<(String, u64)>),
     pub steps: u64,
     written: BTreeMap<String, u64>,
     trace: Option<String>,
@@ -187,14 +187,16 @@ impl World {
         let stream = Stream::open(&embedded, None).map_err(broken)?;
         let sky = Sky::new();
         let under = context_under(&sky, &embedded, &plain);
+        let paypal = Arc::new(local::paypal(None).map_err(broken)?);
+        let files = local::files(&embedded.sdk_config(), None);
         let instance = |off: i64| {
             let clock: Arc<dyn Clock> = Arc::new(clock.off_by(off));
-            Functions::new(workflows::Context { clock, ..under.clone() })
+            Functions::new(workflows::Context { clock, ..under.clone() }, files.clone(), Arc::clone(&paypal))
         };
         let off = chance.from(1, SKEW_SECONDS);
         let mut world = Self {
             seed: terms.seed,
-            api: Functions::new(plain.clone()),
+            api: Functions::new(plain.clone(), files.clone(), Arc::clone(&paypal)),
             instances: vec![instance(0), instance(off), instance(-off)],
             tasks: Tasks::new(sky.clone()),
             clock,
@@ -212,7 +214,7 @@ impl World {
             auditor: Auditor::default(),
             crowd: if chance.percent(12) { 25 } else { 3 },
             orders: 0,
-            telling: (None, vec![]),
+            telling: (None, vec![], vec![]),
             steps: 0,
             written: BTreeMap::new(),
             trace: terms.trace.then(String::new),
@@ -509,9 +511,11 @@ impl World {
             let (_, value) = location.split_once(&format!("{name}="))?;
             value.split('&').next().map(str::to_owned)
         };
-        let (click, visitor) = (named("click_id"), named("visitor_id"));
-        let names_one = self.told.programs[partner.program].attribution.model == Model::LastTouch;
-        let Some(visitor) = visitor.filter(|_| click.is_some() == names_one) else {
+        let (code, click, visitor) = (named("ref"), named("click_id"), named("visitor_id"));
+        // Only where the last touch takes all may the shop learn whose it was.
+        let last_touch = self.told.programs[partner.program].attribution.model == Model::LastTouch;
+        let told = (code.as_ref() == Some(&partner.code), click.is_some()) == (last_touch, last_touch);
+        let Some(visitor) = visitor.filter(|_| told) else {
             return Err(failure("a link leads on, and is remembered", format!("{uri}: {} {location}", answer.status)));
         };
         let touch = Touch { visitor, click, partner: n, at: self.clock.now(), channel };
@@ -525,7 +529,20 @@ impl World {
     fn refund(&mut self, chance: &mut Chance) {
         let Some(sale) = chance.pick(&self.told.sales).cloned() else { return };
         self.orders += 1;
-        let refund = shop::refund(chance, &sale, format!("refund-{}", self.orders), self.clock.now());
+        let mut refund = shop::refund(chance, &sale, format!("refund-{}", self.orders), self.clock.now());
+        let rejected =
+            self.items.whole_lines().into_iter().filter(|line| line["state"] == "rejected" && line["amount"] == 0);
+        let orders: Vec<_> = rejected.map(|line| text(&line["order"])).collect();
+        // Hardly ever by chance alone: what earned nothing, was rejected, and goes back whole.
+        if let Some(sale) =
+            chance.pick(&orders).and_then(|order| self.told.sales.iter().find(|sale| sale.order == *order))
+            && ENGINE
+            && chance.percent(30)
+        {
+            (refund.program, refund.source, refund.order) = (sale.program, sale.source.clone(), sale.order.clone());
+            (refund.occurred_at, refund.total) = (refund.occurred_at.max(sale.occurred_at), sale.total);
+            (refund.tax, refund.shipping, refund.items) = (None, None, None);
+        }
         self.note(|| format!("  {refund:?}"));
         self.told.refunds.push(refund);
         self.untold.push(Telling::Refund(self.told.refunds.len() - 1));
@@ -799,6 +816,7 @@ impl World {
             reason,
             amount: std::mem::take(&mut self.telling.0),
             shares: std::mem::take(&mut self.telling.1),
+            versions: std::mem::take(&mut self.telling.2),
             at: self.clock.now(),
             answer: None,
         });
@@ -935,7 +953,10 @@ impl World {
                     "linesHash": payout["linesHash"],
                 })
             };
-            json!({"payouts": chosen.iter().map(seen).collect::<Vec<_>>()})
+            let version = |payout: &&Value| payout["contentVersion"].as_u64().unwrap_or_default() + stale;
+            let body = json!({"payouts": chosen.iter().map(seen).collect::<Vec<_>>()});
+            self.telling.2 = chosen.iter().map(|payout| (text(&payout["id"]), version(payout))).collect();
+            body
         };
         self.command(chance, About::Payouts, "approve", "/payouts/approve", ids, &body)
     }

@@ -226,8 +226,10 @@ fn command(name: &str, program: &Program, world: &World, address: SocketAddr) ->
         .env("TABLE_NAME", local::TABLE)
         .env("CONVERSIONS_QUEUE_URL", &context.queues.conversions_url)
         .env("DRAFTS_QUEUE_URL", &context.queues.drafts_url)
+        .env("SUBMISSIONS_QUEUE_URL", &context.queues.submissions_url)
         .env("BUS_NAME", &context.bus.name)
-        .env("FILES_BUCKET", &context.files.bucket)
+        .env("FILES_BUCKET", &world.system.files.bucket)
+        .env("TAX_KEY", &context.vault.key)
         .env("SECRET_PREFIX", &context.secret_prefix)
         .env("RUST_LOG", "info");
     command

@@ -42,7 +42,7 @@ const COLUMNS: Columns = Columns {
         "refund",
         "reason",
     ],
-    prefix: "metadata",
+    prefix: Some("metadata"),
 };
 
 pub async fn import(

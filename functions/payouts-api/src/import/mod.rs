@@ -1,10 +1,11 @@
-//! Files of conversions or partners, as CSV (RFC 4180, UTF-8, a header row). Each row stands alone: one that is refused stops
+//! Files of conversions, partners or exchange rates, as CSV (RFC 4180, UTF-8, a header row). Each row stands alone: one that is refused stops
 //! no other, and a row that was taken before is found taken, so a file may be sent again, whole or in part.
 //!
 //! A dry run takes the same path on a rehearsal of the table: it writes nothing, and sees the rows before each row of the
 //! same call.
 
 mod conversions;
+mod exchange_rates;
 mod partners;
 mod sheet;
 
@@ -15,6 +16,7 @@ use workflows::Context;
 use crate::problem::{Answer, Problem};
 
 pub use conversions::import as conversions;
+pub use exchange_rates::import as exchange_rates;
 pub use partners::import as partners;
 
 /// Rows of one call: what a function books well within the time API Gateway waits.

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use domain::program::{Partner, Program};
+use domain::program::{Partner, PayoutMethod, Program};
 use serde_json::json;
 use workflows::Context;
 
@@ -16,8 +16,8 @@ use crate::{Shared, programs};
 
 const COLUMNS: Columns = Columns {
     needed: &["name", "email", "code"],
-    known: &["type", "group", "customerId", "minimumPayout", "trusted", "methodKind"],
-    prefix: "method",
+    known: &["type", "group", "customerId", "country", "minimumPayout", "payoutCurrency", "trusted", "methodKind"],
+    prefix: Some("method"),
 };
 
 pub async fn import(
@@ -46,6 +46,12 @@ pub async fn import(
     Ok(Json(report))
 }
 
+/// Payout methods as they were given, whenever that was.
+fn given(partner: &Partner) -> Vec<PayoutMethod> {
+    let methods = partner.payout_methods.iter().cloned();
+    methods.map(|method| PayoutMethod { changed: None, ..method }).collect()
+}
+
 enum Taken {
     Created,
     Already,
@@ -62,9 +68,11 @@ async fn take(context: &Context, program: &Program, partner: &Partner) -> Answer
         ("/type", known.kind == partner.kind),
         ("/group", known.group == partner.group),
         ("/customerId", known.customer_id == partner.customer_id),
+        ("/country", known.country == partner.country),
         ("/minimumPayout", known.minimum_payout == partner.minimum_payout),
+        ("/payoutCurrency", known.payout_currency == partner.payout_currency),
         ("/trusted", known.trusted == partner.trusted),
-        ("/payoutMethods", known.payout_methods == partner.payout_methods),
+        ("/payoutMethods", given(&known) == given(partner)),
     ];
     let others = same.into_iter().filter(|(_, same)| !same);
     let others: Vec<_> = others
@@ -97,7 +105,9 @@ fn input(row: Row) -> Answer<Input> {
         kind: given("type").unwrap_or_else(crate::partners::affiliate),
         group: given("group"),
         customer_id: given("customerId"),
+        country: given("country"),
         minimum_payout: given("minimumPayout"),
+        payout_currency: given("payoutCurrency"),
         trusted: row.flag("trusted")?.unwrap_or_default(),
         payout_methods: methods,
     })

@@ -63,14 +63,14 @@ pub struct Columns {
     pub needed: &'static [&'static str],
     pub known: &'static [&'static str],
     /// `prefix.*` takes any column under it.
-    pub prefix: &'static str,
+    pub prefix: Option<&'static str>,
 }
 
 impl Columns {
     fn check(&self, header: &[String]) -> Answer<()> {
         let mut seen = Vec::with_capacity(header.len());
         for column in header {
-            let open = column.strip_prefix(self.prefix).and_then(|rest| rest.strip_prefix('.'));
+            let open = self.prefix.and_then(|prefix| column.strip_prefix(prefix)?.strip_prefix('.'));
             let known = self.needed.contains(&column.as_str())
                 || self.known.contains(&column.as_str())
                 || open.is_some_and(|name| !name.is_empty());
@@ -161,7 +161,7 @@ impl Lines<'_> {
 mod tests {
     use super::*;
 
-    const COLUMNS: Columns = Columns { needed: &["id"], known: &["note"], prefix: "metadata" };
+    const COLUMNS: Columns = Columns { needed: &["id"], known: &["note"], prefix: Some("metadata") };
 
     fn lines(text: &str) -> Vec<(u64, Option<String>)> {
         let rows = rows(Csv(Ok(Bytes::copy_from_slice(text.as_bytes()))), &COLUMNS).unwrap();

@@ -9,7 +9,7 @@ use crate::accrual::Credited;
 use crate::conversion::tests::{minor, refund, sale};
 use crate::conversion::{ConversionEvent, Edit, EventBody, Sale, Withdrawal};
 use crate::explain::{Known, explain};
-use crate::ids::SourceId;
+use crate::ids::{PartnerId, SourceId};
 use crate::line::{Evidence, LineState, StateName};
 use crate::money::Minor;
 use crate::program::ApprovalMode;
@@ -18,17 +18,17 @@ use crate::rating::tests::{partner, program, rules};
 use crate::tally::{Tally, WindowKey};
 
 /// One program's conversions, by order.
-struct Book {
-    program: Program,
+pub(crate) struct Book {
+    pub(crate) program: Program,
     rules: RulesByVersion,
     partners: Vec<Credited>,
     conversions: BTreeMap<String, (Vec<ConversionEvent>, Vec<Line>)>,
     tallies: BTreeMap<TallyKey, Tally>,
-    now: Timestamp,
+    pub(crate) now: Timestamp,
 }
 
 impl Book {
-    fn new(rule: serde_json::Value) -> Self {
+    pub(crate) fn new(rule: serde_json::Value) -> Self {
         Self {
             program: program(|program| program.approval = ApprovalMode::Automatic),
             rules: BTreeMap::from([(1, rules(json!([rule])))]),
@@ -39,7 +39,7 @@ impl Book {
         }
     }
 
-    fn among(mut self, parts: &[u64]) -> Self {
+    pub(crate) fn among(mut self, parts: &[u64]) -> Self {
         let with = |(n, part): (usize, &u64)| Credited {
             partner: PartnerId::from_uuid(n as u128 + 1),
             ..Credited::new(&partner(), *part)
@@ -48,7 +48,7 @@ impl Book {
         self
     }
 
-    fn accept(&mut self, order: &str, body: EventBody) {
+    pub(crate) fn accept(&mut self, order: &str, body: EventBody) {
         let id = match &body {
             EventBody::Sale(_) => order.to_owned(),
             _ => format!("e{}", self.conversions.get(order).map_or(0, |(events, _)| events.len())),
@@ -56,7 +56,7 @@ impl Book {
         self.accept_as(order, &id, body);
     }
 
-    fn accept_as(&mut self, order: &str, id: &str, body: EventBody) {
+    pub(crate) fn accept_as(&mut self, order: &str, id: &str, body: EventBody) {
         self.now += SignedDuration::from_secs(1);
         let (events, lines) = self.conversions.remove(order).unwrap_or_default();
         let before = Order::of(&events).unwrap();
@@ -121,11 +121,11 @@ impl Book {
         lines
     }
 
-    fn sell(&mut self, order: &str, total: i64) {
+    pub(crate) fn sell(&mut self, order: &str, total: i64) {
         self.accept(order, EventBody::Sale(sale(total, 0, &[])));
     }
 
-    fn refund(&mut self, order: &str, total: i64) {
+    pub(crate) fn refund(&mut self, order: &str, total: i64) {
         self.accept(order, EventBody::Refund(refund(total)));
     }
 
@@ -142,7 +142,7 @@ impl Book {
     }
 
     /// A payout takes an order's lines, and is paid.
-    fn pay(&mut self, order: &str) {
+    pub(crate) fn pay(&mut self, order: &str) {
         let payout = crate::payout::tests::payout(1).id;
         let Some((_, lines)) = self.conversions.get_mut(order) else { return };
         for line in lines.iter_mut() {
@@ -153,15 +153,34 @@ impl Book {
         }
     }
 
+    pub(crate) fn with(mut self, rules_of_one_version: serde_json::Value) -> Self {
+        self.rules.insert(1, rules(rules_of_one_version));
+        self
+    }
+
+    /// As [`Self::among`], each in a group of its own: `a`, `b`, ...
+    pub(crate) fn in_groups(mut self, parts: &[u64]) -> Self {
+        self = self.among(parts);
+        for (credited, group) in self.partners.iter_mut().zip(["a", "b", "c"]) {
+            credited.group = Some(group.to_owned());
+        }
+        self
+    }
+
+    /// The lines of an order, in the order in which they were written.
+    pub(crate) fn lines_of(&self, order: &str) -> &[Line] {
+        &self.conversions[order].1
+    }
+
     fn lines(&self) -> impl Iterator<Item = &Line> {
         self.conversions.values().flat_map(|(_, lines)| lines)
     }
 
-    fn nets(&self, order: &str) -> Vec<i64> {
+    pub(crate) fn nets(&self, order: &str) -> Vec<i64> {
         self.conversions[order].1.iter().map(|line| line.net().unwrap().units()).collect()
     }
 
-    fn total(&self) -> i64 {
+    pub(crate) fn total(&self) -> i64 {
         let standing = self.lines().filter(|line| line.state.name() != StateName::Rejected);
         standing.map(|line| line.net().unwrap().units()).sum()
     }
@@ -172,11 +191,11 @@ impl Book {
     }
 }
 
-fn tiered(metric: &str, shape: &str, tiers: serde_json::Value) -> serde_json::Value {
+pub(crate) fn tiered(metric: &str, shape: &str, tiers: serde_json::Value) -> serde_json::Value {
     json!({"name": "t", "reward": {"kind": "tiered", "metric": metric, "window": "lifetime", "shape": shape, "tiers": tiers}})
 }
 
-fn by_count(amounts: [&str; 3]) -> serde_json::Value {
+pub(crate) fn by_count(amounts: [&str; 3]) -> serde_json::Value {
     let [a, b, c] = amounts;
     tiered(
         "count",
@@ -271,7 +290,7 @@ fn a_won_dispute_gives_back_what_was_clawed_back_and_no_more() {
     assert_eq!(book.nets("1").iter().sum::<i64>(), 1_000);
 }
 
-fn restated(to: &Sale) -> EventBody {
+pub(crate) fn restated(to: &Sale) -> EventBody {
     let Sale { currency, total, tax, shipping, discount, items, .. } = to.clone();
     EventBody::Edit(Edit { conversion: "1".into(), currency, total, tax, shipping, discount, items })
 }

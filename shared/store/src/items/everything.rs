@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use domain::balance::Balance;
+use domain::ids::PartnerId;
 use domain::journal::Sealed;
 use domain::line::Line;
 use domain::payout::{Page, Payout};
@@ -13,6 +14,7 @@ use domain::rules::RuleSet;
 use crate::items::balance::balance_of;
 use crate::items::journal::StoredEntry;
 use crate::items::tally::StoredTally;
+use crate::items::tax::TaxYear;
 use crate::table::{Attributes, Store, StoreError, read, text_of};
 
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub struct Everything {
     /// By partner and currency, summed over shards.
     pub balances: BTreeMap<(String, String), Balance>,
     pub tallies: Vec<StoredTally>,
+    /// What partners were paid, by year.
+    pub tax_years: Vec<(i16, TaxYear)>,
     pub entries: Vec<Sealed>,
     /// Items that could not be read, or whose hash does not fit, with the reason.
     pub damaged: Vec<String>,
@@ -77,6 +81,11 @@ impl Everything {
             }
             ("PAY", "PAG") => self.pages.push(read(item)?),
             ("PAR" | "PRG", "TLY") => self.tallies.push(read(item)?),
+            ("TAX", partner) if partner.starts_with(PartnerId::PREFIX) => {
+                let year = pk.split('#').nth(1).and_then(|year| year.parse().ok());
+                let year = year.ok_or_else(|| StoreError::corrupt("it names no year"))?;
+                self.tax_years.push((year, read(item)?));
+            }
             ("LIN", _) => self.lines.push(read(item)?),
             ("JRN", _) => self.entries.push(read::<StoredEntry>(item)?.open()?),
             _ => {}

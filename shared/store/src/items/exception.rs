@@ -43,6 +43,8 @@ pub enum ExceptionCode {
     Impossible,
     /// A currency other than the program's, and no exchange rate of its day.
     ExchangeRateMissing,
+    /// The rate source told what cannot be taken: it contradicts what was told, or cannot be true.
+    ExchangeRateRefused,
     /// A refund or edit in another currency than its sale.
     OtherCurrency,
     /// The same id with other content.
@@ -53,6 +55,12 @@ pub enum ExceptionCode {
     UnknownPartner,
     /// No published rule set was in force.
     NoRules,
+    /// The rail refused a payout for good.
+    PayoutFailed,
+    /// A payout's money came back.
+    PayoutReturned,
+    /// The rail says other than the books: it paid what is not to be paid, or has what was to be sent anew.
+    PayoutContradicted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 use domain::ids::{LineId, PartnerId, PayoutId, ProgramId};
 use domain::money::Currency;
 use domain::payout::{Page, Payout, PayoutState};
+use domain::program::MethodKind;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +28,8 @@ impl Item for Payout {
     }
 
     fn work_place(&self) -> Option<Place> {
-        if self.state == PayoutState::Drafting || self.settling.is_some() {
+        let on_its_way_again = self.state == PayoutState::Submitting && self.method != MethodKind::Quickbooks;
+        if self.state == PayoutState::Drafting || on_its_way_again || self.settling.is_some() {
             return Some(unfinished_place(self));
         }
         is_unpaid(self).then(|| unpaid_place(self))
@@ -93,8 +95,10 @@ impl Transaction {
     }
 
     /// Fails unless nothing happened to the payout since it was read.
+    /// What it counts for in the payer's years follows in the same transaction.
     pub fn replace_payout(&mut self, payout: &Payout, read: &Payout) -> Result<(), StoreError> {
-        self.replace(payout, read.entries)
+        self.replace(payout, read.entries)?;
+        self.count_payments(payout, read)
     }
 
     /// Pages are written only together with their payout, whose revision guards them.
@@ -170,7 +174,8 @@ impl Store {
         0..PAYOUT_BUCKETS
     }
 
-    /// Payouts of one bucket that are drafting, or whose lines have not all followed them.
+    /// Payouts of one bucket that are drafting, whose lines have not all followed them, or that people are to send once
+    /// more.
     pub async fn unfinished_payouts(
         &self,
         operation: &'static str,

@@ -1,4 +1,5 @@
-//! Exchange rates, by pair and day. What was told of a day stays, since lines are rated by it.
+//! Exchange rates: those of one day together, so that whatever can be derived from them is found in one read. What was told stays, since
+//! commissions are rated by it.
 
 use domain::exchange::ExchangeRate;
 use domain::money::Currency;
@@ -6,11 +7,11 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use crate::keys::{Key, rate_partition};
+use crate::keys::{Key, Place, rates_list, rates_partition};
 use crate::table::{Item, Listing, Order, Range, Store, StoreError};
 use crate::transaction::Transaction;
 
-/// A rate, and who brought it when.
+/// A rate, and who told it when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ToldRate {
@@ -22,7 +23,11 @@ pub struct ToldRate {
 
 impl Item for ToldRate {
     fn key(&self) -> Key {
-        Key::rate(self.rate.from, self.rate.to, self.rate.date)
+        Key::rate(self.rate.date, self.rate.from, self.rate.to)
+    }
+
+    fn list_place(&self) -> Option<Place> {
+        Some(Place::new(rates_list(self.rate.from, self.rate.to), self.rate.date.to_string()))
     }
 }
 
@@ -37,28 +42,31 @@ impl Store {
     pub async fn rate(
         &self,
         operation: &'static str,
+        date: Date,
         from: Currency,
         to: Currency,
-        date: Date,
     ) -> Result<Option<ToldRate>, StoreError> {
-        self.get(operation, &Key::rate(from, to, date)).await
+        self.get(operation, &Key::rate(date, from, to)).await
     }
 
-    /// The last rate of a pair told for this day or an earlier one.
-    pub async fn last_rate(
+    /// Everything that was told for a day, by pair.
+    pub async fn rates_of_day(&self, operation: &'static str, date: Date) -> Result<Vec<ToldRate>, StoreError> {
+        self.query_all(operation, Range::all(rates_partition(date))).await
+    }
+
+    /// The same, page by page.
+    pub async fn rates_page(
         &self,
         operation: &'static str,
-        from: Currency,
-        to: Currency,
         date: Date,
-    ) -> Result<Option<ToldRate>, StoreError> {
-        // Days sort as their text does; nothing sorts between a day and itself with a tilde.
-        let up_to = format!("{date}~");
-        Ok(self.rates(operation, from, to, Some(&up_to), 1).await?.items.into_iter().next())
+        after: Option<&str>,
+        limit: i32,
+    ) -> Result<Listing<ToldRate>, StoreError> {
+        self.query(operation, Range { after, limit: Some(limit), ..Range::all(rates_partition(date)) }).await
     }
 
-    /// The rates of a pair, the latest first.
-    pub async fn rates(
+    /// What was told of a pair, the latest day first.
+    pub async fn rates_of_pair(
         &self,
         operation: &'static str,
         from: Currency,
@@ -66,7 +74,8 @@ impl Store {
         after: Option<&str>,
         limit: i32,
     ) -> Result<Listing<ToldRate>, StoreError> {
-        let range = Range { after, order: Order::Backward, limit: Some(limit), ..Range::all(rate_partition(from, to)) };
-        self.query(operation, range).await
+        let range = Range { after, order: Order::Backward, limit: Some(limit), ..Range::all(rates_list(from, to)) };
+        let keys = self.list(operation, range).await?;
+        Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
     }
 }

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::model::{Conversion, Earning, Kind, Line, State};
-use super::order::Part;
+use super::order::{Order, Part};
 use super::rates::{self, Ratio, Sold};
 use super::{Auditor, Checked, Entry, Invariant, days, violation};
-use crate::told::{Named, Partner, Program, Sale, Told};
+use crate::told::{Named, Partner, Program, Rule, Sale, Told};
 
 /// A conversion, its lines and what becomes of them.
 #[derive(Debug, Clone)]
@@ -100,6 +100,8 @@ impl Auditor {
             Named::Code(code) => with_code(code),
             Named::Nobody => None,
         };
+        // Silent in the rules: who is the customer is passed over, as long as somebody else is left.
+        let own = |partner: &Partner| Some(&partner.email_hash) == sale.customer.email_hash.as_ref();
         let by_click = || {
             let click = sale.click.as_ref()?;
             let touch = told.touches.iter().find(|touch| touch.click.as_ref() == Some(click))?;
@@ -115,11 +117,16 @@ impl Auditor {
                 .filter_map(|touch| Some((touch, told.partners.get(touch.partner)?)))
                 .filter(|(_, partner)| partner.program == sale.program)
                 .collect();
+            let strangers: Vec<_> = touches.iter().copied().filter(|(_, partner)| !own(partner)).collect();
+            let touches = if strangers.is_empty() { touches } else { strangers };
             rates::shared(&told.programs[sale.program].attribution, &touches, sale.occurred_at)
         };
         let first_partners = || {
             let known = self.known(sale).filter_map(|known| known.first_attributed.as_ref());
-            known.min_by_key(|first| first.number).map(|first| first.credits.clone())
+            let first = known.min_by_key(|first| first.number)?;
+            let (own, others): (Vec<_>, Vec<_>) =
+                first.credits.iter().cloned().partition(|(id, _)| of_program().any(|of| of.id == *id && own(of)));
+            Some(if others.is_empty() { own } else { others })
         };
         alone(named)
             .or_else(|| alone(sale.coupon.as_deref().and_then(with_code)))
@@ -157,7 +164,8 @@ impl Auditor {
                     units: if items.is_empty() { 1 } else { items.iter().map(|n| part.items[*n].quantity).sum() },
                 };
                 let weight = Ratio::new(*credit, all_parts);
-                let (full, own) = rates::reward(rule, sold, weight, before, occasion.part > 0);
+                let used = spent(&work.conversion, &order, occasion, rule, id);
+                let (full, own) = rates::reward(rule, sold, weight, before, occasion.part > 0, used);
                 fulls.entry(rule.key.clone()).or_default().push((n, full));
                 rated.push((n, rule, items, sold.base.times(weight), own, before));
             }
@@ -176,8 +184,8 @@ impl Auditor {
                 earned = earned.min((i128::from(cap) - used).max(0));
             }
             let hold = rule.hold_days.unwrap_or(program.hold_days);
-            let due =
-                |slice_days: u32| (occasion.occurred_at + days(hold.max(slice_days).into())).max(occasion.received_at);
+            let received = occasion.received_at + days(program.min_hold_days.into());
+            let due = |slice_days: u32| (occasion.occurred_at + days(hold.max(slice_days).into())).max(received);
             let earning = work.conversion.earnings.len();
             work.conversion.before.entry((partner.clone(), rule.key.clone())).or_insert(before);
             work.conversion.earnings.push(Earning {
@@ -190,6 +198,7 @@ impl Auditor {
                 base: base.round(),
                 date,
                 due_at: due(0),
+                earned,
                 given_away: false,
             });
             for (n, (amount, slice_days)) in rates::slices(earned, rule).into_iter().enumerate() {
@@ -210,6 +219,20 @@ impl Auditor {
         }
         Ok(())
     }
+}
+
+/// Silent in the rules: a cap on an order is for all of it, so of what earlier parts earned whatever did not go back counts. By everybody,
+/// and by the partner.
+fn spent(conversion: &Conversion, order: &Order, occasion: &Occasion, rule: &Rule, partner: &str) -> (i128, i128) {
+    let earlier = conversion.earnings.iter().filter(|earning| earning.rule.key == rule.key && !earning.given_away);
+    let mut spent = (0, 0);
+    for earning in earlier.filter(|earning| earning.part < occasion.part) {
+        let (part, whole) = order.refunded(earning.part, &earning.items);
+        let stands = earning.earned - rates::round(earning.earned * part, whole);
+        spent.0 += stands;
+        spent.1 += if earning.partner == partner { stands } else { 0 };
+    }
+    spent
 }
 
 /// Case does not matter in codes.

@@ -99,7 +99,11 @@ impl Auditor {
             let apart = sale.occurred_at.duration_since(*at).abs();
             *source != sale.source && *total == sale.total && apart <= days(1)
         };
-        conversion.suspicious = known().any(|known| known.sales.iter().any(alike));
+        conversion.suspicious =
+            known().any(|known| known.sales.iter().any(alike)) || self.hurried(&sale, program, &conversion.credits);
+        for (partner, _) in &conversion.credits {
+            self.pulses.entry(partner.clone()).or_default().push(sale.occurred_at);
+        }
         self.remember(&sale, &conversion.credits);
 
         let mut work = self.work(entry.stream, conversion);
@@ -122,6 +126,16 @@ impl Auditor {
         self.true_up(entry, program, std::slice::from_mut(&mut work), true);
         self.conversions.insert(entry.stream.to_owned(), work.conversion.clone());
         Ok(Effect { lines: work.into_changed(), ..Effect::default() })
+    }
+
+    /// Whether one of the partners has too many conversions within the hours before and after.
+    fn hurried(&self, sale: &Sale, program: &Program, credits: &[(String, i128)]) -> bool {
+        let Some((most, hours)) = program.velocity else { return false };
+        let near = |at: &&Timestamp| sale.occurred_at.duration_since(**at).abs() < SignedDuration::from_hours(hours);
+        credits.iter().filter_map(|(partner, _)| self.pulses.get(partner)).any(|pulse| {
+            // Of very many the latest are remembered.
+            pulse.iter().rev().take(100).filter(near).count() >= most
+        })
     }
 
     /// What is known of who bought, by id and by address.

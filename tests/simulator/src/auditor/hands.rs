@@ -270,6 +270,8 @@ impl Auditor {
         }
         conversion.credits = command.shares.iter().map(|(id, share)| (id.clone(), i128::from(*share))).collect();
         conversion.before.clear();
+        // Silent in the rules: a person looked at it.
+        conversion.suspicious = false;
         let mut work = self.work(entry.stream, conversion);
         self.reverse(entry, &mut work)?;
         let parts = work.conversion.order().map(|order| order.parts).unwrap_or_default();

@@ -185,6 +185,8 @@ pub struct Auditor {
     claims: BTreeMap<(String, String, String), String>,
     /// By program, and id or address.
     customers: BTreeMap<(usize, String), Customer>,
+    /// When the conversions of a partner happened, as they were accepted.
+    pulses: BTreeMap<String, Vec<Timestamp>>,
     tallies: BTreeMap<TallyKey, Tally>,
     /// What each stream adds to tallies.
     contributed: BTreeMap<String, Vec<(TallyKey, Tally)>>,
@@ -457,6 +459,13 @@ impl Auditor {
     fn approve(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let (name, mut payout) = (entry.name(), self.payout(entry, &["pending"])?);
         let command = caused(told, entry, About::Payouts, "approve", &[entry.stream])?;
+        let named = (entry.stream.to_owned(), u64::from(payout.version));
+        let fresh = told.commands.iter().any(|command| {
+            let of_payout = command.ids.iter().any(|id| id == entry.stream) && command.by == entry.by;
+            let approves = (command.about, command.verb) == (About::Payouts, "approve") && of_payout;
+            approves && (command.versions.is_empty() || command.versions.contains(&named))
+        });
+        ensure!(fresh, Access, "{name}: nobody has seen version {} of it", payout.version);
         ensure!(!payout.hands().contains(entry.by), Access, "{name}: has a hand in one of its lines");
         let again = payout.approvals.iter().any(|by| by == entry.by);
         ensure!(!again, Access, "{name}: has approved it before");

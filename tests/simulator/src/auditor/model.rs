@@ -278,6 +278,8 @@ pub struct Earning {
     /// The day it counts on, in the program's time zone.
     pub date: Date,
     pub due_at: Timestamp,
+    /// What the rule gave.
+    pub earned: i128,
     /// The conversion was given to somebody else: all of it is taken back.
     pub given_away: bool,
 }

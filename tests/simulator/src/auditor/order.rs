@@ -35,7 +35,12 @@ impl Part {
 }
 
 fn amounts(items: &[Item]) -> i128 {
-    items.iter().map(|item| i128::from(item.amount)).sum()
+    items.iter().filter(|item| item.is_goods()).map(|item| i128::from(item.amount)).sum()
+}
+
+/// Of what went back by name of each item, what was goods.
+fn goods(items: &[Item], named: &[i128]) -> i128 {
+    items.iter().zip(named).filter(|(item, _)| item.is_goods()).map(|(_, named)| named).sum()
 }
 
 #[derive(Debug, Clone)]
@@ -160,7 +165,8 @@ impl Order {
                     self.something = true;
                 }
             }
-            self.goods += left;
+            // Of a gift card nothing was earned.
+            self.goods += if item.is_goods() { left } else { 0 };
             self.something |= left > 0;
         }
     }
@@ -179,14 +185,14 @@ impl Order {
     pub fn refunded(&self, part: usize, rated: &[usize]) -> (i128, i128) {
         let mut general = self.general();
         for (at, before) in self.parts.iter().enumerate().take(part) {
-            general -= general.min(before.net() - self.named[at].iter().sum::<i128>());
+            general -= general.min(before.net() - goods(&before.items, &self.named[at]));
         }
         let whole = self.parts[part].net();
         if whole == 0 {
             // Silent in the rules: what cost nothing is refunded when something went back, and no less than was charged.
             return (i128::from(self.something && self.cash >= self.charged), 1);
         }
-        let all: i128 = self.named[part].iter().sum();
+        let all = goods(&self.parts[part].items, &self.named[part]);
         let rest = whole - all;
         let general = general.clamp(0, rest);
         let sum: i128 = rated.iter().map(|n| i128::from(self.parts[part].items[*n].amount)).sum();

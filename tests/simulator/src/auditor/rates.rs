@@ -114,7 +114,7 @@ pub fn groups<'a>(
     if items.is_empty() {
         add(winner(None), None);
     }
-    for (n, item) in items.iter().enumerate() {
+    for (n, item) in items.iter().enumerate().filter(|(_, item)| item.is_goods()) {
         add(winner(Some(item)), Some(n));
     }
     groups
@@ -153,6 +153,7 @@ fn matches(rule: &Rule, sale: &Sale, partner: &Partner, item: Option<&Item>, sta
         && asks.min_order.is_none_or(|least| goods >= i128::from(least))
         && asks.max_order.is_none_or(|most| goods <= i128::from(most))
         && (asks.coupons.is_empty() || asks.coupons.iter().any(coupon))
+        && asks.plan.is_none_or(|asked| sale.plan == Some(asked))
 }
 
 /// A customer nobody knows is a new one. Silent in the rules: a rule whose time is over steps aside for the next.
@@ -176,8 +177,8 @@ pub struct Sold {
 }
 
 /// The reward in full, and the weight's part of it. `before` is the tally's position, in conversions or minor units. What an edit
-/// added gets no flat amount again.
-pub fn reward(rule: &Rule, sold: Sold, weight: Ratio, before: i128, added: bool) -> (Ratio, Ratio) {
+/// added gets no flat amount again. `used` is what the order earned before of its cap, in full and by the weight's part.
+pub fn reward(rule: &Rule, sold: Sold, weight: Ratio, before: i128, added: bool, used: (i128, i128)) -> (Ratio, Ratio) {
     let linear = |full: Ratio| (full, full.times(weight));
     let (full, own) = match &rule.reward {
         Reward::Flat(_) if added => linear(Ratio::ZERO),
@@ -203,8 +204,10 @@ pub fn reward(rule: &Rule, sold: Sold, weight: Ratio, before: i128, added: bool)
     };
     match rule.caps.order {
         Some(cap) => {
-            let cap = Ratio::from(i128::from(cap));
-            (full.lesser(cap), own.lesser(cap.times(weight)))
+            let whole = i128::from(cap);
+            let part = Ratio::from(whole).times(weight).round();
+            let left = |cap: i128, used: i128| Ratio::from((cap - used).max(0));
+            (full.lesser(left(whole, used.0)), own.lesser(left(part, used.1)))
         }
         None => (full, own),
     }
@@ -276,7 +279,7 @@ pub fn net_of(items: &[Item], [total, tax, shipping]: [i64; 3]) -> i128 {
     if items.is_empty() {
         i128::from(total) - i128::from(tax) - i128::from(shipping)
     } else {
-        items.iter().map(|item| i128::from(item.amount)).sum()
+        items.iter().filter(|item| item.is_goods()).map(|item| i128::from(item.amount)).sum()
     }
 }
 

@@ -65,6 +65,7 @@ fn sale(total: i64, tax: i64, items: &[(&'static str, i64)]) -> Sale {
         channel: None,
         campaign: None,
         country: None,
+        plan: None,
         items: items.iter().map(item).collect(),
         total,
         tax,
@@ -135,6 +136,8 @@ impl Book {
             exponent: 2,
             time_zone: "UTC",
             hold_days: 0,
+            min_hold_days: 0,
+            velocity: None,
             approves_automatically: true,
             minimum_payout: 1_000,
             large_payout_limit: 100_000,
@@ -169,6 +172,7 @@ impl Book {
             reason,
             amount: None,
             shares: vec![],
+            versions: vec![],
             at: now(),
             answer,
         });
@@ -283,7 +287,7 @@ fn in_turn(reward: Reward, amounts: &[i64]) -> Vec<i128> {
     let mut before = 0;
     let earn = |amount: &i64| {
         let sold = Sold { base: i128::from(*amount).into(), units: 1 };
-        let earned = rates::reward(&rule, sold, Ratio::new(1, 1), before, false).1.round();
+        let earned = rates::reward(&rule, sold, Ratio::new(1, 1), before, false, (0, 0)).1.round();
         before += match metric {
             Metric::Count => 1,
             Metric::Revenue => i128::from(*amount),
@@ -806,6 +810,7 @@ fn what_is_stored_and_published_agrees_with_the_journal() {
         reason: None,
         amount: None,
         shares: vec![],
+        versions: vec![],
         at: now(),
         answer: Some(Answer { status: 200, done: vec![line(1)] }),
     });

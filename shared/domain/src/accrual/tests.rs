@@ -1,0 +1,264 @@
+//! What lines say besides their amount, and where rules meet: shares, caps, windows and tiers.
+
+use serde_json::json;
+
+use super::*;
+use crate::attribution::Touch;
+use crate::booking::tests::{Book, by_count, restated, tiered};
+use crate::conversion::EventBody;
+use crate::conversion::tests::{minor, sale};
+use crate::ids::{ClickId, ProgramId, SourceId, VisitorId};
+use crate::rating::tests::{partner, program, rules};
+
+fn now() -> Timestamp {
+    "2026-06-01T00:00:00Z".parse().unwrap()
+}
+
+fn circumstances(partners: Vec<Credited>) -> Circumstances {
+    Circumstances {
+        rule_set: 1,
+        terms: Terms { hold_days: 30, min_hold_days: 0, approval: ApprovalMode::Automatic },
+        evidence: Evidence::PartnerId,
+        touches: vec![],
+        partners,
+        customer: Standing::default(),
+        exchange: None,
+        objection: None,
+    }
+}
+
+/// The lines of a sale under rules, as an edit's addition or by an attribution if one is given.
+fn accrued(of: serde_json::Value, sale: &Sale, edit: Option<&str>, attribution: u32) -> Vec<Line> {
+    let (program, rules) = (program(|_| {}), rules(of));
+    let circumstances = circumstances(vec![Credited::new(&partner(), 1)]);
+    let accrual = Accrual {
+        program: &program,
+        circumstances: &circumstances,
+        rules: &rules,
+        conversion: &ConversionId::derive(&program.id, &SourceId::from_uuid(9), "1"),
+        order: "1",
+        sale,
+        whole: sale,
+        edit,
+        attribution,
+        by_hand: None,
+        sold_at: now(),
+        occurred_at: now(),
+        received_at: now(),
+        now: now(),
+        earlier: &EarlierParts::new(),
+    };
+    accrual.lines(&mut Tallies::default()).unwrap()
+}
+
+fn percent(rate: &str) -> serde_json::Value {
+    json!({"name": "p", "reward": {"kind": "percent", "rate": rate}})
+}
+
+#[test]
+fn a_line_names_its_products_by_name_or_sku_and_no_more_than_five() {
+    let mut order = sale(0, 0, &[("A", 1), ("B", 1), ("C", 1), ("D", 1), ("E", 1), ("F", 1)]);
+    order.items[1].product = Some("Starter".into());
+    let lines = accrued(json!([percent("10")]), &order, None, 0);
+    assert_eq!(lines[0].products, ["A", "Starter", "C", "D", "E"]);
+    assert!(accrued(json!([percent("10")]), &sale(100, 0, &[]), None, 0)[0].products.is_empty());
+}
+
+const FIRST_ID: &str = "?";
+
+#[test]
+fn a_program_that_approves_by_itself_has_lines_that_wait_for_their_time_only() {
+    let terms = |approval| Terms { hold_days: 0, min_hold_days: 0, approval };
+    let (past, future) = (now(), now() + jiff::SignedDuration::from_secs(1));
+    let automatic = terms(ApprovalMode::Automatic);
+    assert_eq!(automatic.gates(past, now()), (LineState::Payable, Some(now())));
+    assert_eq!(automatic.gates(future, now()), (LineState::Approved, Some(now())));
+    assert_eq!(terms(ApprovalMode::Manual).gates(past, now()), (LineState::Pending, None));
+}
+
+#[test]
+fn circumstances_are_kept_without_what_goes_without_saying() {
+    let mut plain = circumstances(vec![Credited { group: None, ..Credited::new(&partner(), 1) }]);
+    let id = partner().id;
+    let kept = json!({"ruleSet": 1, "terms": {"holdDays": 30, "approval": "automatic"}, "evidence": "partnerId",
+        "partners": [{"partner": id}]});
+    assert_eq!(json!(plain), kept);
+    plain.terms.min_hold_days = 2;
+    plain.customer.new = false;
+    plain.partners[0].part = 2;
+    plain.partners[0].shards = 3;
+    let kept = json!({"ruleSet": 1, "terms": {"holdDays": 30, "minHoldDays": 2, "approval": "automatic"},
+        "evidence": "partnerId", "customer": {"new": false}, "partners": [{"partner": id, "part": 2, "shards": 3}]});
+    assert_eq!(json!(plain), kept);
+    assert_eq!(serde_json::from_value::<Circumstances>(kept).unwrap(), plain);
+}
+
+#[test]
+fn a_partner_found_by_touches_has_what_its_latest_link_says() {
+    let touch = |of: &PartnerId, campaign: &str, channel: &str| Touch {
+        click: ClickId::derive(&VisitorId::from_uuid(1), now(), 1),
+        partner: of.clone(),
+        at: now(),
+        code: "C".into(),
+        channel: Some(channel.into()),
+        campaign: Some(campaign.into()),
+        landing_page: None,
+        device: None,
+        referrer: None,
+    };
+    let (own, other) = (partner().id, PartnerId::from_uuid(77));
+    let touches = [touch(&own, "spring", "web"), touch(&own, "autumn", "mail"), touch(&other, "winter", "video")];
+    let credited = Credited::new(&partner(), 1).by_touch(&touches);
+    assert_eq!((credited.campaign.as_deref(), credited.channel.as_deref()), (Some("autumn"), Some("mail")));
+    let credited = Credited::new(&partner(), 1).by_touch(&touches[2..]);
+    assert_eq!((credited.campaign, credited.channel), (None, None));
+}
+
+#[test]
+fn rewards_are_divided_where_one_rule_gives_everybody_the_same_and_else_rounded_for_each() {
+    let flat = |amount: &str| json!({"name": "f", "reward": {"kind": "flat", "amount": amount}});
+    let mut divided = Book::new(flat("0.01")).among(&[1, 1]);
+    divided.sell("1", 100);
+    assert_eq!(divided.nets("1"), [1, 0]);
+    // The same amount under rules of their own, or for other items, is not the same reward.
+    let of_group = |name: &str, amount: &str| json!({"name": name, "match": {"groups": [name]}, "reward": {"kind": "flat", "amount": amount}});
+    let mut apart = Book::new(flat("1")).with(json!([of_group("a", "0.01"), of_group("b", "0.01")])).in_groups(&[1, 1]);
+    apart.sell("1", 100);
+    assert_eq!(apart.nets("1"), [1, 1]);
+    let mut apart = Book::new(flat("1")).with(json!([of_group("a", "10"), of_group("b", "10")])).in_groups(&[1, 1]);
+    apart.sell("1", 100);
+    assert_eq!(apart.nets("1"), [500, 500]);
+    // Whom no rule is for takes no part of another's reward.
+    let mut alone = Book::new(flat("1")).with(json!([of_group("a", "10")])).in_groups(&[1, 1]);
+    alone.sell("1", 100);
+    assert_eq!(alone.nets("1"), [500]);
+    // One rule, other items: A has both, B's own rule takes one away.
+    let all = json!({"name": "all", "reward": {"kind": "flat", "amount": "0.01"}});
+    let own = json!({"name": "own", "match": {"groups": ["b"], "products": ["X"]}, "reward": {"kind": "flat", "amount": "0"}});
+    let mut items = Book::new(flat("1")).with(json!([all, own])).in_groups(&[1, 1]);
+    items.accept("1", EventBody::Sale(sale(0, 0, &[("X", 100), ("Y", 100)])));
+    assert_eq!(items.nets("1"), [1, 0, 1], "half a cent each, rounded each for itself");
+}
+
+#[test]
+fn a_cap_on_an_order_says_what_it_is_and_what_it_clamped() {
+    let of_group = |name: &str, rate: &str| json!({"name": name, "match": {"groups": [name]}, "reward": {"kind": "percent", "rate": rate}, "caps": {"perOrder": "20"}});
+    let mut book = Book::new(percent("1")).with(json!([of_group("a", "30"), of_group("b", "5")])).in_groups(&[3, 1]);
+    book.sell("1", 10_000);
+    assert_eq!(book.nets("1"), [1_500, 125], "of 30.00 x 3/4 at most 20.00 x 3/4");
+    let caps = |n: usize| book.lines_of("1")[n].basis.clone().unwrap().caps;
+    let expect = Capped { cap: Cap::PerOrder, limit: minor(2_000), from: minor(2_250), to: minor(1_500) };
+    assert_eq!((caps(0), caps(1)), (vec![expect], vec![]));
+}
+
+#[test]
+fn an_edits_addition_starts_where_its_sale_did_only_where_orders_are_rated_whole() {
+    let tiers = json!([{"after": "0", "rate": "10"}, {"after": "100", "rate": "20"}]);
+    let added = |shape: &str| {
+        let mut book = Book::new(tiered("revenue", shape, tiers.clone()));
+        book.sell("1", 6_000);
+        book.accept("1", restated(&sale(18_000, 0, &[])));
+        book.nets("1")
+    };
+    assert_eq!(added("marginal_by_order"), [600, 1_200], "the order started in the first tier");
+    assert_eq!(added("marginal_by_amount"), [600, 400 + 1_600], "40.00 up to the tier, 80.00 in it");
+    assert_eq!(added("retroactive"), [600, 2_400, 600], "and 6.00 more for what was at 10 %");
+}
+
+#[test]
+fn an_edit_adds_nothing_to_an_amount_per_sale_whatever_the_tier() {
+    let tiers = json!([{"after": "0", "amount": "5"}, {"after": "1", "amount": "7"}]);
+    let mut book = Book::new(tiered("count", "marginal_by_order", tiers));
+    book.sell("1", 1_000);
+    book.accept("1", restated(&sale(2_000, 0, &[])));
+    book.sell("2", 1_000);
+    assert_eq!((book.nets("1"), book.nets("2")), (vec![500, 0], vec![700]));
+}
+
+#[test]
+fn a_sale_that_reaches_no_new_tier_has_no_true_up() {
+    let mut rule = by_count(["2.50", "2.75", "3.00"]);
+    rule["caps"] = json!({"perOrder": "2.60"});
+    let mut book = Book::new(rule);
+    (1..=4).for_each(|n| book.sell(&n.to_string(), 10_000));
+    assert_eq!(book.nets("3"), [260, 65], "2.75 three times, less what was earned");
+    assert_eq!(book.nets("4"), [260]);
+}
+
+#[test]
+fn a_true_up_says_what_it_re_rated_and_is_due_with_the_sale_that_crossed() {
+    let mut book = Book::new(by_count(["250", "275", "300"]));
+    (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+    let [crossing, true_up] = book.lines_of("3") else { panic!() };
+    assert_eq!(
+        (true_up.kind, true_up.due_at, &true_up.state),
+        (LineKind::TrueUp, crossing.due_at, &LineState::Approved)
+    );
+    let expect = json!({"rule": "t", "wonBy": "program_default", "baseKind": "net", "base": 30_000, "earned": 5_000,
+        "counted": [{"window": "life"}], "reward": {"kind": "retroactive", "window": "life", "conversions": 3,
+        "target": 82_500, "had": 77_500, "tier": {"after": 2, "pay": {"amount": 27_500}}}});
+    assert_eq!(json!(true_up.basis), expect);
+}
+
+#[test]
+fn a_true_up_that_takes_back_is_payable_at_once() {
+    let mut book = Book::new(by_count(["300", "275", "250"]));
+    (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+    let true_up = &book.lines_of("3")[1];
+    let now = book.now;
+    assert_eq!((true_up.amount, &true_up.state), (minor(-5_000), &LineState::Payable));
+    assert_eq!((true_up.due_at, true_up.approved_at), (now, Some(now)));
+}
+
+#[test]
+fn a_rolling_window_counts_its_own_day_and_those_before_it() {
+    let tiers = json!([{"after": "0", "rate": "10"}, {"after": "2", "rate": "20"}]);
+    let mut rule = tiered("count", "marginal_by_order", tiers);
+    rule["reward"]["window"] = json!("rolling:3");
+    let mut book = Book::new(rule);
+    let mut earned = Vec::new();
+    for (n, days) in [0, 1, 1, 1, 3, 0, 0].into_iter().enumerate() {
+        book.now += jiff::SignedDuration::from_hours(24 * days);
+        book.sell(&n.to_string(), 1_000);
+        earned.extend(book.nets(&n.to_string()));
+    }
+    // Days 0, 1, 2: the third of three days; day 3 reaches back to 1; day 6 to 4, where nothing was.
+    assert_eq!(earned, [100, 100, 200, 200, 100, 100, 200]);
+}
+
+#[test]
+fn a_conversion_knows_its_tallies_before_it_is_rated() {
+    let program = program(|_| {});
+    let tiers = json!([{"after": "0", "rate": "10"}]);
+    let mut rule = tiered("count", "marginal_by_order", tiers);
+    rule["reward"]["window"] = json!("rolling:3");
+    rule["caps"] = json!({"perPartnerMonth": "1", "perProgramMonth": "2"});
+    let (rules, circumstances) = (rules(json!([rule])), circumstances(vec![Credited::new(&partner(), 1)]));
+    let sale = sale(100, 0, &[]);
+    let accrual = Accrual {
+        program: &program,
+        circumstances: &circumstances,
+        rules: &rules,
+        conversion: &ConversionId::derive(&ProgramId::from_uuid(1), &SourceId::from_uuid(9), "1"),
+        order: "1",
+        sale: &sale,
+        whole: &sale,
+        edit: None,
+        attribution: 0,
+        by_hand: None,
+        sold_at: now(),
+        occurred_at: now(),
+        received_at: now(),
+        now: now(),
+        earlier: &EarlierParts::new(),
+    };
+    let reads = accrual.reads().unwrap();
+    let told = |(from, to): &(TallyKey, TallyKey)| {
+        (from.owner == Owner::Program, from.window.as_str().to_owned(), to.window.as_str().to_owned())
+    };
+    let mut told: Vec<_> = reads.iter().map(told).collect();
+    told.sort();
+    let same = |program: bool, window: &str| (program, window.to_owned(), window.to_owned());
+    let days = (false, "d2026-05-30".to_owned(), "d2026-06-01".to_owned());
+    assert_eq!(told, [same(false, "2026-06"), days, same(true, "2026-06")]);
+}

@@ -1,0 +1,140 @@
+//! Tax: what is asked of a partner's next payout, and whether that still holds before the money leaves.
+
+pub mod filing;
+pub mod forms;
+pub mod totals;
+
+use domain::ids::PayoutId;
+use domain::money::{Minor, Money};
+use domain::payout::{Payout, PayoutState};
+use domain::program::{MethodKind, Partner, Program};
+use domain::tax::{self, Payee, Position, Terms, Withholding, YearRules, counted};
+use jiff::SignedDuration;
+use store::TaxYear;
+
+use crate::context::Context;
+use crate::error::Result;
+
+const OPERATION: &str = "tax";
+/// Payouts that are on their way for longer than this are not looked for.
+const ON_THEIR_WAY: SignedDuration = SignedDuration::from_hours(366 * 24);
+
+/// What tax asks of the partner's next payout by this method, as of now. Reads nothing where the program has no payer of taxes.
+pub async fn terms(
+    context: &Context,
+    program: &Program,
+    partner: &Partner,
+    method: Option<MethodKind>,
+) -> Result<Terms> {
+    asked(context, program, partner, method, None).await
+}
+
+/// `besides`: this payout itself is not counted as being on its way.
+async fn asked(
+    context: &Context,
+    program: &Program,
+    partner: &Partner,
+    method: Option<MethodKind>,
+    besides: Option<&PayoutId>,
+) -> Result<Terms> {
+    let Some(settings) = program.tax else { return Ok(Terms::Clear) };
+    let now = context.now();
+    let today = now.to_zoned(program.time_zone.time_zone()).date();
+    let form = context.store.tax_form(OPERATION, &partner.id).await?;
+    let payee = Payee::of(form.as_ref(), partner.country, today);
+    let payer = match payee {
+        // Their terms depend on nothing else.
+        Payee::Identified | Payee::ForeignUndocumented => None,
+        Payee::Foreign { .. } | Payee::Unidentified => context.store.payer(OPERATION).await?,
+    };
+    let years = payer.map(|payer| payer.years).unwrap_or_default();
+    let rules = YearRules::of(today.year(), &years)?;
+    let position = match payee {
+        Payee::Unidentified if !method.is_some_and(MethodKind::is_reported_by_processor) => {
+            position(context, partner, &years, today.year(), besides).await?
+        }
+        _ => Position::default(),
+    };
+    Ok(tax::terms(&payee, settings, &rules, &position, method)?)
+}
+
+/// Where a partner without a tax number stands: nobody else's payments can be theirs.
+async fn position(
+    context: &Context,
+    partner: &Partner,
+    years: &[YearRules],
+    year: i16,
+    besides: Option<&PayoutId>,
+) -> Result<Position> {
+    let store = &context.store;
+    let of = |year| [(partner.id.clone(), year)];
+    let (this, last) = (of(year), of(year - 1));
+    let (this_year, last_year) =
+        futures::try_join!(store.tax_years(OPERATION, &this), store.tax_years(OPERATION, &last))?;
+    let counted = |years: Vec<TaxYear>| years.first().map(|year| year.counted).unwrap_or_default();
+    let (this_year, last_year) = (counted(this_year), counted(last_year));
+    let on_their_way = on_their_way(context, partner, besides).await?;
+    Ok(Position {
+        this_year: this_year.direct.plus(on_their_way)?,
+        reported_last_year: last_year.is_reportable(&YearRules::of(year - 1, years)?),
+    })
+}
+
+/// What has left, or may have, and is not known to have arrived: it will count for this year or the next.
+async fn on_their_way(context: &Context, partner: &Partner, besides: Option<&PayoutId>) -> Result<Minor> {
+    let since = context.now() - ON_THEIR_WAY;
+    let (mut sum, mut after) = (Minor::ZERO, None);
+    loop {
+        let page = context.store.partner_payouts(OPERATION, &partner.id, after.as_deref(), 50).await?;
+        for payout in &page.items {
+            let under_way =
+                matches!(payout.state, PayoutState::Submitting | PayoutState::Submitted | PayoutState::PartiallyPaid);
+            if under_way && besides != Some(&payout.id) && !payout.method.is_reported_by_processor() {
+                let arrived = Minor::total(counted(payout)?.values().map(|counted| counted.direct))?;
+                sum = sum.plus(payout.gross()?.minus(arrived)?)?;
+            }
+        }
+        let past = page.items.last().is_none_or(|last| last.created_at < since);
+        after = page.after.filter(|_| !past);
+        if after.is_none() {
+            return Ok(sum);
+        }
+    }
+}
+
+/// Whether what a payout keeps back is still what tax asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Validity {
+    Stands,
+    /// It must be retallied under these terms, and approved again.
+    Changed {
+        withholding: Option<Withholding>,
+        why: String,
+    },
+    /// It must not be paid before there is a form.
+    Blocked {
+        why: String,
+    },
+}
+
+/// To be asked before the first byte of a payout leaves: a form may have ended since it was drafted, or come in, and other payouts may
+/// have brought the partner to a limit. Reads nothing where the program has no payer of taxes.
+pub async fn valid_for(context: &Context, program: &Program, partner: &Partner, payout: &Payout) -> Result<Validity> {
+    let terms = asked(context, program, partner, Some(payout.method), Some(&payout.id)).await?;
+    let gross = payout.gross()?;
+    let money = |amount| Money::new(amount, payout.currency);
+    if terms.block(gross) {
+        let why = "tax forbids to pay this before the partner gives a tax form: none is valid".to_owned();
+        return Ok(Validity::Blocked { why });
+    }
+    let withheld = terms.withheld(gross)?;
+    if withheld == payout.withheld {
+        return Ok(Validity::Stands);
+    }
+    let why = format!(
+        "the partner's tax changed since it was drafted: {} is to be withheld, not {}",
+        money(withheld),
+        money(payout.withheld)
+    );
+    Ok(Validity::Changed { withholding: terms.withholding().cloned(), why })
+}
