@@ -173,3 +173,131 @@ impl Pulse {
         Ok(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conversion::tests::minor;
+    use serde_json::json;
+
+    fn rules(rules: serde_json::Value) -> AnomalyRules {
+        serde_json::from_value(rules).unwrap()
+    }
+
+    /// So many minutes after noon.
+    fn at(minutes: i64) -> Timestamp {
+        "2026-06-01T12:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_mins(minutes)
+    }
+
+    fn beat(minutes: i64, customer: &str, visitor: &str) -> Beat {
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Beat { at: at(minutes), customer: text(customer), visitor: text(visitor) }
+    }
+
+    fn pulse(beats: &[(Beat, i64)]) -> Pulse {
+        beats.iter().fold(Pulse::default(), |pulse, (beat, net)| pulse.with(beat.clone(), minor(*net)).unwrap())
+    }
+
+    /// The word that an objection starts with.
+    fn objection(pulse: &Pulse, of: &AnomalyRules, beat: &Beat, net: i64) -> Option<String> {
+        let why = pulse.objection(of, beat, minor(net)).unwrap()?;
+        why.split_once(':').map(|(word, _)| word.to_owned())
+    }
+
+    #[test]
+    fn more_conversions_than_allowed_within_the_hours_are_too_many() {
+        let of = rules(json!({"velocity": {"moreThan": 2, "hours": 1}}));
+        let two = pulse(&[(beat(0, "", ""), 1), (beat(10, "", ""), 1)]);
+        let velocity = |minutes| objection(&two, &of, &beat(minutes, "", ""), 1).is_some();
+        assert!(velocity(20), "the third within an hour");
+        assert!(velocity(59), "a minute is left");
+        assert!(!velocity(60), "the first is an hour ago");
+        assert!(velocity(-49) && !velocity(-50), "one that was told late counts as well");
+        let one = pulse(&[(beat(0, "", ""), 1)]);
+        assert_eq!(objection(&one, &of, &beat(5, "", ""), 1), None);
+        let why = two.objection(&of, &beat(20, "", ""), minor(1)).unwrap();
+        assert_eq!(why.as_deref(), Some("velocity: more than 2 conversions in 1 hours"));
+    }
+
+    #[test]
+    fn many_customers_on_one_device_are_suspicious_and_one_customer_is_not() {
+        let of = rules(json!({"sharedDevice": {"moreThan": 2, "hours": 1}}));
+        let seen =
+            pulse(&[(beat(0, "a", "v"), 1), (beat(1, "b", "v"), 1), (beat(2, "c", "w"), 1), (beat(3, "", "v"), 1)]);
+        let shared = |beat: &Beat| objection(&seen, &of, beat, 1);
+        assert_eq!(shared(&beat(5, "d", "v")).as_deref(), Some("shared device"));
+        assert_eq!(shared(&beat(5, "a", "v")), None, "one of the two");
+        assert_eq!(shared(&beat(5, "d", "w")), None, "another device");
+        assert_eq!(shared(&beat(5, "d", "")), None, "no device is told");
+        assert_eq!(shared(&beat(61, "d", "v")), None, "long ago");
+    }
+
+    #[test]
+    fn what_is_worth_far_more_than_the_average_is_an_outlier_once_there_is_an_average() {
+        let of = rules(json!({"outlier": {"times": "2.5", "afterConversions": 2}}));
+        let seen = pulse(&[(beat(0, "", ""), 100), (beat(1, "", ""), 300)]);
+        assert_eq!(objection(&seen, &of, &beat(2, "", ""), 500), None, "exactly 2.5 times 200");
+        assert_eq!(objection(&seen, &of, &beat(2, "", ""), 501).as_deref(), Some("outlier"));
+        let one = pulse(&[(beat(0, "", ""), 100)]);
+        assert_eq!(objection(&one, &of, &beat(2, "", ""), 5_000), None, "one is no average");
+    }
+
+    #[test]
+    fn a_partner_whose_conversions_are_often_refunded_is_looked_at() {
+        let of = rules(json!({"refundRate": {"moreThan": "50", "afterConversions": 4}}));
+        let mut seen = pulse(&[(beat(0, "", ""), 1), (beat(1, "", ""), 1), (beat(2, "", ""), 1), (beat(3, "", ""), 1)]);
+        seen.refunded = 2;
+        assert_eq!(objection(&seen, &of, &beat(9, "", ""), 1), None, "half is not more than half");
+        seen.refunded = 3;
+        assert_eq!(objection(&seen, &of, &beat(9, "", ""), 1).as_deref(), Some("refund rate"));
+        seen.conversions = 3;
+        assert_eq!(objection(&seen, &of, &beat(9, "", ""), 1), None, "too few to tell");
+        assert_eq!(
+            objection(
+                &Pulse::default(),
+                &rules(json!({"refundRate": {"moreThan": "0", "afterConversions": 0}})),
+                &beat(0, "", ""),
+                1
+            ),
+            None
+        );
+    }
+
+    #[test]
+    fn a_pulse_sums_up_all_and_remembers_the_latest_hundred() {
+        let beats: Vec<_> = (0..101).map(|n| (beat(n, "", ""), 2)).collect();
+        let hundred = pulse(&beats[..100]);
+        assert_eq!((hundred.recent.len(), hundred.recent[0].at), (100, at(0)));
+        let all = pulse(&beats);
+        assert_eq!((all.conversions, all.revenue, all.recent.len()), (101, minor(202), 100));
+        assert_eq!((all.recent[0].at, all.recent[99].at), (at(1), at(100)));
+    }
+
+    #[test]
+    fn rules_are_off_unless_set_and_refused_where_they_could_not_be_judged_by() {
+        assert!(AnomalyRules::default().is_off());
+        for (set, pointer) in [
+            (json!({"velocity": {"moreThan": 1, "hours": 1}}), ""),
+            (json!({"velocity": {"moreThan": 99, "hours": 744}}), ""),
+            (json!({"velocity": {"moreThan": 0, "hours": 1}}), "/anomalyRules/velocity/moreThan"),
+            (json!({"velocity": {"moreThan": 100, "hours": 1}}), "/anomalyRules/velocity/moreThan"),
+            (json!({"velocity": {"moreThan": 1, "hours": 0}}), "/anomalyRules/velocity/hours"),
+            (json!({"velocity": {"moreThan": 1, "hours": 745}}), "/anomalyRules/velocity/hours"),
+            (json!({"sharedDevice": {"moreThan": 0, "hours": 1}}), "/anomalyRules/sharedDevice/moreThan"),
+            (json!({"outlier": {"times": "1.1", "afterConversions": 1}}), ""),
+            (json!({"outlier": {"times": "10000", "afterConversions": 1}}), ""),
+            (json!({"outlier": {"times": "1", "afterConversions": 1}}), "/anomalyRules/outlier/times"),
+            (json!({"outlier": {"times": "10000.1", "afterConversions": 1}}), "/anomalyRules/outlier/times"),
+            (json!({"outlier": {"times": "many", "afterConversions": 1}}), "/anomalyRules/outlier/times"),
+            (json!({"refundRate": {"moreThan": "0", "afterConversions": 1}}), ""),
+            (json!({"refundRate": {"moreThan": "100", "afterConversions": 1}}), ""),
+            (json!({"refundRate": {"moreThan": "101", "afterConversions": 1}}), "/anomalyRules/refundRate/moreThan"),
+            (json!({"refundRate": {"moreThan": "-1", "afterConversions": 1}}), "/anomalyRules/refundRate/moreThan"),
+        ] {
+            let of = rules(set.clone());
+            assert!(!of.is_off(), "{set}");
+            let pointers: Vec<_> = of.check().into_iter().map(|error| error.pointer).collect();
+            assert_eq!(pointers.join(" "), pointer, "{set}");
+        }
+    }
+}

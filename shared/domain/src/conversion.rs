@@ -512,6 +512,182 @@ pub(crate) mod tests {
         }
     }
 
+    const MOST: i64 = 1_000_000_000_000;
+
+    fn received() -> Timestamp {
+        "2026-06-01T00:00:00Z".parse().unwrap()
+    }
+
+    fn event(body: EventBody) -> ConversionEvent {
+        ConversionEvent { id: "1".into(), occurred_at: received(), body }
+    }
+
+    /// The field that is refused; empty: nothing is.
+    fn refused(event: &ConversionEvent) -> &'static str {
+        event.check(received()).map_or_else(|impossible| impossible.field, |()| "")
+    }
+
+    #[test]
+    fn what_no_sale_and_no_edit_can_be_is_refused_by_its_field() {
+        type Change = fn(&mut Sale);
+        let cases: [(Change, &str); 22] = [
+            (|_| {}, ""),
+            (|sale| sale.total = minor(0), ""),
+            (|sale| sale.total = minor(-1), "/amount/total"),
+            (|sale| sale.total = minor(MOST), ""),
+            (|sale| sale.total = minor(MOST + 1), "/amount/total"),
+            (|sale| sale.tax = minor(-1), "/amount/tax"),
+            (|sale| sale.shipping = minor(-1), "/amount/shipping"),
+            (|sale| sale.discount = minor(-1), "/amount/discount"),
+            (|sale| sale.discount = minor(MOST + 1), "/amount/discount"),
+            (|sale| sale.tax = minor(10_000), ""),
+            (|sale| sale.tax = minor(10_001), "/amount/total"),
+            (|sale| (sale.tax, sale.shipping) = (minor(5_000), minor(5_001)), "/amount/total"),
+            (|sale| sale.items = super::tests::sale(0, 0, &[("A", 0)]).items, ""),
+            (|sale| sale.items = super::tests::sale(0, 0, &[("A", 5), ("B", -1)]).items, "/items"),
+            (|sale| sale.items = vec![super::tests::sale(0, 0, &[("A", 1)]).items.remove(0); 250], ""),
+            (|sale| sale.items = vec![super::tests::sale(0, 0, &[("A", 1)]).items.remove(0); 251], "/items"),
+            (|sale| sale.items = super::tests::sale(0, 0, &[("A", MOST)]).items, ""),
+            (|sale| sale.items = super::tests::sale(0, 0, &[("A", MOST), ("B", 1)]).items, "/items"),
+            (|sale| sale.items = super::tests::sale(0, 0, &[("A", MOST + 1)]).items, "/items"),
+            (|sale| (sale.items, sale.tax) = (super::tests::sale(0, 0, &[("A", 9)]).items, minor(99_999)), ""),
+            (
+                |sale| {
+                    sale.items = vec![Item {
+                        quantity: Decimal::NEGATIVE_ONE,
+                        ..super::tests::sale(0, 0, &[("A", 1)]).items.remove(0)
+                    }]
+                },
+                "/items",
+            ),
+            (
+                |sale| {
+                    sale.items =
+                        vec![Item { quantity: Decimal::ZERO, ..super::tests::sale(0, 0, &[("A", 1)]).items.remove(0) }]
+                },
+                "",
+            ),
+        ];
+        for (n, (change, field)) in cases.into_iter().enumerate() {
+            let mut sale = sale(10_000, 0, &[]);
+            change(&mut sale);
+            let Sale { currency, total, tax, shipping, discount, items, .. } = sale.clone();
+            let edit = Edit { conversion: "1".into(), currency, total, tax, shipping, discount, items };
+            assert_eq!(edit.net(), sale.net(), "case {n}");
+            assert_eq!(refused(&event(EventBody::Sale(sale))), field, "sale, case {n}");
+            assert_eq!(refused(&event(EventBody::Edit(edit))), field, "edit, case {n}");
+        }
+    }
+
+    #[test]
+    fn what_no_refund_can_be_is_refused_by_its_field() {
+        type Change = fn(&mut Refund);
+        let items = |amounts: &[i64]| {
+            let named: Vec<_> = amounts.iter().map(|amount| ("A", *amount)).collect();
+            Some(sale(0, 0, &named).items)
+        };
+        let cases: [(Change, &str); 8] = [
+            (|_| {}, ""),
+            (|refund| refund.total = minor(-1), "/amount/total"),
+            (|refund| refund.total = minor(MOST), ""),
+            (|refund| refund.total = minor(MOST + 1), "/amount/total"),
+            (|refund| refund.tax = Some(minor(-1)), "/amount"),
+            (|refund| refund.shipping = Some(minor(-1)), "/amount"),
+            (|refund| (refund.tax, refund.shipping) = (Some(minor(0)), Some(minor(0))), ""),
+            (|refund| (refund.tax, refund.shipping) = (Some(minor(1)), Some(minor(-1))), "/amount"),
+        ];
+        for (n, (change, field)) in cases.into_iter().enumerate() {
+            let mut back = refund(10_000);
+            change(&mut back);
+            assert_eq!(refused(&event(EventBody::Refund(back))), field, "case {n}");
+        }
+        for (amounts, field) in [
+            (vec![0, MOST], ""),
+            (vec![1, -1], "/items"),
+            (vec![MOST + 1], "/items"),
+            (vec![1; 250], ""),
+            (vec![1; 251], "/items"),
+        ] {
+            let back = Refund { items: items(&amounts), ..refund(10_000) };
+            assert_eq!(refused(&event(EventBody::Refund(back))), field, "{} items", amounts.len());
+        }
+    }
+
+    #[test]
+    fn ids_have_1_to_200_characters_and_events_happened_since_1970_and_not_later_than_our_clock_allows() {
+        let (fine, long) = ("x".repeat(200), "x".repeat(201));
+        let withdrawal = |refund: &str| {
+            EventBody::Withdrawal(Withdrawal { conversion: "1".into(), refund: refund.to_owned(), reason: None })
+        };
+        let of = |order: &str| EventBody::Refund(Refund { conversion: order.to_owned(), ..refund(1) });
+        for (id, body, field) in [
+            (fine.as_str(), of(&fine), ""),
+            ("", of("1"), "/id"),
+            (&long, of("1"), "/id"),
+            ("1", of(""), "/conversion"),
+            ("1", of(&long), "/conversion"),
+            ("1", withdrawal(&fine), ""),
+            ("1", withdrawal(""), "/refund"),
+            ("1", withdrawal(&long), "/refund"),
+        ] {
+            assert_eq!(refused(&ConversionEvent { id: id.to_owned(), ..event(body) }), field);
+        }
+        for (seconds, field) in [(0, ""), (300, ""), (301, "/occurredAt"), (-1, "")] {
+            let occurred_at = received() + SignedDuration::from_secs(seconds);
+            assert_eq!(refused(&ConversionEvent { occurred_at, ..event(of("1")) }), field, "{seconds}");
+        }
+        for (second, field) in [(0, ""), (-1, "/occurredAt"), (1, "")] {
+            let occurred_at = Timestamp::from_second(second).unwrap();
+            assert_eq!(refused(&ConversionEvent { occurred_at, ..event(of("1")) }), field, "{second}");
+        }
+    }
+
+    #[test]
+    fn an_event_names_its_order_its_kind_and_its_currency() {
+        let Sale { currency, total, tax, shipping, discount, items, .. } = sale(1, 0, &[]);
+        let edit = Edit { conversion: "o".into(), currency, total, tax, shipping, discount, items };
+        let withdrawal = Withdrawal { conversion: "o".into(), refund: "r".into(), reason: None };
+        let back = Refund { conversion: "o".into(), ..refund(1) };
+        for (body, order, kind, has_currency) in [
+            (EventBody::Sale(sale(1, 0, &[])), "1", "sale", true),
+            (EventBody::Refund(back), "o", "refund", true),
+            (EventBody::Edit(edit), "o", "edit", true),
+            (EventBody::Withdrawal(withdrawal), "o", "withdrawal", false),
+        ] {
+            let event = event(body);
+            assert_eq!((event.order(), event.body.kind().as_str()), (order, kind));
+            assert_eq!(event.currency().is_some(), has_currency, "{kind}");
+        }
+        let purchases = [Action::Sale, Action::Renewal, Action::Lead, Action::SignUp, Action::Custom];
+        assert_eq!(purchases.map(Action::is_purchase), [true, true, false, false, false]);
+        assert_eq!(purchases.map(|action| action.is_sale()), [true, false, false, false, false]);
+    }
+
+    /// What goes without saying takes no room in the journal, and its bytes are hashed.
+    #[test]
+    fn an_event_is_kept_without_what_it_does_not_say() {
+        let kept = serde_json::json!({"id": "1", "occurredAt": "2026-06-01T00:00:00Z", "type": "sale", "action": "sale",
+            "currency": "USD", "total": 100});
+        assert_eq!(serde_json::json!(event(EventBody::Sale(sale(100, 0, &[])))), kept);
+        let mut told = sale(100, 1, &[]);
+        (told.shipping, told.discount, told.customer.new) = (minor(2), minor(3), Some(true));
+        let kept = serde_json::json!({"id": "1", "occurredAt": "2026-06-01T00:00:00Z", "type": "sale", "action": "sale",
+            "currency": "USD", "total": 100, "tax": 1, "shipping": 2, "discount": 3, "customer": {"new": true}});
+        assert_eq!(serde_json::json!(event(EventBody::Sale(told))), kept);
+    }
+
+    #[test]
+    fn a_code_is_short_plain_and_the_same_in_any_case() {
+        for (text, code) in
+            [(" Anna-10_a.b ", Some("ANNA-10_A.B")), ("", None), ("a b", None), ("\u{e4}", None), ("-", Some("-"))]
+        {
+            let read = text.parse::<Code>().ok();
+            assert_eq!(read.as_ref().map(Code::as_str), code, "{text:?}");
+            assert_eq!(read.map(String::from).as_deref(), code);
+        }
+        assert!("x".repeat(40).parse::<Code>().is_ok() && "x".repeat(41).parse::<Code>().is_err());
+    }
+
     #[test]
     fn content_ignores_what_moves_no_money() {
         let event = |sale: Sale, second: i64| ConversionEvent {

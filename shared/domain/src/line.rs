@@ -928,6 +928,232 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_rejected_line_forgets_what_was_recorded_before_it_takes_back_what_was_taken() {
+        let before = line(1_000, LineState::Pending, now()).take_back(minor(400), None).unwrap();
+        let rejected = before.reject("no", None).unwrap().take_back(minor(300), None).unwrap();
+        assert_eq!((rejected.refundable().unwrap(), rejected.returnable().unwrap()), (minor(300), minor(700)));
+        let back = rejected.clone().give_back(minor(200), None, now()).unwrap();
+        assert_eq!((back.net().unwrap(), back.refundable().unwrap()), (minor(600), minor(500)));
+        let back = back.give_back(minor(400), None, now()).unwrap();
+        assert_eq!((back.state.name(), back.net().unwrap()), (StateName::Rejected, minor(900)));
+        assert_eq!(back.reinstate("ann").unwrap().net().unwrap(), minor(900));
+        for bad in [0, -1, 701] {
+            assert_eq!(rejected.clone().give_back(minor(bad), None, now()), Err(LineError::TooMuch), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_paid_gives_nothing_back_and_takes_nothing_more() {
+        let paid = line(1_000, LineState::Paid { payout: payout_id(), page: 0 }, now());
+        let part = Line { taken_back: minor(300), ..paid };
+        assert_eq!(part.returnable().unwrap(), Minor::ZERO);
+        assert_eq!(part.clone().give_back(minor(1), None, now()), Err(LineError::TooMuch));
+        assert!(part.take_back(minor(1), None).is_err());
+    }
+
+    #[test]
+    fn only_lines_of_zero_come_and_go_without_an_amount() {
+        for state in states() {
+            let one = line(1, state.clone(), now());
+            assert!(one.clone().restore_zero(now()).is_err() && one.reverse_zero(None).is_err(), "{state:?}");
+        }
+        let reversed = line(0, LineState::Reversed { reviewed: true, held: None }, now());
+        assert_eq!(reversed.restore_zero(now()).unwrap().state.name(), StateName::Payable);
+        let rejected = |whole| LineState::Rejected { why: "no".into(), refunded: Minor::ZERO, whole };
+        assert_eq!(line(0, rejected(true), now()).restore_zero(now()).unwrap().state, rejected(false));
+        assert!(line(0, rejected(false), now()).restore_zero(now()).is_err());
+        assert!(line(0, LineState::Pending, now()).restore_zero(now()).is_err());
+    }
+
+    #[test]
+    fn an_amount_set_by_hand_goes_up_through_review_and_down_at_once() {
+        let hand = |amount: i64, state: LineState| line(1_000, state, now()).adjust(minor(amount), "ann", None);
+        let up = hand(1_001, LineState::Approved).unwrap();
+        assert_eq!(
+            (up.state, up.amount, up.hands, up.approved_at),
+            (LineState::Pending, minor(1_001), vec!["ann".to_owned()], None)
+        );
+        let down = Line { approved_at: Some(now()), ..line(1_000, LineState::Approved, now()) };
+        let down = down.adjust(minor(999), "ann", None).unwrap();
+        assert_eq!((down.state.name(), down.amount, down.approved_at), (StateName::Approved, minor(999), Some(now())));
+        let held = hand(2_000, LineState::Held { reviewed: true, why: "look".into() }).unwrap();
+        assert_eq!(held.state, LineState::Held { reviewed: false, why: "look".into() });
+        let debt = |amount: i64| {
+            let debt = Line { kind: LineKind::Bonus, ..line(-1_000, LineState::Payable, now()) };
+            debt.adjust(minor(amount), "ann", None).unwrap().state.name()
+        };
+        assert_eq!(
+            (debt(-1_500), debt(-500)),
+            (StateName::Pending, StateName::Payable),
+            "more of a debt is looked at, too"
+        );
+        for state in [
+            LineState::Paid { payout: payout_id(), page: 0 },
+            LineState::Rejected { why: "no".into(), refunded: Minor::ZERO, whole: false },
+            LineState::Reversed { reviewed: true, held: None },
+        ] {
+            assert!(matches!(hand(2_000, state), Err(LineError::Illegal { .. })));
+        }
+    }
+
+    #[test]
+    fn what_refunds_took_never_exceeds_the_amount_set_by_hand() {
+        let part = line(1_000, LineState::Approved, now()).take_back(minor(400), None).unwrap();
+        let taken = |amount: i64| part.clone().adjust(minor(amount), "ann", None).unwrap().taken_back.units();
+        assert_eq!([500, 400, 399, 0].map(taken), [400, 400, 399, 0]);
+    }
+
+    #[test]
+    fn an_adjusted_amount_keeps_its_sign_and_differs() {
+        let set = |of: i64, kind: LineKind, to: i64| {
+            Line { kind, ..line(of, LineState::Pending, now()) }.adjust(minor(to), "ann", None).map(|_| ())
+        };
+        let bad = |of: i64| Err(LineError::BadAdjustment(Money::new(minor(of), "USD".parse().unwrap())));
+        use LineKind::{Bonus, Clawback, Commission, TrueUp};
+        for (of, kind, to, expect) in [
+            (1_000, Commission, 0, Ok(())),
+            (1_000, Commission, -1, bad(1_000)),
+            (1_000, Commission, 1_000, bad(1_000)),
+            (0, Commission, -1, bad(0)),
+            (0, Commission, 1, Ok(())),
+            (1_000, Bonus, -1, bad(1_000)),
+            (-1_000, Bonus, 1, bad(-1_000)),
+            (-1_000, Bonus, -2, Ok(())),
+            (0, Bonus, -1, Ok(())),
+            (1_000, Clawback, 1, Err(LineError::NotAdjustable(Clawback))),
+            (1_000, TrueUp, 1, Err(LineError::NotAdjustable(TrueUp))),
+        ] {
+            assert_eq!(set(of, kind, to), expect, "{kind:?} of {of} to {to}");
+        }
+        let words = LineError::NotAdjustable(TrueUp).to_string();
+        assert_eq!(words, "a true-up cannot be adjusted: adjust the commission it belongs to");
+    }
+
+    #[test]
+    fn of_what_is_paid_only_the_difference_is_written_and_that_is_a_line_of_its_own() {
+        let paid_line = Line {
+            slice: Some(1),
+            paid_at: Some(now()),
+            version: 7,
+            taken_back: minor(3),
+            ..line(1_000, LineState::Paid { payout: payout_id(), page: 0 }, now() - jiff::SignedDuration::from_hours(9))
+        };
+        let written =
+            |gross: i64, number| paid_line.adjustment(minor(gross), minor(1_200), "ann", number, now()).unwrap();
+        let (up, down) = (written(1_500, 1), written(900, 2));
+        assert_eq!((up.amount, &up.state, up.approved_at), (minor(300), &LineState::Pending, None));
+        assert_eq!((down.amount, &down.state, down.approved_at), (minor(-300), &LineState::Payable, Some(now())));
+        for line in [&up, &down] {
+            assert_eq!(
+                (line.kind, line.of.as_ref(), line.slice, line.paid_at),
+                (LineKind::Adjustment, Some(&paid_line.id), None, None)
+            );
+            assert_eq!((line.due_at, line.occurred_at, line.created_at), (now(), now(), now()));
+            assert_eq!(
+                (&line.hands, line.version, line.taken_back, &line.entry),
+                (&vec!["ann".to_owned()], 1, Minor::ZERO, &EntryRef::none())
+            );
+        }
+        assert!(up.id != down.id && up.id != paid_line.id);
+        assert!(matches!(
+            line(1_000, LineState::Pending, now()).adjustment(minor(5), minor(1_000), "ann", 1, now()),
+            Err(LineError::Illegal { .. })
+        ));
+    }
+
+    #[test]
+    fn a_hand_is_remembered_once() {
+        let held = |hands: &[&str]| Line {
+            hands: hands.iter().map(|hand| (*hand).to_owned()).collect(),
+            ..line(1_000, LineState::Held { reviewed: true, why: "look".into() }, now())
+        };
+        assert_eq!(held(&["ann"]).release("ann", now()).unwrap().hands, ["ann"]);
+        assert_eq!(held(&["ann"]).release("ben", now()).unwrap().hands, ["ann", "ben"]);
+    }
+
+    #[test]
+    fn a_state_has_a_name_a_reason_and_a_payout() {
+        let words = ["pending", "approved", "payable", "in_payout", "paid", "held", "rejected", "reversed"];
+        assert_eq!(StateName::ALL.map(StateName::as_str), words);
+        for (name, state) in words.iter().zip(StateName::ALL) {
+            assert_eq!(StateName::parse(name), Some(state));
+        }
+        assert_eq!(StateName::parse("lost"), None);
+        use StateName::{Approved, Held, InPayout, Paid, Payable, Pending, Rejected, Reversed};
+        for (status, expect) in [
+            ("pending", Some(&[Pending, Held] as &[_])),
+            ("approved", Some(&[Approved, Payable, InPayout])),
+            ("paid", Some(&[Paid])),
+            ("rejected", Some(&[Rejected, Reversed])),
+            ("payable", None),
+        ] {
+            assert_eq!(StateName::of_status(status), expect, "{status}");
+        }
+        for state in states() {
+            let line = line(1_000, state.clone(), now());
+            let (reason, payout) = match state.name() {
+                Held => (Some("look"), None),
+                Rejected => (Some("no"), None),
+                InPayout | Paid => (None, Some((payout_id(), 0))),
+                _ => (None, None),
+            };
+            assert_eq!(
+                (line.reason(), line.payout().map(|(of, page)| (of.clone(), page))),
+                (reason, payout),
+                "{state:?}"
+            );
+            assert_eq!(line.stream(), line.id.as_str(), "of no conversion");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_stopped_remembers_whether_it_was_reviewed() {
+        let open = open(PayoutState::Pending);
+        for (state, expect) in [
+            (LineState::Pending, false),
+            (LineState::Approved, true),
+            (LineState::Payable, true),
+            (LineState::InPayout { payout: payout_id(), page: 0 }, true),
+        ] {
+            let held = line(1_000, state.clone(), now()).hold("why", open.as_ref()).unwrap();
+            assert_eq!(held.state, LineState::Held { reviewed: expect, why: "why".into() }, "{state:?}");
+            let gone = line(1_000, state, now()).take_back(minor(1_000), open.as_ref()).unwrap();
+            assert_eq!(gone.state, LineState::Reversed { reviewed: expect, held: None });
+        }
+        let early = line(1_000, LineState::Approved, now() + jiff::SignedDuration::from_secs(1));
+        assert_eq!(early.clone().mature(now()), Err(LineError::NotMatured(early.due_at)));
+    }
+
+    #[test]
+    fn a_line_obeys_its_own_payout_only() {
+        let run = RunId::derive(&ProgramId::from_uuid(1), "monthly", "2026-07-01");
+        let other = PayoutId::derive(&run, &PartnerId::from_uuid(2), now());
+        let inside = line(1_000, LineState::InPayout { payout: payout_id(), page: 0 }, now());
+        let paid = line(1_000, LineState::Paid { payout: payout_id(), page: 0 }, now());
+        assert!(inside.clone().free(&other).is_err() && inside.clone().pay(&other, now()).is_err());
+        assert!(paid.unpay(&other).is_err());
+        let open = Payout { id: other, ..crate::payout::tests::payout(1_000) }.open();
+        assert_eq!(inside.hold("why", open.as_ref()), Err(LineError::PayoutClosed));
+    }
+
+    #[test]
+    fn withheld_tax_lives_and_ends_with_its_payout() {
+        let payout = crate::payout::tests::payout(1_000);
+        let partner = crate::rating::tests::partner();
+        let tax = Line::withholding(&payout.id, payout.pages, &partner, payout.currency, minor(240), now());
+        assert_eq!(
+            (tax.kind, tax.amount, tax.payout()),
+            (LineKind::Withholding, minor(-240), Some((&payout.id, payout.pages)))
+        );
+        assert!(tax.hands.is_empty() && tax.approved_at.is_none());
+        assert_eq!(tax.clone().withhold(minor(300)).unwrap().amount, minor(-300));
+        assert_eq!(tax.clone().hold("why", None), Err(LineError::OfPayout));
+        let freed = tax.free(&payout.id).unwrap();
+        assert_eq!((freed.state.name(), freed.net().unwrap()), (StateName::Reversed, Minor::ZERO));
+        assert!(line(1_000, LineState::InPayout { payout: payout.id, page: 0 }, now()).withhold(minor(1)).is_err());
+    }
+
+    #[test]
     fn no_more_is_taken_back_than_is_left() {
         let pending = line(1_000, LineState::Pending, now());
         for bad in [0, -1, 1_001] {

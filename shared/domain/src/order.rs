@@ -539,6 +539,102 @@ pub(crate) mod tests {
         assert_eq!(reduction(1_000, &goods, &[back]), 500);
     }
 
+    fn named(items: &[(&str, i64)]) -> Refund {
+        let total = items.iter().map(|(_, amount)| amount).sum();
+        Refund { items: Some(sale(0, 0, items).items), ..refund(total) }
+    }
+
+    /// What of 1,000 earned on each item a refund takes.
+    fn of_each(goods: &Sale, refunds: &[Refund]) -> Vec<i64> {
+        let order = order(goods, refunds);
+        (0..goods.items.len()).map(|n| taken(1_000, order.share(None, &[n]).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_product_on_several_lines_goes_back_line_by_line() {
+        let goods = sale(10_000, 0, &[("A", 2_000), ("B", 5_000), ("A", 3_000)]);
+        assert_eq!(of_each(&goods, &[named(&[("A", 1_000)])]), [500, 0, 0]);
+        assert_eq!(of_each(&goods, &[named(&[("A", 3_500)])]), [1_000, 0, 500]);
+        assert_eq!(of_each(&goods, &[named(&[("A", 1_500)]), named(&[("A", 3_500)])]), [1_000, 0, 1_000]);
+    }
+
+    #[test]
+    fn what_goes_beyond_an_item_or_is_none_of_the_order_comes_off_the_rest() {
+        let goods = sale(10_000, 0, &[("A", 4_000), ("B", 6_000)]);
+        assert_eq!(of_each(&goods, &[named(&[("A", 4_000)])]), [1_000, 0], "exactly the item");
+        assert_eq!(of_each(&goods, &[named(&[("A", 7_000)])]), [1_000, 500]);
+        assert_eq!(of_each(&goods, &[named(&[("C", 5_000)])]), [500, 500]);
+        let mut cards = sale(10_000, 0, &[("CARD", 5_000), ("A", 5_000)]);
+        cards.items[0].gift_card = true;
+        assert_eq!(of_each(&cards, &[named(&[("CARD", 9_000)])])[1], 0, "no goods, however much of it");
+        let mut other = named(&[("OTHER", 3_000)]);
+        other.items.iter_mut().flatten().for_each(|item| item.gift_card = true);
+        assert_eq!(of_each(&cards, &[other])[1], 0, "nor another card");
+    }
+
+    #[test]
+    fn tax_beyond_a_refund_takes_nothing_back_and_gives_nothing() {
+        let mut strange = refund(1_000);
+        (strange.tax, strange.shipping) = (Some(minor(800)), Some(minor(700)));
+        assert_eq!(reduction(1_000, &sale(10_000, 0, &[]), &[strange]), 0);
+        let mut known = refund(5_000);
+        (known.tax, known.shipping) = (Some(minor(1_000)), Some(minor(500)));
+        assert_eq!(reduction(1_000, &sale(10_000, 0, &[]), &[known]), 350, "35.00 of 100.00");
+    }
+
+    #[test]
+    fn an_order_that_cost_nothing_is_back_when_all_that_was_charged_is() {
+        let mut shipped = sale(500, 0, &[]);
+        shipped.shipping = minor(500);
+        let share = |total: i64| order(&shipped, &[refund(total)]).share(None, &[]).unwrap();
+        assert_eq!((share(499), share(500)), ((0, 1), (1, 1)));
+    }
+
+    #[test]
+    fn of_several_edits_of_one_moment_the_last_accepted_stands() {
+        let first = event("1", 0, EventBody::Sale(sale(10_000, 0, &[])));
+        let (up, more) = (edit("e1", 10, &sale(12_000, 0, &[])), edit("e2", 10, &sale(13_000, 0, &[])));
+        let order = Order::of([&first, &up, &more]).unwrap().unwrap();
+        let nets: Vec<_> = order.parts().iter().map(|part| part.sale.net().unwrap().units()).collect();
+        assert_eq!(nets, [10_000, 2_000, 1_000]);
+    }
+
+    #[test]
+    fn what_an_edit_adds_says_how_much_of_what_with_its_tax_shipping_and_discount() {
+        let mut first = sale(11_000, 1_000, &[("A", 4_000), ("A", 1_000), ("B", 5_000)]);
+        first.items[0].quantity = 2.into();
+        let mut then = sale(23_000, 3_000, &[("A", 9_000), ("B", 5_000), ("C", 3_000)]);
+        (then.shipping, then.discount) = (minor(3_000), minor(700));
+        then.items[0].quantity = 5.into();
+        let (first, then) = (event("1", 0, EventBody::Sale(first)), edit("e1", 10, &then));
+        let order = Order::of([&first, &then]).unwrap().unwrap();
+        let added = &order.part(Some("e1")).unwrap().sale;
+        let items: Vec<_> =
+            added.items.iter().map(|item| (item.sku.as_deref().unwrap(), item.quantity, item.amount.units())).collect();
+        assert_eq!(items, [("A", 2.into(), 4_000), ("C", 1.into(), 3_000)]);
+        let rest = [added.total, added.tax, added.shipping, added.discount].map(Minor::units);
+        assert_eq!(rest, [12_000, 2_000, 3_000, 700]);
+    }
+
+    #[test]
+    fn an_edit_of_which_only_one_side_tells_items_is_compared_by_what_the_goods_cost() {
+        let items = sale(10_000, 0, &[("A", 4_000), ("B", 6_000)]);
+        let first = event("1", 0, EventBody::Sale(items.clone()));
+        let up = edit("e1", 10, &sale(15_000, 0, &[]));
+        let order = Order::of([&first, &up]).unwrap().unwrap();
+        let added = &order.part(Some("e1")).unwrap().sale;
+        assert_eq!((added.items.len(), added.net().unwrap()), (1, minor(5_000)), "an item without a name");
+        let plain = event("1", 0, EventBody::Sale(sale(10_000, 0, &[])));
+        let named = edit("e1", 10, &sale(15_000, 0, &[("A", 15_000)]));
+        let order = Order::of([&plain, &named]).unwrap().unwrap();
+        assert_eq!(order.part(Some("e1")).unwrap().sale.items.len(), 1);
+        let totals = edit("e1", 10, &sale(15_000, 0, &[]));
+        let order = Order::of([&plain, &totals]).unwrap().unwrap();
+        assert!(order.part(Some("e1")).unwrap().sale.items.is_empty());
+        let down = Order::of([&first, &edit("e1", 10, &sale(5_000, 0, &[]))]).unwrap().unwrap();
+        assert_eq!([0, 1].map(|n| taken(1_000, down.share(None, &[n]).unwrap())), [500, 500]);
+    }
+
     #[test]
     fn what_cost_nothing_shares_the_fate_of_its_order() {
         let goods = sale(10_000, 0, &[("FREE", 0), ("A", 10_000)]);

@@ -571,6 +571,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_gross_base_has_the_discount_by_amount_and_all_of_it_where_nothing_is_left() {
+        let mut order = sale(10_000, 0, &[("A", 6_000), ("B", 4_000)]);
+        order.discount = minor(1_000);
+        let of = |sale: &Sale, items: &[usize]| base(sale, BaseKind::Gross, items).unwrap().units();
+        assert_eq!((of(&order, &[0]), of(&order, &[1]), of(&order, &[0, 1])), (6_600, 4_400, 11_000));
+        assert_eq!(base(&order, BaseKind::Net, &[0]).unwrap(), minor(6_000));
+        let mut free = sale(0, 0, &[("A", 0)]);
+        free.discount = minor(1_000);
+        assert_eq!(of(&free, &[0]), 1_000);
+    }
+
+    #[test]
     fn items_under_one_rule_are_summed_before_they_are_rated() {
         let order = sale(45, 0, &[("A", 15), ("B", 15), ("C", 15)]);
         assert_eq!(earned(&rules(json!([percent("10")])), &order, 0), [5]);

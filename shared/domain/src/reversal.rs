@@ -329,6 +329,77 @@ mod tests {
     }
 
     #[test]
+    fn what_was_attributed_before_is_taken_back_whole_and_what_is_new_in_its_share() {
+        let goods = sale(10_000, 0, &[]);
+        let order = order_of(&goods, &[refund(2_500)]);
+        let of = |attribution| Line { attribution, ..lines(&goods, "10", json!([]))[0].clone() };
+        assert_eq!(share(&order, 2, &of(1)).unwrap(), (1, 1));
+        let quarter = |attribution| {
+            let (part, whole) = share(&order, 2, &of(attribution)).unwrap();
+            part * 4 == whole
+        };
+        assert!(quarter(2) && quarter(3));
+    }
+
+    #[test]
+    fn what_did_not_change_is_no_change() {
+        let goods = sale(10_000, 0, &[]);
+        let before = lines(&goods, "10", json!([]));
+        let mut after = before.clone();
+        after.push(Line {
+            kind: LineKind::Bonus,
+            id: LineId::derive(&before[0].partner, 1, now(), &["b"]),
+            ..before[0].clone()
+        });
+        let kinds: Vec<_> = changes(&before, after).iter().map(|change| change.after.kind).collect();
+        assert_eq!(kinds, [LineKind::Bonus]);
+    }
+
+    #[test]
+    fn what_was_recorded_while_a_line_was_rejected_counts_as_taken() {
+        let goods = sale(10_000, 0, &[]);
+        let mut lines = lines(&goods, "10", json!([]));
+        lines[0] = lines[0].clone().reject("no", None).unwrap();
+        apply(&mut lines, &goods, &[refund(4_000)], "r1");
+        apply(&mut lines, &goods, &[refund(4_000), refund(1_000)], "r2");
+        assert_eq!(lines.len(), 1, "nothing is clawed back of what was never paid");
+        assert_eq!(lines[0].refundable().unwrap(), minor(500));
+        apply(&mut lines, &goods, &[refund(1_000)], "w");
+        assert_eq!((lines.len(), lines[0].refundable().unwrap()), (1, minor(900)));
+    }
+
+    #[test]
+    fn an_adjustment_gives_before_its_slices_do() {
+        let goods = sale(10_000, 0, &[]);
+        let mut lines = lines(&goods, "10", json!([]));
+        lines[0] = paid(lines[0].clone());
+        let added = lines[0].adjustment(minor(1_600), minor(1_000), "ann", 1, now()).unwrap();
+        lines.push(added);
+        apply(&mut lines, &goods, &[refund(2_500)], "r1");
+        assert_eq!(nets(&lines), [1_000, 200], "a quarter of 16.00 comes off what is not paid");
+        apply(&mut lines, &goods, &[refund(10_000)], "r2");
+        assert_eq!(nets(&lines), [1_000, 0, -1_000]);
+    }
+
+    #[test]
+    fn what_is_written_besides_has_its_own_id_and_time() {
+        let goods = sale(10_000, 0, &[]);
+        let of = |edit: Option<&str>, attribution: u32| {
+            let origin =
+                Line { edit: edit.map(str::to_owned), attribution, ..paid(lines(&goods, "10", json!([]))[0].clone()) };
+            let reversal =
+                Reversal { order: &order_of(&goods, []), attribution, open: &BTreeMap::new(), event: "e", now: now() };
+            compensation(&origin, minor(100), &reversal)
+        };
+        let ids: std::collections::BTreeSet<_> =
+            [of(None, 0), of(None, 1), of(None, 2), of(Some("e1"), 0), of(Some("e1"), 1)].map(|line| line.id).into();
+        assert_eq!(ids.len(), 5);
+        let written = of(None, 0);
+        assert_eq!((written.occurred_at, written.due_at, written.approved_at), (now(), now(), Some(now())));
+        assert_eq!((written.amount, written.paid_at, written.version), (minor(-100), None, 1));
+    }
+
+    #[test]
     fn applying_the_same_refunds_again_moves_nothing() {
         let order = sale(10_000, 0, &[]);
         let mut lines = lines(&order, "10", json!([]));

@@ -64,6 +64,16 @@ fn a_line_names_its_products_by_name_or_sku_and_no_more_than_five() {
     assert!(accrued(json!([percent("10")]), &sale(100, 0, &[]), None, 0)[0].products.is_empty());
 }
 
+/// Ids are derived from what they name, and kept for ever: another derivation would make a second line of the first retry.
+#[test]
+fn a_lines_id_tells_its_edit_and_its_attribution_and_stays_for_ever() {
+    let id = |edit, attribution| accrued(json!([percent("10")]), &sale(100, 0, &[]), edit, attribution)[0].id.clone();
+    let ids = [id(None, 0), id(None, 3), id(None, 4), id(Some("e1"), 0), id(Some("e2"), 0), id(Some("e1"), 3)];
+    let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert_eq!(distinct.len(), ids.len());
+    assert_eq!(ids[0].as_str(), "com_000000000000000000000000080001l1pis07q0r53lv");
+}
+
 #[test]
 fn a_program_that_approves_by_itself_has_lines_that_wait_for_their_time_only() {
     let terms = |approval| Terms { hold_days: 0, min_hold_days: 0, approval };
@@ -206,6 +216,38 @@ fn a_true_up_that_takes_back_is_payable_at_once() {
     let now = book.now;
     assert_eq!((true_up.amount, &true_up.state), (minor(-5_000), &LineState::Payable));
     assert_eq!((true_up.due_at, true_up.approved_at), (now, Some(now)));
+}
+
+#[test]
+fn a_true_up_after_a_refund_is_a_line_of_its_own_at_its_own_time() {
+    let mut book = Book::new(by_count(["250", "275", "300"]));
+    let mut third = sale(10_000, 0, &[("A", 10_000)]);
+    third.items[0].product = Some("Kit".into());
+    (1..=2).for_each(|n| book.sell(&n.to_string(), 10_000));
+    book.accept("3", EventBody::Sale(third));
+    book.refund("3", 10_000);
+    let true_up = book.lines_of("3").last().unwrap();
+    let now = book.now;
+    assert_eq!(
+        (true_up.kind, true_up.amount),
+        (LineKind::TrueUp, minor(-5_000)),
+        "twice 250.00 are due, and 550.00 stand"
+    );
+    assert_eq!((true_up.occurred_at, true_up.due_at, true_up.approved_at), (now, now, Some(now)));
+    assert!(true_up.products.is_empty() && true_up.slice.is_none() && true_up.hands.is_empty());
+}
+
+#[test]
+fn what_returns_and_crosses_again_is_trued_up_when_it_is_due_itself() {
+    let mut book = Book::new(by_count(["250", "275", "300"]));
+    (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+    book.accept_as("3", "r", EventBody::Refund(crate::conversion::tests::refund(10_000)));
+    let withdrawn = crate::conversion::Withdrawal { conversion: "3".into(), refund: "r".into(), reason: None };
+    book.accept_as("3", "w", EventBody::Withdrawal(withdrawn));
+    assert_eq!(book.total(), 82_500);
+    let true_up = book.lines_of("3").last().unwrap();
+    assert_eq!((true_up.kind, true_up.amount), (LineKind::TrueUp, minor(5_000)));
+    assert_eq!((true_up.due_at, &true_up.state), (book.lines_of("3")[0].due_at, &LineState::Approved));
 }
 
 #[test]

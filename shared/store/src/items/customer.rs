@@ -15,8 +15,11 @@ use crate::transaction::Transaction;
 
 /// How near in time two sales must be to be the same one, told twice.
 const DUPLICATE_WITHIN: SignedDuration = SignedDuration::from_hours(24);
-/// Sales and browsers that are remembered: few, so that the item stays within a write unit or two.
-const MAX_RECENT: usize = 4;
+/// Sales that are remembered, the latest to be accepted: what is told late may be told twice as well. Few, so that the item of a
+/// faithful customer stays within two kilobytes.
+const MAX_SALES: usize = 10;
+/// Browsers that are remembered.
+const MAX_BROWSERS: usize = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -154,12 +157,9 @@ impl Transaction {
                     partners: partners.to_vec(),
                 });
             }
-            keep(&mut after.recent, purchase);
-            // Only what the next sale could be a duplicate of.
-            let newest = after.recent.iter().map(|sale| sale.at).max();
-            after.recent.retain(|sale| newest.is_none_or(|at| at.duration_since(sale.at) <= DUPLICATE_WITHIN));
+            keep(&mut after.recent, purchase, MAX_SALES);
             if let Some(visitor) = visitor {
-                keep(&mut after.visitors, visitor);
+                keep(&mut after.visitors, visitor, MAX_BROWSERS);
             }
             self.put_customer(record, after)?;
         }
@@ -175,10 +175,10 @@ impl Transaction {
     }
 }
 
-fn keep<T: Clone + PartialEq>(recent: &mut Vec<T>, item: &T) {
+fn keep<T: Clone + PartialEq>(recent: &mut Vec<T>, item: &T, most: usize) {
     if !recent.contains(item) {
         recent.push(item.clone());
-        if recent.len() > MAX_RECENT {
+        if recent.len() > most {
             recent.remove(0);
         }
     }

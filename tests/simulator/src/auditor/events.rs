@@ -154,6 +154,10 @@ impl Auditor {
             known.visitors.extend(sale.visitor.clone());
             known.bought = true;
             known.sales.push((sale.source.clone(), sale.total, sale.occurred_at));
+            // Silent in the rules: the latest ten are remembered.
+            if known.sales.len() > 10 {
+                known.sales.remove(0);
+            }
             if !credits.is_empty() && known.first_attributed.is_none() {
                 known.first_attributed = Some(Attributed { number, at: sale.occurred_at, credits: credits.to_vec() });
             }
