@@ -144,8 +144,8 @@ async fn terms_are_frozen_in_the_payout_and_checked_again_before_money_leaves() 
     assert_eq!(valid(&world, &first).await, Validity::Stands);
     assert_eq!(valid(&world, &second).await, Validity::Stands, "nothing was paid or sent so far");
     world.pay(&first).await;
-    let Validity::Changed { withholding, why } = valid(&world, &second).await else { panic!("unchanged") };
-    let withholding = serde_json::to_value(withholding.unwrap()).unwrap();
+    let Validity::Changed { terms, why } = valid(&world, &second).await else { panic!("unchanged") };
+    let withholding = serde_json::to_value(terms.withholding()).unwrap();
     assert_eq!((withholding["kind"].as_str(), withholding["from"].as_i64()), (Some("backup"), Some(100_000)));
     assert!(why.contains("360.00 USD is to be withheld, not 0.00 USD"), "{why}");
     give(&world, &w9()).await;
@@ -154,6 +154,66 @@ async fn terms_are_frozen_in_the_payout_and_checked_again_before_money_leaves() 
     assert!(matches!(valid(&world, &second).await, Validity::Changed { .. }), "thirty percent");
     world.clock_at("2030-01-01T05:00:00Z");
     assert!(matches!(valid(&world, &second).await, Validity::Blocked { .. }), "it ended");
+}
+
+#[tokio::test]
+async fn a_payout_whose_tax_changed_goes_back_to_be_approved_with_what_is_due_now() {
+    let world = plan("withhold").start().await;
+    world.sale("o1", "1000.00").await;
+    let first = world.request_payout().await["id"].clone();
+    world.sale("o2", "1500.00").await;
+    let second = world.request_payout().await["id"].clone();
+    world.pay(&first).await;
+    assert_eq!(world.approve_payout(ADMIN, &second).await, 200);
+    let paid = json!({"payouts": [{"id": second, "reference": "wire 2"}]});
+    let reply = world.post(ADMIN, "/payouts/mark-paid", &paid).await.ok();
+    let problem = &reply["results"][0]["problem"];
+    assert_eq!(problem["status"], 412);
+    assert!(problem["detail"].as_str().unwrap().contains("360.00 USD is to be withheld, not 0.00 USD"), "{problem}");
+    assert_eq!(world.payout_stands(&second).await, ("pending".to_owned(), 114_000, 2, 0));
+    world.audit_holds().await;
+    // A number came in: nothing is withheld any more, and somebody approves that, too.
+    assert_eq!(world.approve_payout(ADMIN, &second).await, 200);
+    give(&world, &w9()).await;
+    assert_eq!(world.payout_call(ADMIN, "mark-paid", &second, &json!({})).await, 412);
+    assert_eq!(world.payout_stands(&second).await, ("pending".to_owned(), 150_000, 3, 0));
+    world.pay(&second).await;
+    let found = totals(&world, 2026).await;
+    assert_eq!((part(&found[0], "paid"), part(&found[0], "withheld")), (250_000, 0));
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn what_is_withheld_is_counted_when_it_is_paid_and_makes_a_return_of_it() {
+    let world = plan("withhold").start().await;
+    world.sale("o1", "2000.00").await;
+    let id = world.request_payout().await["id"].clone();
+    assert_eq!(world.payout_stands(&id).await.1, 152_000);
+    assert_eq!(totals(&world, 2026).await.len(), 0, "nothing is paid yet");
+    world.pay(&id).await;
+    let found = totals(&world, 2026).await;
+    assert_eq!((found[0]["return"].as_str(), found[0]["taxNumber"].as_str()), (Some("1099-NEC"), None));
+    assert_eq!((part(&found[0]["boxes"], "1"), part(&found[0]["boxes"], "4")), (200_000, 48_000));
+    assert_eq!(world.balance().await["withheld"]["minor"], -48_000);
+    // It came back: it counts no more.
+    assert_eq!(world.payout_call(ADMIN, "mark-returned", &id, &json!({"reason": "account closed"})).await, 200);
+    assert_eq!(totals(&world, 2026).await.len(), 0);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn nothing_leaves_for_a_payee_whose_form_ended_meanwhile() {
+    let world = plan("block").at("2026-12-31T12:00:00Z").partner("country", "DE").start().await;
+    give(&world, &with(with(w8(), "services", json!("foreign")), "signedOn", json!("2023-02-01"))).await;
+    world.sale("o1", "100.00").await;
+    let id = world.request_payout().await["id"].clone();
+    assert_eq!(world.approve_payout(ADMIN, &id).await, 200);
+    world.clock_at("2027-01-01T12:00:00Z");
+    assert_eq!(world.payout_call(ADMIN, "mark-paid", &id, &json!({})).await, 409);
+    assert_eq!(world.payout_stands(&id).await, ("approved".to_owned(), 10_000, 1, 1));
+    give(&world, &with(with(w8(), "services", json!("foreign")), "signedOn", json!("2027-01-01"))).await;
+    assert_eq!(world.payout_call(ADMIN, "mark-paid", &id, &json!({})).await, 200);
+    world.audit_holds().await;
 }
 
 #[tokio::test]

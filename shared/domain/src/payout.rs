@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
+use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::exchange::ExchangeRate;
 use crate::ids::{ExceptionId, ExportId, Hash, LineId, PartnerId, PayoutId, ProgramId, RunId};
 use crate::journal::EntryRef;
-use crate::money::{Currency, Minor, Money, MoneyError};
+use crate::money::{Currency, Minor, Money, MoneyError, Percent};
 use crate::program::{DetailsChange, MethodKind, Partner, PartnerStatus, PayoutMethod, Program, Zone};
-use crate::tax::Withholding;
+use crate::tax::{Terms, Withholding};
 
 /// Lines on one page. A page and its lines are claimed in one transaction of at most 100 actions.
 pub const PAGE_LINES: usize = 45;
@@ -774,6 +775,15 @@ impl Payout {
             }
             other => Ok(other),
         }
+    }
+
+    /// Tax asks for something else than when it was drafted: it is retallied on these terms, and approved anew. Where nothing is kept back any
+    /// more, the terms of its line say so.
+    pub fn tax_anew(mut self, terms: &Terms, pages: &[Page]) -> Result<Retallied, PayoutError> {
+        let former = self.withholding.take().filter(|_| self.tax_line.is_some());
+        let nothing = former.map(|former| Withholding { rate: Percent::new(Decimal::ZERO), ..former });
+        self.withholding = terms.withholding().cloned().or(nothing);
+        self.retally(pages)
     }
 
     /// What is checked again before it is sent: where to, or why not now. Nothing that is held or disputed is inside: what is stopped leaves

@@ -96,7 +96,7 @@ async fn next_page(context: &Context, id: &ExportId) -> Result<(Export, bool)> {
     let gathered = export.progress == ExportProgress::Complete;
     let mut transaction = Transaction::new(OPERATION);
     if !fits.is_empty() {
-        write_page(context, &mut transaction, &mut export, &program, fits)?;
+        write_page(context, &mut transaction, &mut export, &program, fits).await?;
     }
     transaction.replace_export(&export, &read)?;
     context.store.commit(transaction).await?;
@@ -126,7 +126,7 @@ async fn fitting(context: &Context, export: &Export, payouts: Vec<Payout>) -> Re
     Ok(payouts.into_iter().filter_map(with_partner).collect())
 }
 
-fn write_page(
+async fn write_page(
     context: &Context,
     transaction: &mut Transaction,
     export: &mut Export,
@@ -139,7 +139,7 @@ fn write_page(
     let mut entry = Entry::new(export.id.as_str(), export.pages + 1, now, &export.created_by, What::Submit);
     let mut moved = Vec::new();
     for (payout, partner) in fits {
-        match row(context, export.format, &payout, &partner, program)? {
+        match row(context, export.format, &payout, &partner, program).await? {
             Err(left_out) => page.left_out.push(left_out),
             Ok(row) => {
                 let mut submitted = payout.clone().submit_in(&export.id, now)?;
@@ -165,7 +165,7 @@ fn write_page(
 }
 
 /// A payout as its row, or why it must stay.
-fn row(
+async fn row(
     context: &Context,
     format: RemittanceFormat,
     payout: &Payout,
@@ -177,6 +177,13 @@ fn row(
         Ok(destination) => destination,
         Err(why) => return Ok(Err(left_out(LeftOutBecause::MayNotSubmit, why.to_string()))),
     };
+    match crate::payouts::tax_stands(context, program, partner, payout).await {
+        Ok(()) => {}
+        Err(why @ (Refusal::Illegal(_) | Refusal::Stale(_))) => {
+            return Ok(Err(left_out(LeftOutBecause::MayNotSubmit, why.to_string())));
+        }
+        Err(refusal) => return Err(refusal),
+    }
     let pays = payout.pays()?;
     let made = format.row(&Remittance {
         payout: payout.id.as_str(),

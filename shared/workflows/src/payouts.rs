@@ -5,14 +5,16 @@ use domain::journal::{Change, Entry, What};
 use domain::line::{Line, LineState};
 use domain::money::Minor;
 use domain::payout::{Payout, PayoutAction, PayoutError, PayoutState, Retallied, Seen, SentTo, Teller, Unsendable};
-use domain::program::{Partner, PayoutMethod};
+use domain::program::{Partner, PayoutMethod, Program};
+use domain::tax::Terms;
 use jiff::{SignedDuration, Timestamp};
 use store::{ExceptionCode, Store, StoreError, Transaction};
 
-use crate::changes::until_fresh;
+use crate::changes::{command_stream, until_fresh};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 use crate::exceptions::{file_in, resolve_in};
+use crate::tax::{self, Validity};
 
 /// The time over which payouts to one partner add up towards the large-payout limit.
 const LARGE_PAYOUT_WINDOW: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -102,10 +104,67 @@ pub async fn may_be_sent(context: &Context, payout: &Payout) -> Result<PayoutMet
     let partner = partner_of(context, operation, payout).await?;
     let program = context.store.program(operation, &payout.program).await?.ok_or(Refusal::NotFound("program"))?;
     match payout.sendable(&partner, &program, context.now()) {
-        Ok(method) => Ok(method.clone()),
+        Ok(method) => {
+            tax_stands(context, &program, &partner, payout).await?;
+            Ok(method.clone())
+        }
         Err(Unsendable::OtherDetails) => Err(redirected(context, payout, &partner).await?),
         Err(unsendable) => Err(Refusal::Illegal(unsendable.to_string())),
     }
+}
+
+/// Refuses to send a payout that tax forbids to pay now. Where something else is to be withheld than was approved, it is brought to that
+/// and must be approved anew.
+pub async fn tax_stands(context: &Context, program: &Program, partner: &Partner, payout: &Payout) -> Result<()> {
+    match tax::valid_for(context, program, partner, payout).await? {
+        Validity::Stands => Ok(()),
+        Validity::Blocked { why } => Err(Refusal::Illegal(why)),
+        Validity::Changed { why, .. } if payout.open().is_none() => {
+            Err(Refusal::Illegal(format!("{why}: void it, and its commissions are paid on the new terms")))
+        }
+        Validity::Changed { terms, why } => Err(taxed_anew(context, &payout.id, &terms, why).await?),
+    }
+}
+
+/// The refusal of a payout that was about to be sent with another tax than is due, after the payout follows what is due.
+async fn taxed_anew(context: &Context, id: &PayoutId, terms: &Terms, why: String) -> Result<Refusal> {
+    let step = Step { operation: "tax payout", what: What::SendBack, by: "settlement", why: Some(&why) };
+    let now = until_fresh(|| async {
+        let payout = load(&context.store, step.operation, id).await?;
+        if payout.open().is_none() || terms.withheld(payout.gross()?)? == payout.withheld {
+            return Ok(payout);
+        }
+        let mut pages = context.store.pages(step.operation, id).await?;
+        let now = context.now();
+        let (mut after, mut changes) = match payout.clone().tax_anew(terms, &pages)? {
+            // What is left is worth nothing in the currency that is sent.
+            Retallied::Cancelled(after) => {
+                let ended = change(context, &payout, after, &Step { what: What::CancelPayout, ..step }).await?;
+                return done(context, ended).await;
+            }
+            Retallied::Stands(after) => {
+                let taxed = crate::changes::tax(&context.store, step.operation, &after, &mut pages, now).await?;
+                taxed.map_or((after, Vec::new()), |(taxed, change)| (taxed, vec![change]))
+            }
+        };
+        after.entries += 1;
+        // Not in the payout's own stream, where its tax follows it like every other line.
+        let stream = command_stream(step.what, now, step.by, &changes);
+        let mut entry = Entry::new(&stream, 1, now, step.by, step.what);
+        entry.why = Some(why.clone());
+        let sealed = entry.with_payout(Some(&payout), &after).seal(&mut changes)?;
+        after.entry = sealed.at.clone();
+        let mut transaction = Transaction::new(step.operation);
+        transaction.replace_payout(&after, &payout)?;
+        for page in pages.iter().filter(|page| page.lines.iter().any(|line| line.withheld)) {
+            transaction.write_page(page)?;
+        }
+        transaction.change(&changes, &sealed)?;
+        commit(context, transaction, step.operation, after).await
+    })
+    .await?;
+    let version = format!("version is now {}", now.content_version);
+    Ok(Refusal::Stale(vec![why.clone(), version, format!("it is {}", now.state.as_str())]))
 }
 
 /// One conditional write before the first byte leaves; from here on nothing inside changes. What is on its way already may go on: then the
@@ -211,6 +270,7 @@ pub async fn retry(context: &Context, id: &PayoutId, why: &str, by: &str) -> Res
             }
             other => Refusal::Illegal(other.to_string()),
         })?;
+        tax_stands(context, &program, &partner, &payout).await?;
         let after = payout.clone().retry(method, now)?;
         let again = change(context, &payout, after, &step).await?;
         if !again.is_sent_by_people()

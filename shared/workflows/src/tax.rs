@@ -8,7 +8,7 @@ use domain::ids::PayoutId;
 use domain::money::{Minor, Money};
 use domain::payout::{Payout, PayoutState};
 use domain::program::{MethodKind, Partner, Program};
-use domain::tax::{self, Payee, Position, Terms, Withholding, YearRules, counted};
+use domain::tax::{self, Payee, Position, Terms, YearRules, counted};
 use jiff::SignedDuration;
 use store::TaxYear;
 
@@ -108,7 +108,7 @@ pub enum Validity {
     Stands,
     /// It must be retallied under these terms, and approved again.
     Changed {
-        withholding: Option<Withholding>,
+        terms: Terms,
         why: String,
     },
     /// It must not be paid before there is a form.
@@ -136,5 +136,5 @@ pub async fn valid_for(context: &Context, program: &Program, partner: &Partner, 
         money(withheld),
         money(payout.withheld)
     );
-    Ok(Validity::Changed { withholding: terms.withholding().cloned(), why })
+    Ok(Validity::Changed { terms, why })
 }
