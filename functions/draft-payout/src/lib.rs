@@ -1,13 +1,14 @@
-//! One message per partner of a run: decide, and claim the lines of one payout.
+//! The queue of drafts: one message per partner of a run: decide, and claim the lines of one payout.
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent};
 use workflows::queues::DraftRequest;
-use workflows::runs::draft_one;
+use workflows::runs::serve;
 use workflows::{Context, Refusal};
 
 pub async fn handle(context: &Context, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
-    Ok(runtime::each_record(event.payload, |body| async move { draft(context, &body).await }).await)
+    let time_left = &runtime::time_left(event.context.deadline());
+    Ok(runtime::each_record(event.payload, |body| async move { draft(context, &body, time_left).await }).await)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -18,9 +19,7 @@ enum Failed {
     Refused(#[from] Refusal),
 }
 
-async fn draft(context: &Context, record: &str) -> Result<(), Failed> {
+async fn draft(context: &Context, record: &str, time_left: &impl Fn() -> bool) -> Result<(), Failed> {
     let request: DraftRequest = serde_json::from_str(record).map_err(Failed::NotARequest)?;
-    let outcome = draft_one(context, &request).await?;
-    tracing::info!(run = %request.run, partner = %request.partner, ?outcome, "decided");
-    Ok(())
+    Ok(serve(context, &request, time_left).await?)
 }

@@ -10,6 +10,7 @@ use domain::program::Partner;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{LinePosition, partner_position, program_position};
+use workflows::balances::reasons_of_lines;
 use workflows::review::{MAX_ATOMIC, MAX_BULK, Verdict};
 
 use crate::bulk::{self, check_count};
@@ -45,7 +46,9 @@ pub async fn list(
     walk.limit = query.limit();
     walk.at = query.start().await?;
     let (found, more) = walk.next().await?;
-    query.page(found.iter().map(show::line).collect(), more.then_some(walk.at)).await
+    let reasons = reasons_of_lines(&shared.context, &found).await?;
+    let shown = found.iter().map(|line| show::line(line, reasons.get(&line.id))).collect();
+    query.page(shown, more.then_some(walk.at)).await
 }
 
 /// Goes through lines until a page is full or enough was looked at. Each step tells whether there may be more.
@@ -159,7 +162,13 @@ async fn visible(shared: &Shared, caller: &Caller, id: &LineId) -> Answer<Line> 
 }
 
 pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<LineId>) -> Answer<Json<Value>> {
-    Ok(Json(show::line(&visible(&shared, &caller, &id).await?)))
+    shown(&shared, visible(&shared, &caller, &id).await?).await
+}
+
+/// With why it is not paid yet.
+async fn shown(shared: &Shared, line: Line) -> Answer<Json<Value>> {
+    let reasons = reasons_of_lines(&shared.context, std::slice::from_ref(&line)).await?;
+    Ok(Json(show::line(&line, reasons.get(&line.id))))
 }
 
 pub async fn explanation(State(shared): State<Shared>, caller: Caller, Id(id): Id<LineId>) -> Answer<Json<Value>> {
@@ -249,7 +258,7 @@ pub async fn adjust(State(shared): State<Shared>, caller: Caller, input: Body<Ad
     let amount = fields.take("/amount", Minor::parse(&input.amount, line.currency));
     let amount = finish(fields, amount)?;
     let line = workflows::adjust::adjust(&shared.context, &id, amount, &reason, &caller.subject).await?;
-    Ok(Json(show::line(&line)))
+    shown(&shared, line).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -285,5 +294,5 @@ pub async fn bonus(
     let amount = finish(fields, amount)?;
     let by = &caller.subject;
     let line = workflows::adjust::bonus(&shared.context, &program, &partner, amount, &reason, by).await?;
-    Ok((StatusCode::CREATED, Json(show::line(&line))))
+    Ok((StatusCode::CREATED, shown(&shared, line).await?))
 }

@@ -293,10 +293,10 @@ impl Payment {
             BelowThreshold, MinimumSales, NegativeBalance, NextRun, NoPayoutMethod, PartnerSuspended, TaxFormMissing,
         };
         reasons.iter().any(|reason| match self {
-            Self::Due => reason.code == NextRun,
+            Self::Due => reason.reason.code == NextRun,
             Self::DueIncomplete => {
                 matches!(
-                    reason.code,
+                    reason.reason.code,
                     BelowThreshold
                         | MinimumSales
                         | NegativeBalance

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::{PayoutRequest, program_position};
+use workflows::balances::reasons_of_lines;
 use workflows::payouts::Attested;
 use workflows::review::{MAX_ATOMIC, MAX_BULK, Verdict};
 use workflows::runs::OnDemand;
@@ -130,7 +131,8 @@ pub async fn lines(
     let ids: Vec<_> = page.map(|page| page.lines.into_iter().map(|line| line.id).collect()).unwrap_or_default();
     let lines = store.lines(OPERATION, &ids).await?;
     let next = (number + 1 < payout.pages).then_some(number + 1);
-    query.page(lines.iter().map(show::line).collect(), next).await
+    let reasons = reasons_of_lines(&shared.context, &lines).await?;
+    query.page(lines.iter().map(|line| show::line(line, reasons.get(&line.id))).collect(), next).await
 }
 
 /// Where a list goes on: after which program, and after which payout in the next one (or in the partner's).

@@ -43,6 +43,10 @@ pub struct Input {
     large_payout_limit: String,
     #[serde(default)]
     minimum_sales: u32,
+    #[serde(default)]
+    dust_sweep_days: Option<u16>,
+    #[serde(default)]
+    debt_write_off_days: Option<u16>,
     #[serde(default = "yes")]
     rule_sign_off: bool,
     #[serde(default)]
@@ -170,6 +174,12 @@ impl Input {
         ] {
             fields.check(days <= MAX_HOLD_DAYS, pointer, "at most 3650 days");
         }
+        for (pointer, days) in
+            [("/dustSweepDays", self.dust_sweep_days), ("/debtWriteOffDays", self.debt_write_off_days)]
+        {
+            let within = days.is_none_or(|days| (1..=MAX_HOLD_DAYS).contains(&days));
+            fields.check(within, pointer, "1 to 3650 days, or null for never");
+        }
         fields.check(self.minimum_sales <= MAX_MINIMUM_SALES, "/minimumSales", "at most 1000");
         let attribution = self.attribution.attribution(&mut fields);
         for error in attribution.check().into_iter().chain(self.anomaly_rules.check()) {
@@ -205,6 +215,8 @@ impl Input {
             cooling_off_days: self.cooling_off_days,
             schedule,
             minimum_sales: self.minimum_sales,
+            dust_sweep_days: self.dust_sweep_days,
+            debt_write_off_days: self.debt_write_off_days,
             attribution,
             anomaly_rules: self.anomaly_rules,
             tax,
@@ -226,12 +238,10 @@ impl ScheduleInput {
             "weekly" => Frequency::Weekly,
             "quarterly" => Frequency::Quarterly,
             "on_demand" => Frequency::OnDemand,
-            "instant" => {
-                fields.refuse("/schedule/frequency", "instant payouts are not supported yet");
-                return None;
-            }
+            "instant" => Frequency::Instant,
             _ => {
-                fields.refuse("/schedule/frequency", "monthly, semi_monthly, biweekly, weekly, quarterly or on_demand");
+                let known = "monthly, semi_monthly, biweekly, weekly, quarterly, on_demand or instant";
+                fields.refuse("/schedule/frequency", known);
                 return None;
             }
         };

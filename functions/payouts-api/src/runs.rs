@@ -1,13 +1,21 @@
 //! Payout runs.
 
+use std::time::{Duration, Instant};
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use domain::ids::{PartnerId, ProgramId, RunId};
+use domain::money::Minor;
+use domain::program::Program;
+use domain::selection::CarriedBecause;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use workflows::runs::{Manual, Report, manual_run, preview_run, report, start_manual};
+use store::{Decision, Listing, Outcome};
+use workflows::Refusal;
+use workflows::report::{report, report_in_numbers, undecided};
+use workflows::runs::{Foreseen, Manual, manual_run, next_run, preview, start_manual};
 
 use crate::bulk;
 use crate::caller::{Caller, Role};
@@ -32,7 +40,17 @@ pub struct Input {
     exclude: Vec<String>,
     #[serde(default)]
     preview: bool,
+    /// Where a preview goes on.
+    #[serde(default)]
+    cursor: Option<String>,
 }
+
+/// How long a request asks partners itself; API Gateway waits for 30 seconds. The queue goes on with the rest.
+const PLANNING: Duration = Duration::from_secs(10);
+/// Partners that one call of a preview looks at.
+const PREVIEWED: usize = 500;
+/// Decisions looked through for one page of a filtered list; what is left comes with the next.
+const MAX_EXAMINED: usize = 2_000;
 
 /// What tells this request from others: the client's key, or nothing that ever comes again.
 pub fn request_key(shared: &Shared, headers: &HeaderMap, caller: &Caller) -> String {
@@ -81,19 +99,36 @@ pub async fn start(
         include: named(&shared, &program.id, "/include", &input.include).await?,
         exclude: named(&shared, &program.id, "/exclude", &input.exclude).await?,
     };
-    if input.preview {
-        let run = manual_run(&shared.context, &program.id, &manual, &caller.subject);
-        let (would_pay, report) = preview_run(&shared.context, run).await?;
-        let mut shown = show::run(&report);
-        shown["id"] = Value::Null;
-        let would_pay: Vec<_> =
-            would_pay.iter().map(|(partner, amount)| json!({"partnerId": partner, "amount": amount})).collect();
-        shown["wouldPay"] = json!(would_pay);
-        return Ok((StatusCode::OK, Json(shown)));
+    if let Some(both) = manual.include.iter().find(|partner| manual.exclude.contains(partner)) {
+        let at = input.exclude.iter().position(|id| id == both.as_str()).unwrap_or_default();
+        return Err(Problem::invalid_field(&format!("/exclude/{at}"), "is named in /include, too"));
     }
-    let run = start_manual(&shared.context, &program.id, &manual, &caller.subject).await?;
-    let report = report(&shared.context, &run.id).await?;
-    Ok((StatusCode::ACCEPTED, Json(show::run(&report))))
+    if input.preview {
+        return Ok((StatusCode::OK, previewed(&shared, &caller, &program, &manual, input.cursor).await?));
+    }
+    let started = Instant::now();
+    let time_left = || started.elapsed() < PLANNING;
+    let id = start_manual(&shared.context, &program.id, &manual, &caller.subject, time_left).await?;
+    Ok((StatusCode::ACCEPTED, Json(show::run(&report(&shared.context, &id).await?))))
+}
+
+/// A page of partners, and what a run by hand would do about them.
+async fn previewed(
+    shared: &Shared,
+    caller: &Caller,
+    program: &Program,
+    manual: &Manual<'_>,
+    cursor: Option<String>,
+) -> Answer<Json<Value>> {
+    let asked = json!([program.id, manual.cut_off, manual.include, manual.exclude]);
+    let query = Query::new(shared, caller, "preview", &asked, Paging { limit: PREVIEWED, cursor });
+    let run = manual_run(&shared.context, &program.id, manual, &caller.subject);
+    let now = run.planned_at;
+    let (after, limit) = (query.start::<Option<String>>().await?, i32::try_from(PREVIEWED).unwrap_or(i32::MAX));
+    let seen = preview(&shared.context, program, run, now, after.as_deref(), limit).await?;
+    let mut shown = show::preview(&seen);
+    shown["nextCursor"] = query.page(Vec::new(), seen.after).await?.0["nextCursor"].take();
+    Ok(Json(shown))
 }
 
 pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<RunId>) -> Answer<Json<Value>> {
@@ -122,8 +157,124 @@ pub async fn list(
     let page = query.fetch(async |after, limit| store.runs("runs", &program, after.as_deref(), limit).await).await?;
     let mut data = Vec::with_capacity(page.items.len());
     for run in page.items {
-        let full: Report = report(&shared.context, &run.id).await?;
-        data.push(show::run(&full));
+        data.push(show::run_in_numbers(&report_in_numbers(&shared.context, run).await?));
     }
     query.page(data, page.after).await
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecisionFilter {
+    outcome: Option<Decided>,
+    reason: Option<CarriedBecause>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Decided {
+    Payout,
+    Carried,
+    /// Partners who were asked and have no decision.
+    Undecided,
+}
+
+impl DecisionFilter {
+    fn lets_through(&self, decision: &Decision) -> bool {
+        match &decision.outcome {
+            Outcome::Payout { .. } => {
+                self.reason.is_none() && self.outcome.is_none_or(|wanted| wanted == Decided::Payout)
+            }
+            Outcome::Carried { because, .. } => {
+                self.outcome.is_none_or(|wanted| wanted == Decided::Carried)
+                    && self.reason.is_none_or(|reason| reason == *because)
+            }
+        }
+    }
+}
+
+/// A run's decisions, one by one.
+pub async fn decisions(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Id(id): Id<RunId>,
+    Filter(filter): Filter<DecisionFilter>,
+    paging: Paging,
+) -> Answer<Json<Value>> {
+    caller.must_be_staff()?;
+    let store = &shared.context.store;
+    let run = store.run("runs", &id).await?.ok_or(Refusal::NotFound("run"))?;
+    let query = Query::new(&shared, &caller, "decisions", &json!([id, filter]), paging);
+    if filter.outcome == Some(Decided::Undecided) {
+        let (after, limit) = (query.start::<Option<String>>().await?, i32::try_from(query.limit()).unwrap_or(i32::MAX));
+        let page = undecided(&shared.context, &run, after.as_deref(), limit).await?;
+        let data = page.items.iter().map(|partner| json!({"partnerId": partner, "outcome": "undecided"}));
+        return query.page(data.collect(), page.after).await;
+    }
+    let mut after: Option<String> = query.start().await?;
+    let (mut data, mut examined) = (Vec::new(), 0);
+    loop {
+        let room = i32::try_from(query.limit() - data.len()).unwrap_or(i32::MAX);
+        let page: Listing<Decision> = store.decisions("runs", &id, after.as_deref(), Some(room)).await?;
+        examined += page.items.len();
+        data.extend(page.items.iter().filter(|decision| filter.lets_through(decision)).map(show::decision));
+        after = page.after;
+        if after.is_none() || data.len() >= query.limit() || examined >= MAX_EXAMINED {
+            return query.page(data, after).await;
+        }
+    }
+}
+
+/// Where a preview of the next run goes on, and what it came to so far.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct NextRunPosition {
+    after: Option<String>,
+    so_far: Foretold,
+}
+
+/// Sums over the partners looked at so far.
+#[derive(Debug, Clone, Copy, Default, Deserialize, Serialize)]
+pub struct Foretold {
+    pub partners: u32,
+    pub payouts: u32,
+    pub amount: Minor,
+}
+
+/// The program's next scheduled run, and what it would decide, page by page.
+pub async fn next(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Id(id): Id<ProgramId>,
+    paging: Paging,
+) -> Answer<Json<Value>> {
+    caller.must_be_staff()?;
+    let program = programs::load(&shared, &id).await?;
+    let query = Query::new(&shared, &caller, "next run", &id, paging);
+    let NextRunPosition { after, mut so_far } = query.start().await?;
+    let limit = i32::try_from(query.limit()).unwrap_or(i32::MAX);
+    let Some((run, seen)) = next_run(&shared.context, &program, after.as_deref(), limit).await? else {
+        let mut shown = query.page(Vec::new(), None::<String>).await?;
+        shown.0["date"] = Value::Null;
+        return Ok(shown);
+    };
+    for (_, foreseen) in &seen.decisions {
+        so_far.partners += 1;
+        if let Foreseen::Paid(amount) = foreseen {
+            so_far.payouts += 1;
+            so_far.amount = so_far.amount.plus(amount.amount).map_err(Refusal::from)?;
+        }
+    }
+    let data = seen.decisions.iter().map(show::foreseen).collect();
+    let next = seen.after.map(|after| NextRunPosition { after: Some(after), so_far });
+    let mut shown = query.page(data, next).await?;
+    for (name, value) in [
+        ("programId", json!(program.id)),
+        ("date", json!(run.date)),
+        ("startsAt", json!(run.starts_at)),
+        ("cutOff", json!(run.cut_off)),
+        ("payOn", json!(run.pay_on)),
+        ("total", show::foretold(so_far, &program)),
+    ] {
+        shown.0[name] = value;
+    }
+    Ok(shown)
 }

@@ -1,18 +1,22 @@
 //! How things look in answers.
 
-use domain::balance::Bucket;
+use domain::balance::{Bucket, Reason};
 use domain::exchange::ExchangeRate;
-use domain::ids::ConversionId;
+use domain::ids::{ConversionId, PartnerId};
 use domain::journal::{Sealed, What};
 use domain::line::Line;
 use domain::money::{Minor, Money};
 use domain::payout::Payout;
 use domain::program::{Partner, PayoutMethod, Program};
 use domain::rules::RuleSet;
+use domain::selection::CarriedBecause;
 use serde_json::{Value, json};
-use store::{Exception, Link, Source, ToldRate, Unrewarded};
+use store::{Decision, Exception, Link, Outcome, Source, ToldRate, Unrewarded};
 use workflows::balances::PartnerBalance;
-use workflows::runs::Report;
+use workflows::report::Report;
+use workflows::runs::{Foreseen, Preview};
+
+use crate::runs::Foretold;
 
 pub fn program(program: &Program) -> Value {
     let money = |amount| Money::new(amount, program.currency);
@@ -22,6 +26,7 @@ pub fn program(program: &Program) -> Value {
         "minimumPayout": money(program.minimum_payout), "largePayoutLimit": money(program.large_payout_limit),
         "minimumSales": program.minimum_sales, "attribution": program.attribution, "anomalyRules": program.anomaly_rules,
         "ruleSignOff": program.rule_sign_off, "coolingOffDays": program.cooling_off_days, "schedule": program.schedule,
+        "dustSweepDays": program.dust_sweep_days, "debtWriteOffDays": program.debt_write_off_days,
         "taxPayer": program.tax.map(|_| "US"), "withoutTaxNumber": program.tax.map(|tax| tax.without_number),
         "landingPage": program.landing_page, "allowedHosts": program.allowed_hosts, "createdAt": program.created_at,
     })
@@ -85,13 +90,15 @@ pub fn source(source: &Source) -> Value {
     })
 }
 
-pub fn line(line: &Line) -> Value {
+/// `reason`: why it is not paid yet.
+pub fn line(line: &Line, reason: Option<&Reason>) -> Value {
     json!({
         "id": line.id, "conversionId": line.conversion, "orderId": line.order, "productIds": line.products,
         "programId": line.program, "partnerId": line.partner, "kind": line.kind, "state": line.state.name(),
         "amount": line.amount_money(), "net": Money::new(line.net().unwrap_or_default(), line.currency),
         "occurredAt": line.occurred_at, "dueAt": line.due_at, "approvedAt": line.approved_at, "paidAt": line.paid_at,
         "payoutId": line.payout().map(|(payout, _)| payout), "reason": line.reason(), "version": line.version,
+        "notPayableBecause": reason,
     })
 }
 
@@ -107,6 +114,7 @@ pub fn payout(payout: &Payout, for_staff: bool) -> Value {
         "exchangeRate": payout.conversion.as_ref().map(rate),
         "paid": Money::new(payout.paid, payout.paid_in()), "lineCount": payout.line_count,
         "linesHash": payout.lines_hash, "version": payout.content_version, "method": payout.method,
+        "belowMinimum": payout.below_minimum, "payOn": payout.pay_on,
         "approvals": approvals, "createdAt": payout.created_at, "approvedAt": payout.approved_at,
         "submittedAt": payout.submitted_at, "paidAt": payout.paid_at, "reference": payout.reference,
         "exportId": payout.export, "quickbooks": Value::Null,
@@ -138,18 +146,78 @@ pub fn unrewarded(conversion: &Unrewarded) -> Value {
 }
 
 pub fn run(report: &Report) -> Value {
-    let run = &report.run;
-    let payouts: Vec<_> =
-        report.payouts.iter().map(|payout| json!({"id": payout, "partnerId": payout.partner()})).collect();
-    let carried: Vec<_> = report
-        .carried
-        .iter()
-        .map(|carried| json!({"partnerId": carried.partner, "reason": carried.because, "payable": carried.payable}))
-        .collect();
+    let mut shown = run_in_numbers(report);
+    let payouts = report.payouts.iter();
+    let payouts = payouts.map(|(id, amount)| json!({"id": id, "partnerId": id.partner(), "amount": amount}));
+    let carried = report.carried.iter().map(|of| carried(&of.partner, of.because, of.payable));
+    shown["payouts"] = payouts.collect();
+    shown["carried"] = carried.collect();
+    shown
+}
+
+fn carried(partner: &PartnerId, because: CarriedBecause, payable: Money) -> Value {
+    json!({"partnerId": partner, "reason": because, "payable": payable})
+}
+
+pub fn run_in_numbers(report: &Report) -> Value {
+    let (run, summary) = (&report.run, &report.summary);
+    let money = |amount| Money::new(amount, report.currency);
+    let carried = summary.carried.iter();
+    let carried =
+        carried.map(|sum| json!({"reason": sum.because, "partners": sum.partners, "payable": money(sum.payable)}));
     json!({
         "id": run.id, "programId": run.program, "kind": run.kind, "period": run.period, "state": report.state,
-        "cutOff": run.cut_off, "plannedAt": run.planned_at, "createdBy": run.created_by, "partners": run.asked,
-        "payouts": payouts, "carried": carried,
+        "cutOff": run.cut_off, "plannedAt": run.planned_at, "payOn": run.pay_on, "createdBy": run.created_by,
+        "partners": run.asked,
+        "summary": {
+            "asked": run.asked, "decided": summary.decided(), "undecided": report.undecided(),
+            "payouts": summary.payouts, "drafting": summary.drafting, "amount": money(summary.amount),
+            "carried": carried.collect::<Vec<_>>(),
+        },
+    })
+}
+
+pub fn decision(decision: &Decision) -> Value {
+    let mut shown = match &decision.outcome {
+        Outcome::Payout { payout, amount, drafting } => {
+            json!({"outcome": "payout", "payoutId": payout, "amount": amount, "drafting": drafting})
+        }
+        Outcome::Carried { because, payable } => json!({"outcome": "carried", "reason": because, "payable": payable}),
+    };
+    shown["partnerId"] = json!(decision.partner);
+    shown["at"] = json!(decision.at);
+    shown
+}
+
+pub fn preview(seen: &Preview) -> Value {
+    let run = &seen.run;
+    let (mut would_pay, mut carried_over) = (Vec::new(), Vec::new());
+    for (partner, foreseen) in &seen.decisions {
+        match foreseen {
+            Foreseen::Paid(amount) => would_pay.push(json!({"partnerId": partner, "amount": amount})),
+            Foreseen::Carried { because, payable } => carried_over.push(carried(partner, *because, *payable)),
+        }
+    }
+    json!({
+        "id": Value::Null, "programId": run.program, "kind": run.kind, "state": "preview", "cutOff": run.cut_off,
+        "plannedAt": run.planned_at, "createdBy": run.created_by, "payouts": [], "wouldPay": would_pay,
+        "carried": carried_over,
+    })
+}
+
+pub fn foreseen((partner, foreseen): &(PartnerId, Foreseen)) -> Value {
+    match foreseen {
+        Foreseen::Paid(amount) => json!({"partnerId": partner, "outcome": "payout", "amount": amount}),
+        Foreseen::Carried { because, payable } => {
+            json!({"partnerId": partner, "outcome": "carried", "reason": because, "payable": payable})
+        }
+    }
+}
+
+pub fn foretold(so_far: Foretold, program: &Program) -> Value {
+    json!({
+        "partners": so_far.partners, "payouts": so_far.payouts,
+        "amount": Money::new(so_far.amount, program.currency),
     })
 }
 

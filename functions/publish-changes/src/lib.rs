@@ -1,4 +1,5 @@
-//! From the table's stream: journal entries become domain events on the bus. It writes nothing.
+//! From the table's stream: journal entries become domain events on the bus, and what is paid instantly is asked for. It writes nothing to the
+//! table.
 
 use aws_lambda_events::dynamodb::{Event, EventRecord};
 use aws_lambda_events::streams::{DynamoDbBatchItemFailure, DynamoDbEventResponse};
@@ -6,6 +7,7 @@ use domain::ids::Hash;
 use domain::journal::Entry;
 use lambda_runtime::{Error, LambdaEvent};
 use workflows::Context;
+use workflows::instant::ask;
 use workflows::publish::events_of;
 
 pub async fn handle(context: &Context, event: LambdaEvent<Event>) -> Result<DynamoDbEventResponse, Error> {
@@ -25,7 +27,8 @@ pub async fn handle(context: &Context, event: LambdaEvent<Event>) -> Result<Dyna
 
 async fn publish(context: &Context, record: &EventRecord) -> Result<(), String> {
     let Some((entry, hash)) = entry(record)? else { return Ok(()) };
-    context.bus.put(&events_of(&entry, &hash)).await.map_err(|error| error.to_string())
+    context.bus.put(&events_of(&entry, &hash)).await.map_err(|error| error.to_string())?;
+    ask(context, &entry).await.map_err(|error| error.to_string())
 }
 
 /// The journal entry a record inserted. The mapping's filter lets nothing else through; what comes anyway is passed over.

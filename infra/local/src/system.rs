@@ -191,6 +191,7 @@ pub async fn provision(config: &SdkConfig, clock: Arc<dyn Clock>) -> Result<Cont
         secrets: aws_sdk_secretsmanager::Client::new(config),
         secret_prefix: SECRET_PREFIX.to_owned(),
         bus: Bus { events: aws_sdk_eventbridge::Client::new(config), name: BUS.to_owned() },
+        others: workflows::instant::Others::default(),
         vault: Vault { kms: aws_sdk_kms::Client::new(config), key: TAX_KEY.to_owned() },
     };
     bus(&context).await?;

@@ -192,12 +192,17 @@ pub struct Standing {
     pub next_run: Option<Date>,
     /// When the next waiting line matures.
     pub next_due: Option<Timestamp>,
+    /// When the first of the payouts under way is to be paid.
+    pub pay_on: Option<Date>,
     /// How much of what is payable too few sales hold back, and how many more it takes for any of it.
     pub blocked: Minor,
     pub missing_sales: u32,
+    /// Sales that count, up to what is needed; and the program's minimum, where a line's rule has no other.
+    pub sales: u32,
+    pub minimum_sales: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NotPayableCode {
     InPayout,
@@ -213,18 +218,25 @@ pub enum NotPayableCode {
     NextRun,
 }
 
-/// One reason why an amount is not paid yet.
+/// Why something is not paid yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct NotPayable {
+pub struct Reason {
     pub code: NotPayableCode,
-    pub amount: Money,
     /// A moment or a date, where one is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     /// What is missing to the minimum payout, or to minimum sales.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<Missing>,
+}
+
+/// One reason why an amount is not paid yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NotPayable {
+    #[serde(flatten)]
+    pub reason: Reason,
+    pub amount: Money,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -234,41 +246,105 @@ pub enum Missing {
     Sales(u32),
 }
 
+impl Reason {
+    const fn of(code: NotPayableCode) -> Self {
+        Self { code, until: None, missing: None }
+    }
+
+    fn until(self, until: Option<impl ToString>) -> Self {
+        Self { until: until.map(|until| until.to_string()), ..self }
+    }
+
+    fn missing(self, missing: Missing) -> Self {
+        Self { missing: Some(missing), ..self }
+    }
+}
+
+impl Standing {
+    /// What stands in the way of all that is payable, the first that applies; `free` is what of it no minimum sales hold back.
+    fn in_the_way(&self, free: Minor) -> Result<Option<NotPayableCode>, MoneyError> {
+        let payable = free.plus(self.blocked)?;
+        Ok(if self.suspended {
+            Some(NotPayableCode::PartnerSuspended)
+        } else if self.tax.block(free) || (self.tax.block_every_cent() && payable.is_positive()) {
+            Some(NotPayableCode::TaxFormMissing)
+        } else if !self.has_method {
+            Some(NotPayableCode::NoPayoutMethod)
+        } else {
+            None
+        })
+    }
+
+    fn of_line(&self, line: &Line, free: Minor, until: Option<Date>) -> Result<Reason, MoneyError> {
+        if let Some(code) = self.in_the_way(free)? {
+            return Ok(Reason::of(code));
+        }
+        if line.lacks_sales(self.sales, self.minimum_sales) {
+            let missing = line.minimum_sales.unwrap_or(self.minimum_sales) - self.sales;
+            return Ok(Reason::of(NotPayableCode::MinimumSales).missing(Missing::Sales(missing)));
+        }
+        let reason = self.free(free)?;
+        Ok(if reason.code == NotPayableCode::NextRun { Reason::of(reason.code).until(until) } else { reason })
+    }
+
+    /// Why what is payable and not held back otherwise is not paid yet; `free` is the sum of it.
+    fn free(&self, free: Minor) -> Result<Reason, MoneyError> {
+        Ok(if free.is_negative() {
+            Reason::of(NotPayableCode::NegativeBalance)
+        } else if free < self.minimum && !free.is_zero() {
+            let missing = Money::new(self.minimum.minus(free)?, self.currency);
+            Reason::of(NotPayableCode::BelowThreshold).missing(Missing::Amount(missing))
+        } else {
+            Reason::of(NotPayableCode::NextRun).until(self.next_run)
+        })
+    }
+}
+
 /// Why each unpaid cent is unpaid. Every cent appears once, under the first reason that applies, so the sum is the unpaid total.
 pub fn not_payable_because(balance: &Balance, standing: &Standing) -> Result<Vec<NotPayable>, MoneyError> {
     use NotPayableCode as Code;
-    let money = |amount| Money::new(amount, standing.currency);
-    let reason = |code, amount| NotPayable { code, amount: money(amount), until: None, missing: None };
     let payable = balance.amount(Bucket::Payable);
-    let mut waiting = reason(Code::HoldPeriod, balance.amount(Bucket::Approved));
-    waiting.until = standing.next_due.map(|due| due.to_string());
     let mut reasons = vec![
-        reason(Code::InPayout, balance.amount(Bucket::InPayout)),
-        reason(Code::Held, balance.amount(Bucket::Held)),
-        reason(Code::AwaitingReview, balance.amount(Bucket::Pending)),
-        waiting,
+        (Reason::of(Code::InPayout).until(standing.pay_on), balance.amount(Bucket::InPayout)),
+        (Reason::of(Code::Held), balance.amount(Bucket::Held)),
+        (Reason::of(Code::AwaitingReview), balance.amount(Bucket::Pending)),
+        (Reason::of(Code::HoldPeriod).until(standing.next_due), balance.amount(Bucket::Approved)),
     ];
     let free = payable.minus(standing.blocked)?;
-    if standing.suspended {
-        reasons.push(reason(Code::PartnerSuspended, payable));
-    } else if standing.tax.block(free) || (standing.tax.block_every_cent() && payable.is_positive()) {
-        reasons.push(reason(Code::TaxFormMissing, payable));
-    } else if !standing.has_method {
-        reasons.push(reason(Code::NoPayoutMethod, payable));
+    if let Some(code) = standing.in_the_way(free)? {
+        reasons.push((Reason::of(code), payable));
     } else {
-        let missing = Some(Missing::Sales(standing.missing_sales));
-        reasons.push(NotPayable { missing, ..reason(Code::MinimumSales, standing.blocked) });
-        reasons.push(if free.is_negative() {
-            reason(Code::NegativeBalance, free)
-        } else if free < standing.minimum {
-            let missing = Missing::Amount(money(standing.minimum.minus(free)?));
-            NotPayable { missing: Some(missing), ..reason(Code::BelowThreshold, free) }
-        } else {
-            NotPayable { until: standing.next_run.map(|date| date.to_string()), ..reason(Code::NextRun, free) }
-        });
+        let waits = Reason::of(Code::MinimumSales).missing(Missing::Sales(standing.missing_sales));
+        reasons.extend([(waits, standing.blocked), (standing.free(free)?, free)]);
     }
-    reasons.retain(|reason| !reason.amount.amount.is_zero());
-    Ok(reasons)
+    reasons.retain(|(_, amount)| !amount.is_zero());
+    let told = |(reason, amount)| NotPayable { reason, amount: Money::new(amount, standing.currency) };
+    Ok(reasons.into_iter().map(told).collect())
+}
+
+/// Why a line is not paid yet; `None` where it is paid, or never will be. Lines stand under the reasons of their partner's balance, and
+/// their sum by reason is the balance's. A payable line needs to know how its partner stands, and what is payable and not held back in sum;
+/// `until` is when the line's payout is to be paid, or when the next run is that takes it.
+pub fn line_not_payable_because(
+    line: &Line,
+    of_partner: Option<(&Standing, Minor)>,
+    until: Option<Date>,
+) -> Result<Option<Reason>, MoneyError> {
+    use NotPayableCode as Code;
+    if line.kind == LineKind::Withholding {
+        return Ok(None);
+    }
+    Ok(Some(match line.state.name() {
+        StateName::Paid | StateName::Rejected | StateName::Reversed => return Ok(None),
+        StateName::InPayout => Reason::of(Code::InPayout).until(until),
+        StateName::Held => Reason::of(Code::Held),
+        StateName::Pending => Reason::of(Code::AwaitingReview),
+        StateName::Approved => Reason::of(Code::HoldPeriod).until(Some(line.due_at)),
+        StateName::Payable => {
+            let Some((standing, free)) = of_partner else { return Ok(None) };
+            standing.of_line(line, free, until)?
+        }
+    }))
 }
 
 #[cfg(test)]
@@ -286,8 +362,11 @@ mod tests {
             minimum: minor(5_000),
             next_run: Some("2026-12-01".parse().unwrap()),
             next_due: None,
+            pay_on: None,
             blocked: Minor::ZERO,
             missing_sales: 0,
+            sales: 0,
+            minimum_sales: 0,
         }
     }
 
@@ -298,7 +377,7 @@ mod tests {
     }
 
     fn code(amount: i64, standing: &Standing) -> Option<NotPayableCode> {
-        not_payable_because(&payable(amount), standing).unwrap().first().map(|reason| reason.code)
+        not_payable_because(&payable(amount), standing).unwrap().first().map(|told| told.reason.code)
     }
 
     #[test]
@@ -321,15 +400,60 @@ mod tests {
         assert_eq!(code(-500, &taxed(0)), Some(NegativeBalance));
         assert_eq!(code(9_000, &Standing { suspended: true, ..taxed(0) }), Some(PartnerSuspended));
         let reasons = not_payable_because(&payable(4_000), &standing()).unwrap();
-        assert_eq!(reasons[0].missing, Some(Missing::Amount(Money::new(minor(1_000), standing().currency))));
+        assert_eq!(reasons[0].reason.missing, Some(Missing::Amount(Money::new(minor(1_000), standing().currency))));
         let gated = Standing { blocked: minor(3_000), missing_sales: 2, ..standing() };
         let reasons = not_payable_because(&payable(9_000), &gated).unwrap();
-        let told: Vec<_> = reasons.iter().map(|reason| (reason.code, reason.amount.amount.units())).collect();
+        let told: Vec<_> = reasons.iter().map(|told| (told.reason.code, told.amount.amount.units())).collect();
         assert_eq!(told, [(NotPayableCode::MinimumSales, 3_000), (NextRun, 6_000)]);
-        assert_eq!(reasons[0].missing, Some(Missing::Sales(2)));
+        assert_eq!(reasons[0].reason.missing, Some(Missing::Sales(2)));
+    }
+
+    /// A line of an amount, in one of the states that a number stands for, that needs so many sales.
+    fn some_line(amount: i64, state: u8, needs: u32) -> Line {
+        use crate::line::{LineState, tests as lines};
+        let payout = crate::payout::tests::payout(1).id;
+        let state = match state {
+            0 => LineState::Pending,
+            1 => LineState::Approved,
+            2 => LineState::Held { reviewed: true, why: "?".into() },
+            3 => LineState::InPayout { payout, page: 0 },
+            4 => LineState::Paid { payout, page: 0 },
+            5 => LineState::Rejected { why: "no".into(), refunded: Minor::ZERO, whole: false },
+            _ => LineState::Payable,
+        };
+        Line { minimum_sales: Some(needs), ..lines::line(amount, state, lines::now()) }
     }
 
     proptest! {
+        #[test]
+        fn lines_and_balance_agree_on_every_reason(
+            lines in prop::collection::vec((-5_000_i64..9_000, 0_u8..10, 0_u32..4), 0..20),
+            sales in 0_u32..4, suspended: bool, has_method: bool, minimum in 0_i64..9_000,
+            from in proptest::option::of(0_i64..9_000),
+        ) {
+            let lines: Vec<_> = lines.into_iter().map(|(amount, state, needs)| some_line(amount, state, needs)).collect();
+            let mut balance = Balance::default();
+            for line in &lines {
+                balance.apply(&Balance::of_line(line).unwrap()).unwrap();
+            }
+            let blocked = lines.iter().filter(|line| line.state.name() == StateName::Payable && line.lacks_sales(sales, 0));
+            let blocked = Minor::total(blocked.map(|line| line.net().unwrap())).unwrap();
+            let tax = from.map_or(tax::Terms::Clear, |from| tax::Terms::Blocked { from: minor(from) });
+            let standing = Standing { suspended, has_method, tax, minimum: minor(minimum), sales, blocked, ..standing() };
+            let free = balance.amount(Bucket::Payable).minus(blocked).unwrap();
+            let mut by_line: BTreeMap<NotPayableCode, Minor> = BTreeMap::new();
+            for line in &lines {
+                if let Some(reason) = line_not_payable_because(line, Some((&standing, free)), None).unwrap() {
+                    let sum = by_line.entry(reason.code).or_default();
+                    *sum = sum.plus(line.net().unwrap()).unwrap();
+                }
+            }
+            by_line.retain(|_, sum| !sum.is_zero());
+            let told = not_payable_because(&balance, &standing).unwrap();
+            let by_balance: BTreeMap<_, _> = told.iter().map(|told| (told.reason.code, told.amount.amount)).collect();
+            prop_assert_eq!(by_line, by_balance);
+        }
+
         #[test]
         fn every_unpaid_cent_has_one_reason(amounts in prop::array::uniform8(-5_000_i64..9_000), suspended: bool, has_method: bool, from in proptest::option::of(0_i64..9_000)) {
             let tax = from.map_or(tax::Terms::Clear, |from| tax::Terms::Blocked { from: minor(from) });
@@ -340,7 +464,7 @@ mod tests {
             let reasons = not_payable_because(&balance, &Standing { suspended, tax, has_method, ..standing() }).unwrap();
             let sum = Minor::total(reasons.iter().map(|reason| reason.amount.amount)).unwrap();
             prop_assert_eq!(sum, balance.unpaid().unwrap());
-            let codes: Vec<_> = reasons.iter().map(|reason| reason.code).collect();
+            let codes: Vec<_> = reasons.iter().map(|told| told.reason.code).collect();
             prop_assert!(codes.is_sorted() && codes.windows(2).all(|pair| pair[0] != pair[1]));
         }
     }

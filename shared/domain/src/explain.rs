@@ -100,6 +100,9 @@ fn sentence(line: &Line, known: &Known<'_>, slice: Option<&SliceOf>) -> Result<S
         };
         return Ok(format!("{head}: {whose}: {} of the payout, which came to {}.", terms.rate, money(gross)));
     }
+    if line.kind == LineKind::WriteOff {
+        return Ok(format!("{head}: what was owed is written off{because}."));
+    }
     let Some(basis) = &line.basis else {
         return Ok(format!("{head}: a bonus, written by hand{because}."));
     };
@@ -115,7 +118,7 @@ fn sentence(line: &Line, known: &Known<'_>, slice: Option<&SliceOf>) -> Result<S
         LineKind::Adjustment => {
             return Ok(format!("{head}: an adjustment of a commission that is paid or on its way{because}."));
         }
-        LineKind::Commission | LineKind::TrueUp | LineKind::Bonus | LineKind::Withholding => {}
+        LineKind::Commission | LineKind::TrueUp | LineKind::Bonus | LineKind::Withholding | LineKind::WriteOff => {}
     }
     let how = how(line, basis);
     let mut more = Vec::new();

@@ -127,6 +127,8 @@ pub enum What {
     Attribute,
     /// A person wrote a line for no conversion.
     Bonus,
+    /// A run wrote off what a partner owed, by the program's policy.
+    WriteOff,
     Adjust,
     Approve,
     Mature,

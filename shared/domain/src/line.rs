@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attribution::Model;
 use crate::conversion::Action;
-use crate::ids::{ClickId, ConversionId, LineId, PartnerId, PayoutId, ProgramId};
+use crate::ids::{ClickId, ConversionId, LineId, PartnerId, PayoutId, ProgramId, RunId};
 use crate::journal::EntryRef;
 use crate::money::{Currency, Minor, Money, MoneyError};
 use crate::payout::{OpenPayout, PayoutState};
@@ -96,6 +96,8 @@ pub enum LineKind {
     Reinstatement,
     /// Tax kept back from a payout. It lives and ends with that payout.
     Withholding,
+    /// What a partner owed and no longer does, by the program's policy. It goes with the debts that it settles.
+    WriteOff,
 }
 
 impl LineKind {
@@ -257,6 +259,7 @@ const fn kind_words(kind: LineKind) -> &'static str {
         LineKind::Adjustment => "adjustment",
         LineKind::Reinstatement => "reinstatement",
         LineKind::Withholding => "withholding",
+        LineKind::WriteOff => "write-off",
     }
 }
 
@@ -300,6 +303,27 @@ impl Line {
             hands: vec![by.to_owned()],
             version: 1,
             entry: EntryRef::none(),
+        }
+    }
+
+    /// What a partner owed and no longer does, as a run decided by the program's policy: payable at once, so that the run nets it
+    /// with the debts. The same run, planned when it was, writes it once.
+    pub fn write_off(
+        partner: &Partner,
+        currency: Currency,
+        amount: Minor,
+        (run, planned_at): (&RunId, Timestamp),
+        now: Timestamp,
+    ) -> Self {
+        let key = [run.as_str(), "write_off"];
+        Self {
+            id: LineId::derive(&partner.id, partner.shards, planned_at, &key),
+            kind: LineKind::WriteOff,
+            state: LineState::Payable,
+            approved_at: Some(now),
+            minimum_sales: Some(0),
+            hands: Vec::new(),
+            ..Self::bonus(partner, currency, amount, "", "", now)
         }
     }
 
@@ -367,6 +391,16 @@ impl Line {
     /// Whether the partner has too few sales for this line to be paid. What takes back is never held back.
     pub fn lacks_sales(&self, sales: u32, of_program: u32) -> bool {
         !self.amount.is_negative() && self.minimum_sales.unwrap_or(of_program) > sales
+    }
+
+    /// A debt, or what writes debts off: a payout takes these first, and whatever the cut-off.
+    pub fn settles_debts(&self) -> bool {
+        self.amount.is_negative() || self.kind == LineKind::WriteOff
+    }
+
+    /// Since when a payable line has been payable: it took review and the end of the hold period.
+    pub fn payable_since(&self) -> Timestamp {
+        self.approved_at.map_or(self.due_at, |approved| approved.max(self.due_at))
     }
 
     /// The reason a person gave for the state it is in.

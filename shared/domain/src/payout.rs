@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,9 @@ pub struct Payout {
     /// What people attested so far.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub payments: Vec<Payment>,
+    /// When it is to be paid, where the program's schedule says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pay_on: Option<Date>,
     pub created_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_at: Option<Timestamp>,
@@ -875,6 +879,7 @@ pub(crate) mod tests {
             approvals: vec![],
             hands: BTreeSet::new(),
             payments: vec![],
+            pay_on: None,
             created_at: now(),
             approved_at: None,
             submitted_at: None,

@@ -42,6 +42,12 @@ pub struct Program {
     /// Sales whose hold period is over that a partner needs before anything is paid; zero: none.
     #[serde(default)]
     pub minimum_sales: u32,
+    /// A scheduled run pays what does not reach the minimum all the same, once the oldest of it has been payable for so many days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dust_sweep_days: Option<u16>,
+    /// A scheduled run writes off what a partner owes once all of it is so many days old and nothing else of the partner is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debt_write_off_days: Option<u16>,
     #[serde(default)]
     pub attribution: Attribution,
     #[serde(default)]
@@ -127,6 +133,8 @@ pub enum Frequency {
     Weekly,
     Quarterly,
     OnDemand,
+    /// Trusted partners are paid as soon as something becomes payable to them; others by hand or on demand.
+    Instant,
 }
 
 impl Frequency {
@@ -138,6 +146,7 @@ impl Frequency {
             Self::Weekly => "weekly",
             Self::Quarterly => "quarterly",
             Self::OnDemand => "on_demand",
+            Self::Instant => "instant",
         }
     }
 }

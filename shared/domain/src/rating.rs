@@ -486,6 +486,8 @@ pub(crate) mod tests {
                 pay_days: 0,
             },
             minimum_sales: 0,
+            dust_sweep_days: None,
+            debt_write_off_days: None,
             attribution: crate::attribution::Attribution::default(),
             anomaly_rules: crate::anomaly::AnomalyRules::default(),
             tax: None,

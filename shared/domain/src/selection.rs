@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::line::Line;
+use crate::balance::Balance;
+use crate::line::{Line, StateName};
 use crate::money::{Minor, MoneyError};
 use crate::tax;
 
@@ -18,6 +19,8 @@ pub struct Terms {
     pub limit: Option<Minor>,
     /// The minimum payout, unless somebody decided that it does not matter this time.
     pub minimum: Option<Minor>,
+    /// What does not reach the minimum is paid all the same if some of it has been payable since then or longer.
+    pub swept_since: Option<Timestamp>,
     pub suspended: bool,
     /// The run is not about this partner.
     pub excluded: bool,
@@ -50,11 +53,19 @@ impl CutOff {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    Lines { lines: Vec<Line>, total: Minor },
-    Carried { because: CarriedBecause, payable: Minor },
+    Lines {
+        lines: Vec<Line>,
+        total: Minor,
+        /// It does not reach the minimum, and is paid because it has waited long enough.
+        swept: bool,
+    },
+    Carried {
+        because: CarriedBecause,
+        payable: Minor,
+    },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CarriedBecause {
     NothingPayable,
@@ -87,18 +98,21 @@ pub fn select(payable: Vec<Line>, terms: &Terms) -> Result<Selection, MoneyError
     // Before anything is judged by them.
     lines.truncate(MAX_LINES);
     let total = total(&lines)?;
+    // In the order in which balances name reasons.
+    let unless_unpayable = |because| if terms.has_method { because } else { CarriedBecause::NoPayoutMethod };
     if total.is_negative() {
-        return carried(CarriedBecause::NegativeBalance);
+        return carried(unless_unpayable(CarriedBecause::NegativeBalance));
     }
     if total.is_zero() && lines.iter().any(|line| line.amount.is_negative()) {
         // Debts and earnings cancel out: settled without a rail, so without a method or a minimum, too.
-        return Ok(Selection::Lines { lines, total });
+        return Ok(Selection::Lines { lines, total, swept: false });
     }
     if blocked && total.is_zero() && terms.tax.block_every_cent() {
         return carried(CarriedBecause::TaxFormMissing);
     }
     if total.is_zero() {
-        return carried(if blocked { CarriedBecause::MinimumSales } else { CarriedBecause::NothingPayable });
+        let waits_for_sales = unless_unpayable(CarriedBecause::MinimumSales);
+        return carried(if blocked { waits_for_sales } else { CarriedBecause::NothingPayable });
     }
     if terms.tax.block(total) {
         return carried(CarriedBecause::TaxFormMissing);
@@ -106,20 +120,43 @@ pub fn select(payable: Vec<Line>, terms: &Terms) -> Result<Selection, MoneyError
     if !terms.has_method {
         return carried(CarriedBecause::NoPayoutMethod);
     }
-    if terms.minimum.is_some_and(|minimum| total < minimum) {
+    let below = terms.minimum.is_some_and(|minimum| total < minimum);
+    let waited = |since| lines.iter().any(|line| line.amount.is_positive() && line.payable_since() <= since);
+    if below && !terms.swept_since.is_some_and(waited) {
         return carried(CarriedBecause::BelowThreshold);
     }
-    Ok(Selection::Lines { lines, total })
+    Ok(Selection::Lines { lines, total, swept: below })
+}
+
+/// How much a run writes off of what a partner owes: all of it, or nothing. Every debt must be as old as `since` or older, and nothing
+/// else of the partner may be under way from which it could be taken: neither waiting, in review, held or in a payout, nor payable
+/// beyond what the run takes.
+pub fn write_off(
+    payable: &[Line],
+    balance: &Balance,
+    terms: &Terms,
+    since: Timestamp,
+) -> Result<Option<Minor>, MoneyError> {
+    const ELSEWHERE: [StateName; 4] = [StateName::Pending, StateName::Approved, StateName::Held, StateName::InPayout];
+    let elsewhere = ELSEWHERE.into_iter().any(|state| balance.lines(state) != 0);
+    let unseen = balance.lines(StateName::Payable) != i64::try_from(payable.len()).unwrap_or(i64::MAX);
+    let fresh = payable.iter().any(|line| line.amount.is_negative() && line.due_at > since);
+    if terms.suspended || terms.excluded || elsewhere || unseen || fresh {
+        return Ok(None);
+    }
+    let taken = within(payable.to_vec(), terms)?;
+    let total = total(&taken)?;
+    Ok((taken.len() == payable.len() && total.is_negative()).then_some(total.negated()))
 }
 
 fn total(lines: &[Line]) -> Result<Minor, MoneyError> {
     Minor::total(lines.iter().map(Line::net).collect::<Result<Vec<_>, _>>()?)
 }
 
-/// Every negative line whatever the cut-off, and the positive ones up to it; with a requested amount the oldest of those,
+/// Every negative line whatever the cut-off, with what writes debts off, and the positive ones up to it; with a requested amount the oldest of those,
 /// stopping before it would be exceeded.
 fn within(payable: Vec<Line>, terms: &Terms) -> Result<Vec<Line>, MoneyError> {
-    let (mut lines, mut positive): (Vec<_>, Vec<_>) = payable.into_iter().partition(|line| line.amount.is_negative());
+    let (mut lines, mut positive): (Vec<_>, Vec<_>) = payable.into_iter().partition(Line::settles_debts);
     positive.retain(|line| terms.cut_off.admits(line.due_at) && !line.lacks_sales(terms.sales, terms.minimum_sales));
     positive.sort_by(|a, b| (a.occurred_at, &a.id).cmp(&(b.occurred_at, &b.id)));
     let Some(limit) = terms.limit else {
@@ -157,6 +194,7 @@ mod tests {
             tax: tax::Terms::Clear,
             sales: 0,
             minimum_sales: 0,
+            swept_since: None,
         }
     }
 
@@ -190,6 +228,7 @@ mod tests {
             (&[], terms(), Err(NothingPayable)),
             (&[0, 0], Terms { minimum: None, ..terms() }, Err(NothingPayable)),
             (&[1_000, -1_500], terms(), Err(NegativeBalance)),
+            (&[1_000, -1_500], Terms { has_method: false, ..terms() }, Err(NoPayoutMethod)),
             (&[1_000, -1_000], Terms { has_method: false, ..terms() }, Ok(vec![-1_000, 1_000])),
             (&[9_000], Terms { has_method: false, ..terms() }, Err(NoPayoutMethod)),
             (&[9_000], Terms { has_method: false, tax: blocked(9_000), ..terms() }, Err(TaxFormMissing)),
@@ -232,5 +271,50 @@ mod tests {
         assert_eq!(taken(&[400, 500, 300, -100], &up_to(800)), Ok(vec![-100, 400, 500]));
         assert_eq!(taken(&[400, 500, 300, -100], &up_to(799)), Ok(vec![-100, 400]));
         assert_eq!(taken(&[400, 500], &up_to(399)), Err(CarriedBecause::NothingPayable));
+    }
+
+    #[test]
+    fn dust_is_swept_once_the_oldest_of_it_has_been_payable_long_enough() {
+        let since = |seconds| Terms { swept_since: Some(now() + SignedDuration::from_secs(seconds)), ..terms() };
+        let swept = |amounts: &[i64], terms: &Terms| match select(payable(amounts), terms).unwrap() {
+            Selection::Lines { swept, total, .. } => Some((swept, total.units())),
+            Selection::Carried { .. } => None,
+        };
+        assert_eq!(swept(&[300], &since(-1)), None);
+        assert_eq!(swept(&[300], &since(0)), Some((true, 300)), "the moment itself counts");
+        assert_eq!(swept(&[5_000], &since(0)), Some((false, 5_000)), "what reaches the minimum needs no policy");
+        assert_eq!(swept(&[300, -400], &since(0)), None, "a debt is no dust");
+        let mut late = payable(&[300]);
+        late[0].approved_at = Some(now() + SignedDuration::from_secs(9));
+        let carried = select(late, &since(8)).unwrap();
+        assert!(matches!(carried, Selection::Carried { .. }), "it is not payable before it is approved");
+    }
+
+    #[test]
+    fn a_debt_is_written_off_whole_when_it_is_old_and_nothing_else_is_under_way() {
+        let balance = |lines: &[Line]| {
+            let mut balance = Balance::default();
+            lines.iter().for_each(|line| balance.apply(&Balance::of_line(line).unwrap()).unwrap());
+            balance
+        };
+        let given_up = |lines: &[Line], terms: &Terms, since| {
+            let all = balance(lines);
+            let payable: Vec<_> = lines.iter().filter(|line| line.state == LineState::Payable).cloned().collect();
+            write_off(&payable, &all, terms, since).unwrap().map(Minor::units)
+        };
+        let debts = payable(&[300, -400, -50]);
+        assert_eq!(given_up(&debts, &terms(), now()), Some(150));
+        assert_eq!(given_up(&debts, &terms(), now() - SignedDuration::from_nanos(1)), None, "too fresh");
+        assert_eq!(given_up(&payable(&[300]), &terms(), now()), None);
+        assert_eq!(given_up(&payable(&[400, -400]), &terms(), now()), None, "that nets by itself");
+        let suspended = Terms { suspended: true, ..terms() };
+        assert_eq!(given_up(&debts, &suspended, now()), None);
+        for state in [LineState::Pending, LineState::Approved, LineState::Held { reviewed: true, why: "?".into() }] {
+            let more = [debts.clone(), vec![line(10, state, now())]].concat();
+            assert_eq!(given_up(&more, &terms(), now()), None, "the partner may still earn what is owed");
+        }
+        let mut later = debts.clone();
+        later[0].due_at = now() + SignedDuration::from_secs(60);
+        assert_eq!(given_up(&later, &terms(), now()), None, "the next run may take it from what this one does not");
     }
 }

@@ -64,6 +64,7 @@ fn context_on(config: &SdkConfig) -> Result<Context, StartError> {
         secret_prefix: variable("SECRET_PREFIX")?,
         vault: Vault { kms: aws_sdk_kms::Client::new(config), key: variable("TAX_KEY")? },
         bus: Bus { events: aws_sdk_eventbridge::Client::new(config), name: variable("BUS_NAME")? },
+        others: workflows::instant::Others::default(),
     })
 }
 

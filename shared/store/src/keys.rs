@@ -56,10 +56,12 @@ use domain::tax::PayeeKey;
 use jiff::civil::Date;
 use sha2::{Digest, Sha256};
 
+use crate::table::StoreError;
+
 /// Over how many partitions the due index is spread.
 pub const DUE_BUCKETS: u8 = 8;
-/// Over how many partitions the payouts are spread that wait to be paid: a run drafts one for every partner.
-pub const UNPAID_BUCKETS: u8 = 8;
+/// Over how many partitions payouts are spread that something is to be done with: a run drafts one for every partner.
+pub const PAYOUT_BUCKETS: u8 = 8;
 /// Over how many partitions what was paid in a year is spread.
 pub const TAX_YEAR_BUCKETS: u8 = 8;
 
@@ -261,6 +263,11 @@ pub fn visitor_partition(id: &VisitorId) -> String {
     format!("VIS#{id}")
 }
 
+/// Whose partition it is.
+pub fn partner_of(partition: &str) -> Result<PartnerId, StoreError> {
+    partition.strip_prefix("PAR#").unwrap_or_default().parse().map_err(StoreError::corrupt)
+}
+
 pub fn line_partition(partner: &PartnerId, shard: &str) -> String {
     format!("LIN#{partner}#{shard}")
 }
@@ -303,7 +310,11 @@ pub fn work_place(line: &Line) -> Option<Place> {
     let order = format!("{}#{}", sortable(line.due_at), line.id);
     match line.state {
         LineState::Approved => Some(Place::new(due_partition(due_bucket(&line.partner, line.id.shard())), order)),
-        LineState::Payable => Some(Place::new(payable_partition(&line.partner), order)),
+        // Debts first: however much is payable, what is owed is found.
+        LineState::Payable => {
+            let place = if line.settles_debts() { "debt" } else { "earned" };
+            Some(Place::new(payable_partition(&line.partner), format!("{place}#{order}")))
+        }
         _ => None,
     }
 }
@@ -327,13 +338,24 @@ pub fn sortable(moment: jiff::Timestamp) -> String {
 }
 
 pub const UNFINISHED_RUNS: &str = "RUNS";
-pub const UNFINISHED_PAYOUTS: &str = "PAYOUTS";
 pub const UNFINISHED_EXPORTS: &str = "EXPORTS";
+
+fn payout_bucket(payout: &Payout) -> u8 {
+    Sha256::digest(payout.id.as_str())[0] % PAYOUT_BUCKETS
+}
+
+/// Where a payout stands while its lines are claimed, or follow it to its end.
+pub fn unfinished_place(payout: &Payout) -> Place {
+    Place::new(unfinished_partition(payout_bucket(payout)), payout.id.as_str())
+}
+
+pub fn unfinished_partition(bucket: u8) -> String {
+    format!("PAYOUTS#{bucket}")
+}
 
 /// Where a payout stands while it waits for somebody to approve or pay it: the oldest first.
 pub fn unpaid_place(payout: &Payout) -> Place {
-    let bucket = Sha256::digest(payout.id.as_str())[0] % UNPAID_BUCKETS;
-    Place::new(unpaid_partition(bucket), format!("{}#{}", sortable(payout.created_at), payout.id))
+    Place::new(unpaid_partition(payout_bucket(payout)), format!("{}#{}", sortable(payout.created_at), payout.id))
 }
 
 pub fn unpaid_partition(bucket: u8) -> String {

@@ -218,18 +218,23 @@ impl Store {
         operation: &'static str,
         keys: &[Key],
     ) -> Result<Vec<T>, StoreError> {
-        let mut found: HashMap<Key, Attributes> = HashMap::with_capacity(keys.len());
+        let mut read_already = HashSet::with_capacity(keys.len());
+        let mut items = Vec::with_capacity(keys.len());
+        // Batch by batch: as it comes from the database, an item takes several times the room.
         for chunk in keys.chunks(BATCH_KEYS) {
-            self.get_batch(operation, chunk, &mut found).await?;
-        }
-        for key in keys {
-            match self.rehearsed(key) {
-                Some(Written::Item(item)) => drop(found.insert(key.clone(), item)),
-                Some(Written::Nothing) => drop(found.remove(key)),
-                None => {}
+            let chunk: Vec<_> = chunk.iter().filter(|key| read_already.insert(*key)).cloned().collect();
+            let mut found: HashMap<Key, Attributes> = HashMap::with_capacity(chunk.len());
+            self.get_batch(operation, &chunk, &mut found).await?;
+            for key in &chunk {
+                let item = match self.rehearsed(key) {
+                    Some(Written::Item(item)) => Some(item),
+                    Some(Written::Nothing) => None,
+                    None => found.remove(key),
+                };
+                items.extend(item.map(read).transpose()?);
             }
         }
-        keys.iter().filter_map(|key| found.remove(key)).map(read).collect()
+        Ok(items)
     }
 
     pub(crate) async fn get_batch(

@@ -63,6 +63,8 @@ fn program() -> Program {
             pay_days: 0,
         },
         minimum_sales: 0,
+        dust_sweep_days: None,
+        debt_write_off_days: None,
         attribution: domain::attribution::Attribution::default(),
         anomaly_rules: domain::anomaly::AnomalyRules::default(),
         landing_page: None,
@@ -374,11 +376,11 @@ async fn lines_stand_in_the_work_index_only_while_something_is_to_be_done() {
     let matured = approved.clone().mature(now).unwrap();
     let [payable] = write(&store, "act_1", vec![Change::of(approved, matured)]).await.unwrap().try_into().unwrap();
     assert_eq!(due(now).await, 0);
-    assert_eq!(store.payable_lines("t", &partner.id).await.unwrap(), std::slice::from_ref(&payable));
+    assert_eq!(store.payable_lines("t", &partner.id, 10).await.unwrap(), std::slice::from_ref(&payable));
     let payout = PayoutId::derive(&RunId::derive(&partner.program, "m", "1"), &partner.id, now);
     let claimed = payable.clone().claim(&payout, 0).unwrap();
     write(&store, "act_2", vec![Change::of(payable, claimed)]).await.unwrap();
-    assert!(store.payable_lines("t", &partner.id).await.unwrap().is_empty());
+    assert!(store.payable_lines("t", &partner.id, 10).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -44,6 +44,7 @@ pub struct Context {
     /// What the names of a stack's secrets start with, so that several stacks have a place in one account.
     pub secret_prefix: String,
     pub bus: crate::publish::Bus,
+    pub others: crate::instant::Others,
     /// Seals tax numbers.
     pub vault: crate::tax::forms::Vault,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use domain::balance::Bucket;
+use domain::balance::{Balance, Bucket};
 use domain::exchange::ExchangeRate;
 use domain::ids::{Hash, PartnerId, PayoutId};
 use domain::journal::{Change, Entry, EntryRef, What};
@@ -11,17 +11,18 @@ use domain::line::{Line, StateName};
 use domain::money::{Minor, Money};
 use domain::payout::{PAGE_LINES, Page, PageLine, Payout, PayoutState};
 use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, Program};
-use domain::selection::{CarriedBecause, CutOff, Selection, Terms, select};
-use domain::tax;
+use domain::selection::{CarriedBecause, CutOff, MAX_LINES, Selection, Terms, select, write_off};
+use jiff::{SignedDuration, Timestamp};
 use store::{Decision, Outcome, Run, StoreError, Transaction};
 
-use crate::changes::{tax, until_fresh};
+use crate::changes::{OpenPayouts, tax, until_fresh, write};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 use crate::exchange::{day_of, rate};
 
 const OPERATION: &str = "claim";
 const CLOSE: &str = "close draft";
+const WRITE_OFF: &str = "write off debt";
 /// How often an index that lags behind the balance is read again.
 const INDEX_TRIES: u32 = 8;
 
@@ -34,53 +35,71 @@ pub async fn draft(context: &Context, run: &Run, partner: &PartnerId, by: &str) 
         decide(context, run, partner, by).await
     })
     .await?;
-    if let Outcome::Payout { payout } = &decision.outcome {
+    if let Outcome::Payout { payout, drafting: true, .. } = &decision.outcome {
         finish(context, payout, by).await?;
     }
     Ok(decision.outcome)
 }
 
-/// What the run would decide now, without writing.
-pub async fn preview(context: &Context, run: &Run, partner: &Partner, program: &Program) -> Result<Selection> {
-    Ok(selected(context, run, partner, program).await?.0)
-}
-
-/// What the run takes of the partner's lines, and on what terms of tax.
-async fn selected(
-    context: &Context,
-    run: &Run,
-    partner: &Partner,
-    program: &Program,
-) -> Result<(Selection, tax::Terms)> {
-    let payable = payable_lines(context, partner, program).await?;
-    let sales = crate::sales::of(context, OPERATION, program, partner, &payable).await?;
-    let method = method(run, partner);
-    let tax = crate::tax::terms(context, program, partner, method.map(|method| method.kind)).await?;
-    let terms = Terms {
-        cut_off: if run.cut_off_inclusive { CutOff::UpTo(run.cut_off) } else { CutOff::Before(run.cut_off) },
-        limit: run.request.amount,
-        minimum: run.request.below_minimum.is_none().then(|| partner.minimum_payout_in(program)),
-        suspended: partner.status == PartnerStatus::Suspended,
-        excluded: run.exclude.contains(&partner.id) || (!run.include.is_empty() && !run.include.contains(&partner.id)),
-        has_method: method.is_some(),
-        tax: tax.clone(),
-        sales: sales.count,
-        minimum_sales: program.minimum_sales,
-    };
-    let selected = select(payable, &terms)?;
-    if let Selection::Lines { total, .. } = &selected
-        && let Conversion::Missing = conversion(context, run, partner, program).await?
-    {
-        return Ok((Selection::Carried { because: CarriedBecause::ExchangeRateMissing, payable: *total }, tax));
-    }
-    Ok((selected, tax))
+/// What a run decides by about one partner.
+#[derive(Debug)]
+pub struct Considered {
+    payable: Vec<Line>,
+    balance: Balance,
+    terms: Terms,
+    conversion: Conversion,
 }
 
 /// How what a partner is paid is converted.
+#[derive(Debug, Clone)]
 enum Conversion {
     None,
     By(ExchangeRate),
     Missing,
+}
+
+impl Considered {
+    pub fn select(self) -> Result<Selection> {
+        Ok(match (select(self.payable, &self.terms)?, self.conversion) {
+            (Selection::Lines { total: payable, .. }, Conversion::Missing) => {
+                Selection::Carried { because: CarriedBecause::ExchangeRateMissing, payable }
+            }
+            (selected, _) => selected,
+        })
+    }
+}
+
+/// Reads what a run decides by. Where `at` lies ahead, what will have matured by then counts as payable; nothing is written.
+pub async fn consider(
+    context: &Context,
+    run: &Run,
+    partner: &Partner,
+    program: &Program,
+    at: Timestamp,
+) -> Result<Considered> {
+    let (mut payable, balance) = payable_lines(context, partner, program).await?;
+    if at > context.now() {
+        let waiting = crate::balances::waiting_lines(context, OPERATION, partner, &balance, MAX_LINES).await?;
+        payable.extend(waiting.into_iter().filter_map(|line| line.mature(at).ok()));
+    }
+    let sales = crate::sales::of(context, OPERATION, program, partner, &payable, at).await?;
+    let days_before = |days: u16| run.planned_at.checked_sub(SignedDuration::from_hours(i64::from(days) * 24)).ok();
+    let method = method(run, partner);
+    let tax = crate::tax::terms(context, program, partner, method.map(|method| method.kind)).await?;
+    let conversion = conversion(context, run, partner, program).await?;
+    let terms = Terms {
+        cut_off: if run.cut_off_inclusive { CutOff::UpTo(run.cut_off) } else { CutOff::Before(run.cut_off) },
+        limit: run.request.amount,
+        minimum: run.request.below_minimum.is_none().then(|| partner.minimum_payout_in(program)),
+        swept_since: program.dust_sweep_days.filter(|_| crate::runs::is_scheduled(run)).and_then(days_before),
+        suspended: partner.status == PartnerStatus::Suspended,
+        excluded: run.exclude.contains(&partner.id) || (!run.include.is_empty() && !run.include.contains(&partner.id)),
+        has_method: method.is_some(),
+        tax,
+        sales: sales.count,
+        minimum_sales: program.minimum_sales,
+    };
+    Ok(Considered { payable, balance, terms, conversion })
 }
 
 /// By the rate of the day of drafting. What nets to nothing for want of a destination goes nowhere, so that it needs none.
@@ -99,16 +118,18 @@ fn method<'a>(run: &Run, partner: &'a Partner) -> Option<&'a PayoutMethod> {
     }
 }
 
-/// Every payable line. The index may lag for a moment; the balance, which does not, tells when it is whole.
-async fn payable_lines(context: &Context, partner: &Partner, program: &Program) -> Result<Vec<Line>> {
+/// Every payable line, as far as one payout takes so many. The index may lag for a moment; the balance, which does not, tells when it is
+/// whole.
+async fn payable_lines(context: &Context, partner: &Partner, program: &Program) -> Result<(Vec<Line>, Balance)> {
     for attempt in 0..INDEX_TRIES {
         let balance = context.store.balance(OPERATION, &partner.id, program.currency).await?;
-        let mut lines = context.store.payable_lines(OPERATION, &partner.id).await?;
-        lines.retain(|line| line.state.name() == StateName::Payable);
+        let lines = context.store.payable_lines(OPERATION, &partner.id, MAX_LINES).await?;
         let sum = Minor::total(lines.iter().map(Line::net).collect::<Result<Vec<_>, _>>()?)?;
-        let count = i64::try_from(lines.len()).unwrap_or(i64::MAX);
-        if (sum, count) == (balance.amount(Bucket::Payable), balance.lines(StateName::Payable)) {
-            return Ok(lines);
+        let (count, expected) = (lines.len(), balance.lines(StateName::Payable));
+        let whole = i64::try_from(count).is_ok_and(|count| count == expected) && sum == balance.amount(Bucket::Payable);
+        // Of more than one payout takes, the rest waits for the next run, and so does what the index does not show yet.
+        if whole || (count == MAX_LINES && i64::try_from(count).is_ok_and(|count| count < expected)) {
+            return Ok((lines, balance));
         }
         tokio::time::sleep(Duration::from_millis(20 << attempt)).await;
     }
@@ -119,35 +140,33 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
     let now = context.now();
     let partner = context.store.partner(OPERATION, partner).await?.ok_or(Refusal::NotFound("partner"))?;
     let program = context.store.program(OPERATION, &run.program).await?.ok_or(Refusal::NotFound("program"))?;
-    let on_demand = run.kind == crate::runs::ON_DEMAND;
     // A decision is final for its run, so it must not depend on which schedule fired first.
     crate::mature::mature_partner(context, &partner).await?;
-    let (selected, tax) = selected(context, run, &partner, &program).await?;
-    let decided = |outcome| Decision { run: run.id.clone(), partner: partner.id.clone(), outcome, at: now };
-    let mut transaction = Transaction::new(OPERATION);
-    let mut lines = match selected {
-        Selection::Carried { because, .. } if on_demand => {
-            return unless_decided(context, run, &partner.id, crate::runs::not_payable(because)).await;
-        }
-        Selection::Carried { because, payable } => {
-            let decision = decided(Outcome::Carried { because, payable: Money::new(payable, program.currency) });
-            transaction.decide(&decision)?;
-            context.store.commit(transaction).await?;
-            return Ok(decision);
-        }
-        Selection::Lines { lines, .. } => lines,
-    };
-    if context.store.draft_lock(OPERATION, &partner.id, program.currency).await?.is_some() {
-        return refuse_second_draft(context, transaction, run, &partner.id, &decided, &program).await;
+    let considered = consider(context, run, &partner, &program, now).await?;
+    if write_off_old_debt(context, run, &partner, &program, &considered, by).await? {
+        return Err(StoreError::Stale.into());
     }
-    let conversion = match conversion(context, run, &partner, &program).await? {
-        Conversion::None => None,
-        Conversion::By(rate) => Some(rate),
-        // It was there a moment ago, and what is told stays.
-        Conversion::Missing => return Err(StoreError::Stale.into()),
+    let withholding = considered.terms.tax.withholding().cloned();
+    let conversion = match &considered.conversion {
+        Conversion::By(rate) => Some(rate.clone()),
+        Conversion::None | Conversion::Missing => None,
     };
+    let selected = considered.select()?;
+    let decided = |outcome| Decision { run: run.id.clone(), partner: partner.id.clone(), outcome, at: now };
+    let carried =
+        |because, payable| decided(Outcome::Carried { because, payable: Money::new(payable, program.currency) });
+    let (lines, total, swept) = match selected {
+        Selection::Carried { because, payable } => return carry(context, run, carried(because, payable)).await,
+        Selection::Lines { lines, total, swept } => (lines, total, swept),
+    };
+    // One draft at a time: what it claims is not for another.
+    if context.store.draft_lock(OPERATION, &partner.id, program.currency).await?.is_some() {
+        return carry(context, run, carried(CarriedBecause::DraftInProgress, Minor::ZERO)).await;
+    }
     let method = method(run, &partner);
     let id = PayoutId::derive(&run.id, &partner.id, run.planned_at);
+    let dust = || program.dust_sweep_days.filter(|_| swept);
+    let swept_because = dust().map(|days| format!("dust policy: some of it has been payable for {days} days or more"));
     let empty = Payout {
         id: id.clone(),
         program: program.id.clone(),
@@ -164,16 +183,17 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         method: method.map_or(MethodKind::Manual, |method| method.kind),
         destination: method.map_or_else(|| Hash::of(b""), PayoutMethod::fingerprint),
         conversion,
-        withholding: tax.withholding().cloned(),
+        withholding,
         withheld: Minor::ZERO,
         tax_line: None,
         tax_calendar: program.tax.map(|_| program.time_zone.clone()),
         must_net: method.is_none(),
-        below_minimum: run.request.below_minimum.clone(),
+        below_minimum: run.request.below_minimum.clone().or(swept_because),
         minimum: partner.minimum_payout_in(&program),
         approvals: Vec::new(),
         hands: BTreeSet::new(),
         payments: Vec::new(),
+        pay_on: run.pay_on,
         created_at: now,
         approved_at: None,
         submitted_at: None,
@@ -190,79 +210,106 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         entries: 0,
         entry: EntryRef::none(),
     };
-    if on_demand {
+    // What fits one page is claimed and closed at once. What nets to zero is claimed first and then settled, as lines go one step at a time.
+    let at_once = total.is_positive() && lines.len() <= PAGE_LINES;
+    let amount = Money::new(total, program.currency);
+    let decision = decided(Outcome::Payout { payout: id.clone(), amount, drafting: !at_once });
+    let mut transaction = Transaction::new(OPERATION);
+    if run.of_one {
         transaction.create_run(run)?;
+    }
+    transaction.decide(&decision)?;
+    if !at_once {
+        transaction.lock_draft(&empty)?;
     }
     if lines.len() > PAGE_LINES {
         let ids: Vec<_> = lines.iter().map(|line| line.id.clone()).collect();
         transaction.plan(&id, &ids)?;
     }
-    let decision = decided(Outcome::Payout { payout: id });
-    transaction.decide(&decision)?;
-    transaction.lock_draft(&empty)?;
-    lines.truncate(PAGE_LINES);
-    claim(context, transaction, None, empty, lines, by).await?;
+    let page = lines.into_iter().take(PAGE_LINES).collect();
+    claim(context, transaction, None, empty, page, at_once, by).await?;
     Ok(decision)
 }
 
-/// A refusal, unless it is for what the same request, sent twice at once, is getting just now.
-async fn unless_decided(context: &Context, run: &Run, partner: &PartnerId, refusal: Refusal) -> Result<Decision> {
-    let decided = context.store.decision(OPERATION, &run.id, partner).await?;
-    Err(if decided.is_some() { StoreError::Stale.into() } else { refusal })
-}
-
-/// One draft at a time: a scheduled run carries the partner over, a request is refused and may be repeated.
-async fn refuse_second_draft(
-    context: &Context,
-    mut transaction: Transaction,
-    run: &Run,
-    partner: &PartnerId,
-    decided: &impl Fn(Outcome) -> Decision,
-    program: &Program,
-) -> Result<Decision> {
-    if run.kind == crate::runs::ON_DEMAND {
-        let refusal = Refusal::Illegal("a payout to this partner is being drafted".to_owned());
-        return unless_decided(context, run, partner, refusal).await;
+/// A run decides once, and writes it down. What is asked for one partner and not paid leaves nothing behind, so that it can be asked for
+/// again; unless the same request, sent twice at once, is getting it just now.
+async fn carry(context: &Context, run: &Run, decision: Decision) -> Result<Decision> {
+    if run.of_one {
+        let decided = context.store.decision(OPERATION, &run.id, &decision.partner).await?;
+        return if decided.is_some() { Err(StoreError::Stale.into()) } else { Ok(decision) };
     }
-    let decision = decided(Outcome::Carried {
-        because: CarriedBecause::DraftInProgress,
-        payable: Money::new(Minor::ZERO, program.currency),
-    });
+    let mut transaction = Transaction::new(OPERATION);
     transaction.decide(&decision)?;
     context.store.commit(transaction).await?;
     Ok(decision)
 }
 
-/// Claims one page of lines. `before` is the payout as read; `None` writes it for the first time.
+/// Writes off what the partner owes, where the program's policy says so: the run then nets it with the debts. Whether it did.
+async fn write_off_old_debt(
+    context: &Context,
+    run: &Run,
+    partner: &Partner,
+    program: &Program,
+    considered: &Considered,
+    by: &str,
+) -> Result<bool> {
+    let Some(days) = program.debt_write_off_days.filter(|_| crate::runs::is_scheduled(run)) else { return Ok(false) };
+    let Ok(since) = run.planned_at.checked_sub(SignedDuration::from_hours(i64::from(days) * 24)) else {
+        return Ok(false);
+    };
+    let Considered { payable, balance, terms } = considered;
+    let Some(amount) = write_off(payable, balance, terms, since)? else { return Ok(false) };
+    let now = context.now();
+    let line = Line::write_off(partner, program.currency, amount, (&run.id, run.planned_at), now);
+    let mut entry = Entry::new(line.stream(), 1, now, by, What::WriteOff);
+    entry.why = Some(format!("debt policy: all of it is {days} days old or older, and nothing else is under way"));
+    let changes = vec![Change::new(line)];
+    let transaction = Transaction::new(WRITE_OFF);
+    write(&context.store, transaction, WRITE_OFF, entry, changes, &OpenPayouts::default()).await?;
+    Ok(true)
+}
+
+/// Claims one page of lines. `before` is the payout as read; `None` writes it for the first time, and `at_once` closes it, too.
 async fn claim(
     context: &Context,
     mut transaction: Transaction,
     before: Option<&Payout>,
     payout: Payout,
     lines: Vec<Line>,
+    at_once: bool,
     by: &str,
 ) -> Result<Payout> {
+    let now = context.now();
     let number = payout.pages;
     let on_page = |line: &Line| {
         Ok(PageLine { id: line.id.clone(), net: line.net()?, withheld: false, hands: line.hands.clone() })
     };
-    let page =
-        Page { payout: payout.id.clone(), number, lines: lines.iter().map(on_page).collect::<Result<Vec<_>>>()? };
+    let on_page = lines.iter().map(on_page).collect::<Result<Vec<_>>>()?;
+    let mut pages = vec![Page { payout: payout.id.clone(), number, lines: on_page }];
     let mut changes = lines
         .into_iter()
         .map(|line| Ok(Change::of(line.clone(), line.claim(&payout.id, number)?)))
         .collect::<Result<Vec<_>>>()?;
-    let mut after = payout.take_in(&page)?;
+    let mut after = payout.take_in(&pages[0])?;
+    if at_once {
+        after = after.close_draft(&pages, now)?;
+        if let Some((taxed, change)) = tax(&context.store, OPERATION, &after, &mut pages, now).await? {
+            after = taxed;
+            changes.push(change);
+        }
+    }
     after.entries += 1;
     let what = if before.is_none() { What::Draft } else { What::Claim };
-    let entry = Entry::new(after.id.as_str(), after.entries, context.now(), by, what);
+    let entry = Entry::new(after.id.as_str(), after.entries, now, by, what);
     let sealed = entry.with_payout(before, &after).seal(&mut changes)?;
     after.entry = sealed.at.clone();
     match before {
         None => transaction.create_payout(&after)?,
         Some(before) => transaction.replace_payout(&after, before)?,
     }
-    transaction.write_page(&page)?;
+    for page in &pages {
+        transaction.write_page(page)?;
+    }
     transaction.change(&changes, &sealed)?;
     context.store.commit(transaction).await?;
     Ok(after)
@@ -284,7 +331,7 @@ pub async fn finish(context: &Context, id: &PayoutId, by: &str) -> Result<()> {
             // What was stopped or refunded since it was planned stays out; the page is shorter for it.
             let mut lines = context.store.lines(OPERATION, ids).await?;
             lines.retain(|line| line.state.name() == StateName::Payable);
-            claim(context, Transaction::new(OPERATION), Some(&payout), payout.clone(), lines, by).await?;
+            claim(context, Transaction::new(OPERATION), Some(&payout), payout.clone(), lines, false, by).await?;
         }
     })
     .await?;
@@ -313,6 +360,9 @@ async fn close(context: &Context, payout: &Payout, by: &str) -> Result<Payout> {
     closed.entry = sealed.at.clone();
     transaction.replace_payout(&closed, payout)?;
     transaction.unlock_draft(payout);
+    let outcome = Outcome::Payout { payout: closed.id.clone(), amount: closed.money(), drafting: false };
+    let (run, partner) = (closed.run.clone(), closed.partner.clone());
+    transaction.conclude(&Decision { run, partner, outcome, at: closed.created_at })?;
     transaction.change(&changes, &sealed)?;
     context.store.commit(transaction).await?;
     Ok(closed)

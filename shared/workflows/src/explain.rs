@@ -72,7 +72,7 @@ pub async fn of_line(context: &Context, id: &LineId) -> Result<Explained> {
         _ => Vec::new(),
     };
     let history = history(context, &line).await?;
-    let by_person = |step: &&HistoryStep| matches!(step.what, What::Bonus | What::Adjust);
+    let by_person = |step: &&HistoryStep| matches!(step.what, What::Bonus | What::Adjust | What::WriteOff);
     let rule = line.rule_set.and_then(|version| rules.get(&version)).into_iter().flatten();
     let latest = store.entry(OPERATION, &line.entry).await?;
     let tax = latest.as_ref().and_then(|sealed| sealed.entry.tax_of(&line.id));

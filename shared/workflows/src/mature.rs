@@ -74,9 +74,18 @@ pub async fn mature(context: &Context, time_left: impl Fn() -> bool) -> Result<M
 /// Matures what is due of one partner, so that a decision about it sees everything, whenever the schedule last fired.
 pub async fn mature_partner(context: &Context, partner: &Partner) -> Result<()> {
     let now = context.now();
-    let due = context.store.due_lines_of(OPERATION, partner, now).await?;
-    for chunk in due.chunks(PAGE_LINES) {
-        mature_chunk(context, chunk, now).await?;
+    for shard in 0..partner.shards.max(1) {
+        let mut after: Option<String> = None;
+        loop {
+            let due = context.store.due_lines_of(OPERATION, partner, shard, now, after.as_deref()).await?;
+            for chunk in due.items.chunks(PAGE_LINES) {
+                mature_chunk(context, chunk, now).await?;
+            }
+            after = due.after;
+            if after.is_none() {
+                break;
+            }
+        }
     }
     Ok(())
 }

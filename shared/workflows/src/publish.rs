@@ -84,7 +84,7 @@ fn payout_event(what: What, payout: &PayoutChange) -> Option<&'static str> {
     }
     Some(match payout.to {
         PayoutState::Drafting | PayoutState::Submitting => return None,
-        PayoutState::Pending if payout.from == Some(PayoutState::Drafting) => "payout.created",
+        PayoutState::Pending if payout.from.is_none_or(|from| from == PayoutState::Drafting) => "payout.created",
         PayoutState::Pending => "payout.sent_back",
         PayoutState::Approved => "payout.approved",
         PayoutState::Submitted => "payout.submitted",

@@ -1,9 +1,10 @@
-//! The queues: events from storefronts, one message per partner of a run, and payouts that a rail must be asked about.
+//! The queues: events from storefronts, what is to be drafted, and payouts that a rail must be asked about.
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::ProvideErrorMetadata;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
-use domain::ids::{PartnerId, PayoutId, RunId, SourceId};
+use domain::ids::{LineId, PartnerId, PayoutId, RunId, SourceId};
+use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,8 @@ use crate::error::{Refusal, Result};
 
 /// Messages in one send, by SQS' own limit.
 const BATCH: usize = 10;
+/// Batches on their way at once.
+const SENDS: usize = 8;
 
 #[derive(Debug, Clone)]
 pub struct Queues {
@@ -32,10 +35,16 @@ pub struct Delivery {
     pub body: String,
 }
 
+/// What the queue of drafts is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DraftRequest {
-    pub run: RunId,
-    pub partner: PartnerId,
+#[serde(untagged)]
+pub enum DraftRequest {
+    /// A run's decision about one partner.
+    Decide { run: RunId, partner: PartnerId },
+    /// An instant payout, because this line became payable.
+    Instant { line: LineId },
+    /// To go on asking a run's partners.
+    Plan { plan: RunId },
 }
 
 /// A payout to submit, or to look after. The bus puts its events into the same queue, so this has the form of one: what is read is
@@ -75,27 +84,29 @@ impl Queues {
     }
 
     pub async fn send_drafts(&self, requests: &[DraftRequest]) -> Result<()> {
-        for batch in requests.chunks(BATCH) {
-            let entries = batch
-                .iter()
-                .enumerate()
-                .map(|(n, request)| {
-                    SendMessageBatchRequestEntry::builder()
-                        .id(n.to_string())
-                        .message_body(serde_json::json!(request).to_string())
-                        .build()
-                })
-                .collect::<std::result::Result<Vec<_>, _>>()
-                .map_err(|error| Refusal::Service("the queue", error.to_string()))?;
-            let sent =
-                self.sqs.send_message_batch().queue_url(&self.drafts_url).set_entries(Some(entries)).send().await;
-            let sent = sent.map_err(unavailable)?;
-            // SQS may take some of a batch and refuse the rest; all of it is sent again, which is harmless.
-            if let Some(failed) = sent.failed.first() {
-                return Err(Refusal::Service("the queue", failed.code.clone()));
-            }
+        let batches: Vec<_> = requests.chunks(BATCH).map(|batch| self.send_draft_batch(batch)).collect();
+        futures::stream::iter(batches).buffer_unordered(SENDS).try_collect().await
+    }
+
+    async fn send_draft_batch(&self, batch: &[DraftRequest]) -> Result<()> {
+        let entries = batch
+            .iter()
+            .enumerate()
+            .map(|(n, request)| {
+                SendMessageBatchRequestEntry::builder()
+                    .id(n.to_string())
+                    .message_body(serde_json::json!(request).to_string())
+                    .build()
+            })
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .map_err(|error| Refusal::Service("the queue", error.to_string()))?;
+        let sent = self.sqs.send_message_batch().queue_url(&self.drafts_url).set_entries(Some(entries)).send().await;
+        let sent = sent.map_err(unavailable)?;
+        // SQS may take some of a batch and refuse the rest; all of it is sent again, which is harmless.
+        match sent.failed.first() {
+            Some(failed) => Err(Refusal::Service("the queue", failed.code.clone())),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -9,9 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use domain::booking::{Booking, RulesByVersion, State, tallies_of};
-use domain::ids::{ConversionId, LineId, PartnerId, PayoutId, ProgramId};
+use domain::ids::{ConversionId, LineId, PartnerId, PayoutId, ProgramId, RunId};
 use domain::journal::{Change, Entry, EntryRef, LineChange, PayoutChange, Sealed, Seen, What};
 use domain::line::{Line, LineError, LineKind, StateName};
+use domain::money::{Currency, Minor};
 use domain::payout::OpenPayout;
 use domain::program::{Partner, Program};
 use domain::tally::Tallies;
@@ -281,7 +282,13 @@ impl<'a> Replay<'a> {
             What::Accrue | What::Refund | What::Edit | What::Withdraw | What::Attribute => self.booked(entries, &open),
             What::Adjust if entry.stream.parse::<ConversionId>().is_ok() => self.booked(entries, &open),
             What::Adjust => self.adjusted_bonus(entries, entry, &open),
-            What::Bonus => self.bonus(entry),
+            What::Bonus => self.written(entry, |partner, currency, amount| {
+                Line::bonus(partner, currency, amount, "", &entry.by, entry.at)
+            }),
+            What::WriteOff => self.written(entry, |partner, currency, amount| {
+                let run = RunId::derive(&partner.program, "", "");
+                Line::write_off(partner, currency, amount, (&run, entry.at), entry.at)
+            }),
             What::Approve => self.each(entry, |line| line.approve(entry.at)),
             What::Mature => self.each(entry, |line| line.mature(entry.at)),
             What::Hold => self.each(entry, |line| {
@@ -391,14 +398,15 @@ impl<'a> Replay<'a> {
         Ok(booking.book(&lines, decided, accruing.as_ref(), &mut tallies_read(entry))?)
     }
 
-    fn bonus(&self, entry: &Entry) -> Result<Vec<Change>> {
+    /// Lines written for no conversion.
+    fn written(&self, entry: &Entry, line: impl Fn(&Partner, Currency, Minor) -> Line) -> Result<Vec<Change>> {
         let written = |told: &LineChange| {
             let partner = self.partners.get(&told.id.partner());
             let partner = partner.ok_or_else(|| amiss(format!("nothing is known of {}", told.id.partner())))?;
             let program = self.programs.get(&partner.program);
             let program = program.ok_or_else(|| amiss(format!("nothing is known of {}", partner.program)))?;
-            let line = Line::bonus(partner, program.currency, told.to.amount, "", &entry.by, entry.at);
-            // Its origin is chance; nothing but the id comes of it.
+            let line = line(partner, program.currency, told.to.amount);
+            // Its origin is chance, or the run that wrote it; nothing but the id comes of it.
             Ok(Change::new(Line { id: told.id.clone(), ..line }))
         };
         entry.lines.iter().map(written).collect()

@@ -3,45 +3,61 @@
 use domain::ids::{PartnerId, PayoutId, ProgramId, RunId};
 use domain::money::Money;
 use domain::payout::{Payout, PayoutState};
-use domain::program::Program;
+use domain::program::{Frequency, Partner, Program};
+use domain::schedule::ScheduledRun;
 use domain::selection::{CarriedBecause, Selection};
-use jiff::Timestamp;
+use futures::{StreamExt, TryStreamExt};
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use store::{ExportProgress, Outcome, PayoutRequest, Run, RunProgress, StoreError, Transaction};
+use store::{ExportProgress, Outcome, PayoutRequest, Run, RunProgress, Store, StoreError, Transaction};
 
 use crate::changes::until_fresh;
 use crate::context::Context;
-use crate::draft::{draft, preview};
+use crate::draft::{consider, draft};
 use crate::error::{Refusal, Result};
+use crate::instant;
 use crate::queues::DraftRequest;
+use crate::report::{is_whole, summarize, undecided};
 
 const OPERATION: &str = "plan run";
+const PREVIEW: &str = "preview run";
 const ACTOR: &str = "batch-payouts";
+const DRAFTER: &str = "draft-payout";
 pub const ON_DEMAND: &str = "on_demand";
 pub const MANUAL: &str = "manual";
 /// Partners asked per write of the run's position.
-const PAGE_PARTNERS: i32 = 100;
-
+const PAGE_PARTNERS: i32 = 500;
+/// Partners, payouts and runs read at once where each is looked at.
+const PAGE: i32 = 100;
+/// Partners whose lines are read side by side.
+const READS: usize = 8;
+/// How long after planning a partner without a decision is asked again, and until when.
+const ASK_AGAIN: SignedDuration = SignedDuration::from_hours(1);
+const GIVE_UP: SignedDuration = SignedDuration::from_hours(24);
 /// What one tick of the schedule did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ticked {
     pub runs_started: usize,
+    pub runs_completed: usize,
     pub payouts_resumed: usize,
+    /// Trusted partners of instant programs for whom an instant payout was asked.
+    pub instant: usize,
     /// Payouts, programs and runs that failed and were passed over.
     pub failed: usize,
     pub unfinished: bool,
 }
 
-/// Starts every scheduled run that is due, goes on with unfinished ones, and re-drives payouts that stopped half-way.
+/// Whether the run has a date of its program's schedule.
+pub fn is_scheduled(run: &Run) -> bool {
+    run.kind != MANUAL && run.kind != ON_DEMAND && run.kind != Frequency::Instant.name()
+}
+
+/// Starts every scheduled run that is due, goes on with unfinished ones, re-drives payouts that stopped half-way, and pays instantly
+/// what could not be paid when it became payable.
 pub async fn tick(context: &Context, time_left: impl Fn() -> bool) -> Result<Ticked> {
     let mut ticked = Ticked::default();
-    for payout in context.store.unfinished_payouts(OPERATION).await? {
-        match resume(context, &payout).await {
-            Ok(()) => ticked.payouts_resumed += 1,
-            Err(error) => ticked.passed_over("payout", payout.id.as_str(), &error),
-        }
-    }
+    resume_all(context, &time_left, &mut ticked).await?;
     let mut asked = Vec::new();
     let mut after: Option<String> = None;
     loop {
@@ -54,18 +70,19 @@ pub async fn tick(context: &Context, time_left: impl Fn() -> bool) -> Result<Tic
                 Ok(started) => ticked.runs_started += usize::from(started),
                 Err(error) => ticked.passed_over("program", program.id.as_str(), &error),
             }
+            if program.schedule.frequency == Frequency::Instant {
+                match instant::sweep(context, program, &time_left, &mut ticked.instant).await {
+                    Ok(whole) => ticked.unfinished |= !whole,
+                    Err(error) => ticked.passed_over("program", program.id.as_str(), &error),
+                }
+            }
         }
         after = page.after;
         if after.is_none() {
             break;
         }
     }
-    for run in context.store.unfinished_runs(OPERATION).await? {
-        match plan(context, &run.id, &time_left).await {
-            Ok(planned) => ticked.unfinished |= !planned,
-            Err(error) => ticked.passed_over("run", run.id.as_str(), &error),
-        }
-    }
+    go_on(context, &time_left, &mut ticked).await?;
     for export in context.store.unfinished_exports(OPERATION).await? {
         match crate::exports::gather(context, &export.id, &time_left).await {
             Ok(gathered) => ticked.unfinished |= gathered.progress != ExportProgress::Complete,
@@ -82,11 +99,36 @@ pub async fn tick(context: &Context, time_left: impl Fn() -> bool) -> Result<Tic
     Ok(ticked)
 }
 
+/// Drives on what stopped half-way, bucket by bucket.
+async fn resume_all(context: &Context, time_left: &impl Fn() -> bool, ticked: &mut Ticked) -> Result<()> {
+    for bucket in Store::payout_buckets() {
+        let mut after: Option<String> = None;
+        loop {
+            if !time_left() {
+                ticked.unfinished = true;
+                return Ok(());
+            }
+            let page = context.store.unfinished_payouts(OPERATION, bucket, after.as_deref(), PAGE).await?;
+            for payout in &page.items {
+                match resume(context, payout).await {
+                    Ok(()) => ticked.payouts_resumed += 1,
+                    Err(error) => ticked.passed_over("payout", payout.id.as_str(), &error),
+                }
+            }
+            after = page.after;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Drives on a payout that stopped half-way.
 async fn resume(context: &Context, payout: &Payout) -> Result<()> {
     match payout.state {
         PayoutState::Drafting => {
-            let request = DraftRequest { run: payout.run.clone(), partner: payout.partner.clone() };
+            let request = DraftRequest::Decide { run: payout.run.clone(), partner: payout.partner.clone() };
             context.queues.send_drafts(&[request]).await
         }
         PayoutState::Submitting if payout.is_sent_by_people() => {
@@ -95,6 +137,78 @@ async fn resume(context: &Context, payout: &Payout) -> Result<()> {
         PayoutState::Submitting => context.queues.send_submission(&payout.id).await,
         _ => crate::payouts::follow(context, &payout.id).await.map(drop),
     }
+}
+
+/// Goes on with every run that is not completed. Before partners are asked, all lines that are due are matured: each decision matures what
+/// its partner has due, which is found quickly only where little is.
+async fn go_on(context: &Context, time_left: &impl Fn() -> bool, ticked: &mut Ticked) -> Result<()> {
+    let mut matured = false;
+    let mut after: Option<String> = None;
+    loop {
+        let page = context.store.unfinished_runs(OPERATION, after.as_deref(), PAGE).await?;
+        for run in &page.items {
+            if !matured && matches!(run.progress, RunProgress::Planning { .. }) {
+                if crate::mature::mature(context, time_left).await?.unfinished {
+                    ticked.unfinished = true;
+                    return Ok(());
+                }
+                matured = true;
+            }
+            match one_on(context, run, time_left).await {
+                Ok(Progress::Completed) => ticked.runs_completed += 1,
+                Ok(Progress::UnderWay) => {}
+                Ok(Progress::OutOfTime) => ticked.unfinished = true,
+                Err(error) => ticked.passed_over("run", run.id.as_str(), &error),
+            }
+        }
+        after = page.after;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+enum Progress {
+    OutOfTime,
+    UnderWay,
+    Completed,
+}
+
+async fn one_on(context: &Context, run: &Run, time_left: &impl Fn() -> bool) -> Result<Progress> {
+    if !plan(context, &run.id, time_left).await? {
+        return Ok(Progress::OutOfTime);
+    }
+    let run = context.store.run(OPERATION, &run.id).await?.ok_or(Refusal::NotFound("run"))?;
+    let RunProgress::Planned { at } = run.progress else { return Ok(Progress::UnderWay) };
+    let summary = summarize(context, &run.id, |_| {}).await?;
+    let waited = context.now().duration_since(at);
+    if is_whole(&run, &summary) || waited >= GIVE_UP {
+        let asked = run.asked.max(summary.decided());
+        let progress = RunProgress::Completed { at, summary };
+        let completed = Run { progress, asked, changes: run.changes + 1, ..run.clone() };
+        let mut transaction = Transaction::new(OPERATION);
+        transaction.replace_run(&completed, &run)?;
+        return match context.store.commit(transaction).await {
+            Ok(()) | Err(StoreError::Stale) => Ok(Progress::Completed),
+            Err(error) => Err(error.into()),
+        };
+    }
+    if waited >= ASK_AGAIN {
+        let mut after: Option<String> = None;
+        loop {
+            let page = undecided(context, &run, after.as_deref(), PAGE).await?;
+            let again = page.items.into_iter().map(|partner| DraftRequest::Decide { run: run.id.clone(), partner });
+            context.queues.send_drafts(&again.collect::<Vec<_>>()).await?;
+            after = page.after;
+            if after.is_none() {
+                break;
+            }
+            if !time_left() {
+                return Ok(Progress::OutOfTime);
+            }
+        }
+    }
+    Ok(Progress::UnderWay)
 }
 
 impl Ticked {
@@ -108,28 +222,33 @@ impl Ticked {
 /// Whether a run was started now. The same schedule firing again finds it started.
 async fn start_scheduled(context: &Context, program: &Program) -> Result<bool> {
     let Some(due) = program.due_run(context.now()) else { return Ok(false) };
-    let (kind, period) = (program.schedule.frequency.name(), due.date.to_string());
-    let id = RunId::derive(&program.id, kind, &period);
-    if context.store.run(OPERATION, &id).await?.is_some() {
+    let run = scheduled_run(program, &due);
+    if context.store.run(OPERATION, &run.id).await?.is_some() {
         return Ok(false);
     }
-    let run = Run {
-        id,
+    create(context, &run).await
+}
+
+fn scheduled_run(program: &Program, due: &ScheduledRun) -> Run {
+    let (kind, period) = (program.schedule.frequency.name(), due.date.to_string());
+    Run {
+        id: RunId::derive(&program.id, kind, &period),
         program: program.id.clone(),
         kind: kind.to_owned(),
         period,
         planned_at: due.starts_at,
         cut_off: due.cut_off,
         cut_off_inclusive: false,
+        pay_on: Some(due.pay_on),
         created_by: ACTOR.to_owned(),
         progress: RunProgress::Planning { after: None },
         asked: 0,
+        of_one: false,
         include: Vec::new(),
         exclude: Vec::new(),
         request: PayoutRequest::default(),
         changes: 1,
-    };
-    create(context, &run).await
+    }
 }
 
 async fn create(context: &Context, run: &Run) -> Result<bool> {
@@ -164,9 +283,11 @@ pub fn manual_run(context: &Context, program: &ProgramId, manual: &Manual<'_>, b
         planned_at: now,
         cut_off: manual.cut_off.unwrap_or(now),
         cut_off_inclusive: true,
+        pay_on: None,
         created_by: by.to_owned(),
         progress: RunProgress::Planning { after: None },
         asked: 0,
+        of_one: false,
         include: manual.include.clone(),
         exclude: manual.exclude.clone(),
         request: PayoutRequest::default(),
@@ -174,11 +295,26 @@ pub fn manual_run(context: &Context, program: &ProgramId, manual: &Manual<'_>, b
     }
 }
 
-pub async fn start_manual(context: &Context, program: &ProgramId, manual: &Manual<'_>, by: &str) -> Result<Run> {
+/// Starts a run by hand, and asks as many of its partners as there is time for; the queue goes on with the rest.
+pub async fn start_manual(
+    context: &Context,
+    program: &ProgramId,
+    manual: &Manual<'_>,
+    by: &str,
+    time_left: impl Fn() -> bool,
+) -> Result<RunId> {
     let run = manual_run(context, program, manual, by);
     create(context, &run).await?;
-    plan(context, &run.id, &|| true).await?;
-    context.store.run(OPERATION, &run.id).await?.ok_or(Refusal::NotFound("run"))
+    go_on_planning(context, &run.id, &time_left).await?;
+    Ok(run.id)
+}
+
+/// Asks a run's partners; where time runs out, a message sees to the rest.
+pub async fn go_on_planning(context: &Context, id: &RunId, time_left: &impl Fn() -> bool) -> Result<()> {
+    if plan(context, id, time_left).await? {
+        return Ok(());
+    }
+    context.queues.send_drafts(&[DraftRequest::Plan { plan: id.clone() }]).await
 }
 
 /// Sends a message for every partner, remembering how far it came. Whether it came to the end.
@@ -190,17 +326,17 @@ pub async fn plan(context: &Context, id: &RunId, time_left: &impl Fn() -> bool) 
             return Ok(false);
         }
         let (partners, next) = if run.include.is_empty() {
-            let page = context.store.partners(OPERATION, &run.program, after.as_deref(), PAGE_PARTNERS).await?;
-            (page.items.into_iter().map(|partner| partner.id).collect(), page.after)
+            let page = context.store.partner_ids(OPERATION, &run.program, after.as_deref(), PAGE_PARTNERS).await?;
+            (page.items, page.after)
         } else {
             (run.include.clone(), None)
         };
         let requests: Vec<_> =
-            partners.into_iter().map(|partner| DraftRequest { run: run.id.clone(), partner }).collect();
+            partners.into_iter().map(|partner| DraftRequest::Decide { run: run.id.clone(), partner }).collect();
         context.queues.send_drafts(&requests).await?;
         let progress = match next {
             Some(after) => RunProgress::Planning { after: Some(after) },
-            None => RunProgress::Planned,
+            None => RunProgress::Planned { at: context.now() },
         };
         let asked = run.asked + u32::try_from(requests.len()).unwrap_or(u32::MAX);
         let planned = Run { progress, asked, changes: run.changes + 1, ..run.clone() };
@@ -214,10 +350,43 @@ pub async fn plan(context: &Context, id: &RunId, time_left: &impl Fn() -> bool) 
     }
 }
 
-/// Handles one message of a run.
-pub async fn draft_one(context: &Context, request: &DraftRequest) -> Result<Outcome> {
-    let run = context.store.run(OPERATION, &request.run).await?.ok_or(Refusal::NotFound("run"))?;
-    draft(context, &run, &request.partner, "draft-payout").await
+/// Handles one message of the queue of drafts.
+pub async fn serve(context: &Context, request: &DraftRequest, time_left: &impl Fn() -> bool) -> Result<()> {
+    match request {
+        DraftRequest::Decide { run, partner } => {
+            let run = context.store.run(OPERATION, run).await?.ok_or(Refusal::NotFound("run"))?;
+            let outcome = draft(context, &run, partner, DRAFTER).await?;
+            tracing::info!(run = %run.id, partner = %partner, ?outcome, "decided");
+            Ok(())
+        }
+        DraftRequest::Instant { line } => instant::pay(context, line).await,
+        DraftRequest::Plan { plan } => go_on_planning(context, plan, time_left).await,
+    }
+}
+
+// --- On demand ----------------------------------------------------------------------------------------------------
+
+/// A run about one partner, as of now. It is written together with its payout: where nothing is paid it leaves nothing behind.
+pub(crate) fn run_of_one(context: &Context, partner: &Partner, id: RunId, kind: &str, period: &str) -> Run {
+    let now = context.now();
+    Run {
+        id,
+        program: partner.program.clone(),
+        kind: kind.to_owned(),
+        period: period.to_owned(),
+        planned_at: now,
+        cut_off: now,
+        cut_off_inclusive: true,
+        pay_on: None,
+        created_by: DRAFTER.to_owned(),
+        progress: RunProgress::Planned { at: now },
+        asked: 1,
+        of_one: true,
+        include: vec![partner.id.clone()],
+        exclude: Vec::new(),
+        request: PayoutRequest::default(),
+        changes: 1,
+    }
 }
 
 /// A payout somebody asks for, to one partner, now.
@@ -245,48 +414,29 @@ pub async fn request(context: &Context, asked: &OnDemand<'_>, by: &str) -> Resul
     if asked.request.amount.is_some_and(|amount| !amount.is_positive()) {
         return Err(Refusal::invalid("/amount", "must be more than zero"));
     }
-    let now = context.now();
     let key = format!("{}/{}", partner.id, asked.key);
-    let run = Run {
-        id: RunId::derive(&program.id, ON_DEMAND, &key),
-        program: program.id.clone(),
-        kind: ON_DEMAND.to_owned(),
-        period: key,
-        planned_at: now,
-        cut_off: now,
-        cut_off_inclusive: true,
-        created_by: by.to_owned(),
-        progress: RunProgress::Planned,
-        asked: 1,
-        include: vec![partner.id.clone()],
-        exclude: Vec::new(),
-        request: asked.request.clone(),
-        changes: 1,
-    };
-    // The run is written together with its payout: a refused request leaves nothing behind, and may be asked for again.
-    let run = if let Some(started) = store.run(OPERATION, &run.id).await? {
+    let id = RunId::derive(&program.id, ON_DEMAND, &key);
+    let run = if let Some(started) = store.run(OPERATION, &id).await? {
         started
     } else {
+        let of_one = run_of_one(context, &partner, id, ON_DEMAND, &key);
+        let run = Run { created_by: by.to_owned(), request: asked.request.clone(), ..of_one };
         refuse_more_than_payable(context, &run, &program, &partner).await?;
         run
     };
     match draft(context, &run, &partner.id, by).await? {
-        Outcome::Payout { payout } => Ok(payout),
+        Outcome::Payout { payout, .. } => Ok(payout),
         Outcome::Carried { because, .. } => Err(not_payable(because)),
     }
 }
 
 /// A requested amount is a promise to somebody: less must not be paid in silence.
-async fn refuse_more_than_payable(
-    context: &Context,
-    run: &Run,
-    program: &Program,
-    partner: &domain::program::Partner,
-) -> Result<()> {
+async fn refuse_more_than_payable(context: &Context, run: &Run, program: &Program, partner: &Partner) -> Result<()> {
     let Some(limit) = run.request.amount else { return Ok(()) };
     crate::mature::mature_partner(context, partner).await?;
     let unlimited = Run { request: PayoutRequest { amount: None, ..run.request.clone() }, ..run.clone() };
-    match preview(context, &unlimited, partner, program).await? {
+    let now = context.now();
+    match consider(context, &unlimited, partner, program, now).await?.select()? {
         Selection::Lines { total, .. } if limit > total => Err(Refusal::Illegal(format!(
             "{} was asked for, but only {} is payable",
             Money::new(limit, program.currency),
@@ -316,77 +466,62 @@ pub(crate) fn not_payable(because: CarriedBecause) -> Refusal {
     )
 }
 
-/// A run with what it decided so far.
-#[derive(Debug, Clone)]
-pub struct Report {
+// --- Previews -----------------------------------------------------------------------------------------------------
+
+/// What a run would decide about some of its partners, without deciding it.
+#[derive(Debug)]
+pub struct Preview {
     pub run: Run,
-    pub state: &'static str,
-    pub payouts: Vec<PayoutId>,
-    pub carried: Vec<Carried>,
+    pub decisions: Vec<(PartnerId, Foreseen)>,
+    /// Where to go on; `None` at the end.
+    pub after: Option<String>,
 }
 
-/// A partner who is not paid this time.
-#[derive(Debug, Clone)]
-pub struct Carried {
-    pub partner: PartnerId,
-    pub because: CarriedBecause,
-    /// What stays payable.
-    pub payable: Money,
+#[derive(Debug, Clone, Copy)]
+pub enum Foreseen {
+    Paid(Money),
+    Carried { because: CarriedBecause, payable: Money },
 }
 
-pub async fn report(context: &Context, id: &RunId) -> Result<Report> {
-    let run = context.store.run("report run", id).await?.ok_or(Refusal::NotFound("run"))?;
-    let mut report = Report { run, state: "planning", payouts: Vec::new(), carried: Vec::new() };
-    let mut after: Option<String> = None;
-    loop {
-        let page = context.store.decisions("report run", id, after.as_deref(), None).await?;
-        for decision in page.items {
-            match decision.outcome {
-                Outcome::Payout { payout } => report.payouts.push(payout),
-                Outcome::Carried { because, payable } => {
-                    report.carried.push(Carried { partner: decision.partner, because, payable });
-                }
-            }
-        }
-        after = page.after;
-        if after.is_none() {
-            break;
-        }
-    }
-    let unfinished = context.store.unfinished_payouts("report run").await?;
-    let drafting = unfinished.iter().any(|payout| payout.run == *id && payout.state == PayoutState::Drafting);
-    let decided = u32::try_from(report.payouts.len() + report.carried.len()).unwrap_or(u32::MAX);
-    // Of two that planned it side by side, the one that saw less of the index may have had the last word.
-    report.run.asked = report.run.asked.max(decided);
-    report.state = match report.run.progress {
-        RunProgress::Planning { .. } => "planning",
-        RunProgress::Planned if decided < report.run.asked || drafting => "drafting",
-        RunProgress::Planned => "completed",
+/// Looks at a page of the run's partners as they stand `at` a moment.
+pub async fn preview(
+    context: &Context,
+    program: &Program,
+    run: Run,
+    at: Timestamp,
+    after: Option<&str>,
+    limit: i32,
+) -> Result<Preview> {
+    let store = &context.store;
+    let (partners, after) = if run.include.is_empty() {
+        let page = store.partners(PREVIEW, &program.id, after, limit).await?;
+        (page.items, page.after)
+    } else {
+        (store.partners_by_id(PREVIEW, &run.include).await?, None)
     };
-    Ok(report)
+    let (run_seen, money) = (&run, |amount| Money::new(amount, program.currency));
+    let looked_at = futures::stream::iter(partners).map(async |partner| {
+        let considered = until_fresh(|| consider(context, run_seen, &partner, program, at)).await?;
+        let foreseen = match considered.select()? {
+            Selection::Lines { total, .. } => Foreseen::Paid(money(total)),
+            Selection::Carried { because, payable } => Foreseen::Carried { because, payable: money(payable) },
+        };
+        Ok::<_, Refusal>((partner.id, foreseen))
+    });
+    let decisions = looked_at.buffered(READS).try_collect().await?;
+    Ok(Preview { run, decisions, after })
 }
 
-/// What a run by hand would do, without doing it.
-pub async fn preview_run(context: &Context, run: Run) -> Result<(Vec<(PartnerId, Money)>, Report)> {
-    let program = context.store.program("preview run", &run.program).await?.ok_or(Refusal::NotFound("program"))?;
-    let mut would_pay = Vec::new();
-    let mut report = Report { run, state: "preview", payouts: Vec::new(), carried: Vec::new() };
-    let mut after: Option<String> = None;
-    loop {
-        let page = context.store.partners("preview run", &program.id, after.as_deref(), PAGE_PARTNERS).await?;
-        for partner in page.items {
-            let selected = until_fresh(|| preview(context, &report.run, &partner, &program)).await?;
-            match selected {
-                Selection::Lines { total, .. } => would_pay.push((partner.id, Money::new(total, program.currency))),
-                Selection::Carried { because, payable } => {
-                    let payable = Money::new(payable, program.currency);
-                    report.carried.push(Carried { partner: partner.id, because, payable });
-                }
-            }
-        }
-        after = page.after;
-        if after.is_none() {
-            return Ok((would_pay, report));
-        }
-    }
+/// The program's next scheduled run, and a page of what it would decide, if nothing happened until then but time. `None` where the
+/// program has no schedule.
+pub async fn next_run(
+    context: &Context,
+    program: &Program,
+    after: Option<&str>,
+    limit: i32,
+) -> Result<Option<(ScheduledRun, Preview)>> {
+    let Some(next) = program.next_run(context.now()) else { return Ok(None) };
+    let run = scheduled_run(program, &next);
+    let preview = preview(context, program, run, next.starts_at, after, limit).await?;
+    Ok(Some((next, preview)))
 }

@@ -7,6 +7,7 @@ use domain::line::{Line, LineKind, StateName};
 use domain::money::Minor;
 use domain::program::{Partner, Program};
 use domain::schedule::is_matured;
+use jiff::Timestamp;
 
 use crate::context::Context;
 use crate::error::Result;
@@ -25,24 +26,25 @@ pub struct Sales {
     pub missing: u32,
 }
 
+/// As it stands `at` a moment.
 pub async fn of(
     context: &Context,
     operation: &'static str,
     program: &Program,
     partner: &Partner,
     payable: &[Line],
+    at: Timestamp,
 ) -> Result<Sales> {
     let needs = |line: &&Line| line.lacks_sales(0, program.minimum_sales);
     let needed = |line: &Line| line.minimum_sales.unwrap_or(program.minimum_sales);
     let Some(most) = payable.iter().filter(needs).map(needed).max() else { return Ok(Sales::default()) };
-    let count = count(context, operation, partner, most).await?;
+    let count = count(context, operation, partner, most, at).await?;
     let lacking = || payable.iter().filter(|line| line.lacks_sales(count, program.minimum_sales));
     let blocked = Minor::total(lacking().map(Line::net).collect::<Result<Vec<_>, _>>()?)?;
     Ok(Sales { count, blocked, missing: lacking().map(needed).min().map_or(0, |needed| needed - count) })
 }
 
-async fn count(context: &Context, operation: &'static str, partner: &Partner, most: u32) -> Result<u32> {
-    let now = context.now();
+async fn count(context: &Context, operation: &'static str, partner: &Partner, most: u32, at: Timestamp) -> Result<u32> {
     let mut sales = BTreeSet::new();
     let enough = usize::try_from(most).unwrap_or(usize::MAX);
     for shard in 0..partner.shards.max(1) {
@@ -52,7 +54,7 @@ async fn count(context: &Context, operation: &'static str, partner: &Partner, mo
             for line in &page.items {
                 let stands = !matches!(line.state.name(), StateName::Rejected | StateName::Reversed);
                 let is_sale = line.kind == LineKind::Commission && line.action == Action::Sale;
-                if stands && is_sale && is_matured(line.due_at, now) {
+                if stands && is_sale && is_matured(line.due_at, at) {
                     sales.extend(line.conversion.clone());
                 }
             }

@@ -1,7 +1,7 @@
 //! Lines, in the partitions of their partner.
 
 use domain::ids::{LineId, PartnerId, encode_shard};
-use domain::line::Line;
+use domain::line::{Line, StateName};
 use domain::program::Partner;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -122,49 +122,47 @@ impl Store {
         Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
     }
 
-    /// One partner's approved lines whose hold period is over.
+    /// One page of a partner's approved lines, of one of its shards, whose hold period is over. The bucket holds other partners' lines,
+    /// too; a key tells whose it is.
     pub async fn due_lines_of(
         &self,
         operation: &'static str,
         partner: &Partner,
+        shard: u8,
         now: Timestamp,
-    ) -> Result<Vec<Line>, StoreError> {
+        after: Option<&str>,
+    ) -> Result<Listing<Line>, StoreError> {
         let up_to = format!("{}{AFTER_IDS}", sortable(now));
-        let mut due = Vec::new();
-        for shard in 0..partner.shards.max(1) {
-            let shard = encode_shard(shard);
-            let of_shard = line_partition(&partner.id, &shard);
-            let mut after: Option<String> = None;
-            loop {
-                let bucket = due_partition(due_bucket(&partner.id, &shard));
-                let range = Range { after: after.as_deref(), up_to: Some(&up_to), ..Range::all(bucket) };
-                let keys = self.work(operation, range).await?;
-                // The bucket holds other partners' lines, too; a key tells whose it is.
-                let own: Vec<_> = keys.items.into_iter().filter(|key| key.pk == of_shard).collect();
-                due.extend(self.get_many::<Line>(operation, &own).await?);
-                after = keys.after;
-                if after.is_none() {
-                    break;
-                }
-            }
-        }
-        Ok(due)
+        let shard = encode_shard(shard);
+        let of_shard = line_partition(&partner.id, &shard);
+        let bucket = due_partition(due_bucket(&partner.id, &shard));
+        let mut keys = self.work(operation, Range { after, up_to: Some(&up_to), ..Range::all(bucket) }).await?;
+        keys.items.retain(|key| key.pk == of_shard);
+        Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
     }
 
     pub fn due_buckets() -> impl Iterator<Item = u8> {
         0..DUE_BUCKETS
     }
 
-    /// All lines of a partner that the index says are payable, by due date. Whether that is all of them the balance tells.
-    pub async fn payable_lines(&self, operation: &'static str, partner: &PartnerId) -> Result<Vec<Line>, StoreError> {
-        let mut lines = Vec::new();
+    /// Lines of a partner that the index says are payable: debts first, then what was earned, by due date; at most so many. Whether that
+    /// is all of them the balance tells.
+    pub async fn payable_lines(
+        &self,
+        operation: &'static str,
+        partner: &PartnerId,
+        most: usize,
+    ) -> Result<Vec<Line>, StoreError> {
+        let mut lines: Vec<Line> = Vec::new();
         let mut after: Option<String> = None;
         loop {
-            let range = Range { after: after.as_deref(), ..Range::all(payable_partition(partner)) };
+            let limit = i32::try_from(most - lines.len()).ok();
+            let range = Range { after: after.as_deref(), limit, ..Range::all(payable_partition(partner)) };
             let keys = self.work(operation, range).await?;
-            lines.extend(self.get_many::<Line>(operation, &keys.items).await?);
+            let page = self.get_many::<Line>(operation, &keys.items).await?;
+            lines.extend(page.into_iter().filter(|line| line.state.name() == StateName::Payable));
             after = keys.after;
-            if after.is_none() {
+            if after.is_none() || lines.len() >= most {
                 return Ok(lines);
             }
         }

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::keys::{
-    Key, PAGES, PAYOUTS, PLANS, Place, UNFINISHED_PAYOUTS, UNPAID_BUCKETS, page_partition, partner_partition,
-    payouts_list, sortable, unpaid_partition, unpaid_place,
+    Key, PAGES, PAYOUT_BUCKETS, PAYOUTS, PLANS, Place, page_partition, partner_partition, payouts_list, sortable,
+    unfinished_partition, unfinished_place, unpaid_partition, unpaid_place,
 };
 use crate::table::{Item, Listing, Order, Range, Store, StoreError};
 use crate::transaction::Transaction;
@@ -30,7 +30,7 @@ impl Item for Payout {
     fn work_place(&self) -> Option<Place> {
         let on_its_way_again = self.state == PayoutState::Submitting && self.method != MethodKind::Quickbooks;
         if self.state == PayoutState::Drafting || on_its_way_again || self.settling.is_some() {
-            return Some(Place::new(UNFINISHED_PAYOUTS, self.id.as_str()));
+            return Some(unfinished_place(self));
         }
         is_unpaid(self).then(|| unpaid_place(self))
     }
@@ -170,16 +170,28 @@ impl Store {
         self.get(operation, &Key::draft_lock(partner, currency)).await
     }
 
-    /// Payouts that are drafting, whose lines have not all followed them, or that people are to send once more.
-    pub async fn unfinished_payouts(&self, operation: &'static str) -> Result<Vec<Payout>, StoreError> {
-        let keys = self.work(operation, Range::all(UNFINISHED_PAYOUTS.to_owned())).await?;
-        self.get_many(operation, &keys.items).await
+    pub fn payout_buckets() -> impl Iterator<Item = u8> {
+        0..PAYOUT_BUCKETS
+    }
+
+    /// Payouts of one bucket that are drafting, whose lines have not all followed them, or that people are to send once
+    /// more.
+    pub async fn unfinished_payouts(
+        &self,
+        operation: &'static str,
+        bucket: u8,
+        after: Option<&str>,
+        limit: i32,
+    ) -> Result<Listing<Payout>, StoreError> {
+        let range = Range { after, limit: Some(limit), ..Range::all(unfinished_partition(bucket)) };
+        let keys = self.work(operation, range).await?;
+        Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
     }
 
     /// Since when the payout waits that has been waiting longest to be paid.
     pub async fn unpaid_since(&self, operation: &'static str) -> Result<Option<Timestamp>, StoreError> {
         let mut oldest = Vec::new();
-        for bucket in 0..UNPAID_BUCKETS {
+        for bucket in Self::payout_buckets() {
             let range = Range { limit: Some(1), ..Range::all(unpaid_partition(bucket)) };
             oldest.extend(self.work(operation, range).await?.items);
         }
@@ -202,7 +214,7 @@ impl Store {
         payouts.retain(is_unpaid);
         let next = match keys.after {
             Some(last) => Some(UnpaidPosition { bucket: after.bucket, after: Some(last) }),
-            None if after.bucket + 1 < UNPAID_BUCKETS => Some(UnpaidPosition { bucket: after.bucket + 1, after: None }),
+            None if after.bucket + 1 < PAYOUT_BUCKETS => Some(UnpaidPosition { bucket: after.bucket + 1, after: None }),
             None => None,
         };
         Ok((payouts, next))

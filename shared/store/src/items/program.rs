@@ -6,7 +6,7 @@ use domain::program::{Partner, Program};
 use domain::rules::{RuleSet, RuleSetState};
 
 use crate::items::source::CodeClaim;
-use crate::keys::{Key, PROGRAMS_LIST, Place, RULE_SETS, partners_list, program_partition, sortable};
+use crate::keys::{Key, PROGRAMS_LIST, Place, RULE_SETS, partner_of, partners_list, program_partition, sortable};
 use crate::table::{Item, Listing, Range, Store, StoreError};
 use crate::transaction::Transaction;
 
@@ -151,5 +151,19 @@ impl Store {
         let range = Range { after, limit: Some(limit), ..Range::all(partners_list(program)) };
         let keys = self.list(operation, range).await?;
         Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
+    }
+
+    /// The same, without reading the partners themselves.
+    pub async fn partner_ids(
+        &self,
+        operation: &'static str,
+        program: &ProgramId,
+        after: Option<&str>,
+        limit: i32,
+    ) -> Result<Listing<PartnerId>, StoreError> {
+        let range = Range { after, limit: Some(limit), ..Range::all(partners_list(program)) };
+        let keys = self.list(operation, range).await?;
+        let ids = keys.items.iter().map(|key| partner_of(&key.pk)).collect::<Result<_, _>>()?;
+        Ok(Listing { items: ids, after: keys.after })
     }
 }

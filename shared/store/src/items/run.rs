@@ -5,6 +5,7 @@ use domain::money::{Minor, Money};
 use domain::program::MethodKind;
 use domain::selection::CarriedBecause;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::keys::{DECISIONS, Key, Place, UNFINISHED_RUNS, run_partition, runs_list, sortable};
@@ -18,17 +19,23 @@ pub struct Run {
     pub program: ProgramId,
     /// The schedule's frequency, `manual` or `on_demand`.
     pub kind: String,
-    /// The run date or the idempotency key: with the kind, what makes the run the same run.
+    /// The run date, the idempotency key or, for an instant run, the line: with the kind, what makes the run the same run.
     pub period: String,
     pub planned_at: Timestamp,
     pub cut_off: Timestamp,
     /// Whether lines due at the cut-off itself are within: yes for runs "as of now", no for scheduled ones.
     pub cut_off_inclusive: bool,
+    /// When its payouts are to be paid, where the program's schedule says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pay_on: Option<Date>,
     pub created_by: String,
     #[serde(flatten)]
     pub progress: RunProgress,
     /// Partners to whom a message was sent so far, at least: somebody who planned the same run beside may have seen a fresher index.
     pub asked: u32,
+    /// It is about one partner, and written together with the decision: on demand, and instant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_one: bool,
     /// Only these partners, where any are named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub include: Vec<PartnerId>,
@@ -59,8 +66,56 @@ pub struct PayoutRequest {
 pub enum RunProgress {
     /// Partners are being asked; the list goes on after this position.
     Planning { after: Option<String> },
-    /// Every partner has been asked.
-    Planned,
+    /// Every partner has been asked, since then.
+    Planned { at: Timestamp },
+    /// Every partner who was asked has a decision, and every payout is drafted; or too long has passed to wait for the rest.
+    Completed { at: Timestamp, summary: RunSummary },
+}
+
+/// What a run decided, in numbers. Amounts are in the program's currency, as decided: what becomes of a payout later does not change them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunSummary {
+    pub payouts: u32,
+    pub amount: Minor,
+    /// Payouts whose lines are still being claimed.
+    pub drafting: u32,
+    pub carried: Vec<CarriedSum>,
+}
+
+/// Those who were carried for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarriedSum {
+    pub because: CarriedBecause,
+    pub partners: u32,
+    pub payable: Minor,
+}
+
+impl RunSummary {
+    /// Partners who have a decision.
+    pub fn decided(&self) -> u32 {
+        self.payouts + self.carried.iter().map(|carried| carried.partners).sum::<u32>()
+    }
+
+    pub fn add(&mut self, outcome: &Outcome) -> Result<(), StoreError> {
+        match outcome {
+            Outcome::Payout { amount, drafting, .. } => {
+                self.payouts += 1;
+                self.drafting += u32::from(*drafting);
+                self.amount = self.amount.plus(amount.amount)?;
+            }
+            Outcome::Carried { because, payable } => {
+                let at = self.carried.iter().position(|carried| carried.because == *because);
+                let none = CarriedSum { because: *because, partners: 0, payable: Minor::ZERO };
+                let mut sum = at.map_or(none, |at| self.carried.swap_remove(at));
+                sum.partners += 1;
+                sum.payable = sum.payable.plus(payable.amount)?;
+                self.carried.push(sum);
+                self.carried.sort_by_key(|carried| carried.because);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Item for Run {
@@ -77,8 +132,8 @@ impl Item for Run {
     }
 
     fn work_place(&self) -> Option<Place> {
-        let planning = matches!(self.progress, RunProgress::Planning { .. });
-        planning.then(|| Place::new(UNFINISHED_RUNS, self.id.as_str()))
+        let unfinished = !self.of_one && !matches!(self.progress, RunProgress::Completed { .. });
+        unfinished.then(|| Place::new(UNFINISHED_RUNS, self.id.as_str()))
     }
 }
 
@@ -96,8 +151,14 @@ pub struct Decision {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
-    /// The identity of the payout, fixed before its first line is claimed.
-    Payout { payout: PayoutId },
+    /// The identity of the payout, fixed before its first line is claimed, and what it was decided to come to.
+    Payout {
+        payout: PayoutId,
+        amount: Money,
+        /// Its lines are still being claimed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        drafting: bool,
+    },
     /// Nothing is paid this time; everything stays as it is.
     Carried { because: CarriedBecause, payable: Money },
 }
@@ -122,6 +183,11 @@ impl Transaction {
     pub fn decide(&mut self, decision: &Decision) -> Result<(), StoreError> {
         self.create(decision)
     }
+
+    /// Notes that the lines of a decided payout are claimed. Written only together with the payout, whose revision guards it.
+    pub fn conclude(&mut self, decision: &Decision) -> Result<(), StoreError> {
+        self.write(decision)
+    }
 }
 
 impl Store {
@@ -142,10 +208,16 @@ impl Store {
         Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
     }
 
-    /// Runs whose planning has not ended.
-    pub async fn unfinished_runs(&self, operation: &'static str) -> Result<Vec<Run>, StoreError> {
-        let keys = self.work(operation, Range::all(UNFINISHED_RUNS.to_owned())).await?;
-        self.get_many(operation, &keys.items).await
+    /// Runs that are not completed.
+    pub async fn unfinished_runs(
+        &self,
+        operation: &'static str,
+        after: Option<&str>,
+        limit: i32,
+    ) -> Result<Listing<Run>, StoreError> {
+        let range = Range { after, limit: Some(limit), ..Range::all(UNFINISHED_RUNS.to_owned()) };
+        let keys = self.work(operation, range).await?;
+        Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
     }
 
     pub async fn decision(
@@ -157,6 +229,18 @@ impl Store {
         self.get(operation, &Key::decision(run, partner)).await
     }
 
+    /// The decisions about these partners, as far as there are any.
+    pub async fn decisions_about(
+        &self,
+        operation: &'static str,
+        run: &RunId,
+        partners: &[PartnerId],
+    ) -> Result<Vec<Decision>, StoreError> {
+        let keys: Vec<_> = partners.iter().map(|partner| Key::decision(run, partner)).collect();
+        self.get_many(operation, &keys).await
+    }
+
+    /// By partner.
     pub async fn decisions(
         &self,
         operation: &'static str,

@@ -373,6 +373,13 @@ impl Auditor {
             let enough = amount > 0 && !payout.must_net && (requested || amount >= minimum);
             ensure!(nets || enough, PayoutIsItsLines, "{name}: drafts {amount} where the minimum is {minimum}");
         }
+        // What fits one page is closed at once; of a full one, nobody can tell whether more was to come.
+        let fits = payout.lines().count() < PAGE_LINES || closes(entry);
+        if entry.what == "draft" && payout.amount() > 0 && fits {
+            payout.state = "pending";
+            let claimed = entry.line_ids();
+            payout.left = self.left_out(&payout, program, entry, |id| claimed.contains(&id));
+        }
         effect.payouts.insert(id.to_owned(), payout);
         Ok(effect)
     }
@@ -428,14 +435,25 @@ impl Auditor {
             payout.settling = Some(0);
         }
         let (_, program) = program_of(told, &payout.partner)?;
+        payout.left = self.left_out(&payout, program, entry, |_| false);
+        Ok(Self::alone(entry, payout))
+    }
+
+    /// What was payable and is not in the payout: amounts, since when, and due when.
+    fn left_out(
+        &self,
+        payout: &Payout,
+        program: &Program,
+        entry: &Entry,
+        claimed: impl Fn(&str) -> bool,
+    ) -> Vec<(String, i128, Timestamp, Timestamp)> {
         let sold = self.sold_at_least(&payout.partner, planned_in(entry.stream).unwrap_or(entry.at));
         let claimable = |line: &Line| {
             let of_partner = line.partner == payout.partner && line.state == State::Payable;
             of_partner && (line.amount < 0 || sold >= minimum_sales(line, program))
         };
-        let left = self.lines.iter().filter(|(_, line)| claimable(line));
-        payout.left = left.map(|(id, line)| (id.clone(), line.amount, line.payable_since, line.due_at)).collect();
-        Ok(Self::alone(entry, payout))
+        let left = self.lines.iter().filter(|(id, line)| claimable(line) && !claimed(id));
+        left.map(|(id, line)| (id.clone(), line.amount, line.payable_since, line.due_at)).collect()
     }
 
     fn approve(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
@@ -646,6 +664,11 @@ fn leave_for(line: &mut Line, state: State) {
 
 /// Whether a payout may stand. Where it takes an override that nobody told the auditor of, what was written tells, and is held
 /// against what is stored.
+/// Whether the payout waits for approval by this entry.
+fn closes(entry: &Entry) -> bool {
+    list(entry.value, "payouts").iter().any(|change| text(change, "to") == "pending")
+}
+
 fn reaches_minimum(payout: &mut Payout, entry: &Entry, id: &str) -> bool {
     let amount = payout.amount();
     if amount <= 0 || amount >= payout.minimum {

@@ -149,11 +149,11 @@ impl Auditor {
         let under_way = payout.state == "drafting" || payout.settling.is_some();
         let work = &item["wpk"];
         let findable = if under_way {
-            work == "PAYOUTS"
+            text(item, "wpk").starts_with("PAYOUTS#")
         } else if matches!(payout.state, "paid" | "cancelled") {
             work.is_null()
         } else {
-            work != "PAYOUTS"
+            !text(item, "wpk").starts_with("PAYOUTS#")
         };
         ensure!(findable, History, "{id}: is {}, settling {:?}, in the index at {work}", payout.state, payout.settling);
         let approvals: Vec<_> = list(item, "approvals").iter().map(|approval| text(approval, "by")).collect();

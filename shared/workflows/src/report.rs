@@ -1,0 +1,121 @@
+//! What a run decided: every decision is read, and none is kept but the first few.
+
+use std::collections::BTreeSet;
+
+use domain::ids::{PartnerId, PayoutId, RunId};
+use domain::money::{Currency, Money};
+use domain::selection::CarriedBecause;
+use store::{Decision, Listing, Outcome, Run, RunProgress, RunSummary};
+
+use crate::context::Context;
+use crate::error::{Refusal, Result};
+
+const OPERATION: &str = "report run";
+/// Payouts, and carried partners, that a report names; the numbers are of all.
+pub const MAX_NAMED: usize = 1_000;
+
+/// A run with what it decided so far.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub run: Run,
+    pub state: &'static str,
+    pub currency: Currency,
+    pub summary: RunSummary,
+    /// At most [`MAX_NAMED`] of each.
+    pub payouts: Vec<(PayoutId, Money)>,
+    pub carried: Vec<Carried>,
+}
+
+/// A partner who is not paid this time.
+#[derive(Debug, Clone)]
+pub struct Carried {
+    pub partner: PartnerId,
+    pub because: CarriedBecause,
+    /// What stays payable.
+    pub payable: Money,
+}
+
+impl Report {
+    /// Partners who were asked, and have no decision yet: their message is on its way, comes again, or lies in the dead-letter queue.
+    pub fn undecided(&self) -> u32 {
+        self.run.asked.saturating_sub(self.summary.decided())
+    }
+}
+
+/// Folds a run's decisions, however many they are, and shows each on the way.
+pub(crate) async fn summarize(context: &Context, id: &RunId, mut seen: impl FnMut(Decision)) -> Result<RunSummary> {
+    let mut summary = RunSummary::default();
+    let mut after: Option<String> = None;
+    loop {
+        let page = context.store.decisions(OPERATION, id, after.as_deref(), None).await?;
+        for decision in page.items {
+            summary.add(&decision.outcome)?;
+            seen(decision);
+        }
+        after = page.after;
+        if after.is_none() {
+            return Ok(summary);
+        }
+    }
+}
+
+pub(crate) fn is_whole(run: &Run, summary: &RunSummary) -> bool {
+    summary.decided() >= run.asked && summary.drafting == 0
+}
+
+/// The whole report. It reads every decision.
+pub async fn report(context: &Context, id: &RunId) -> Result<Report> {
+    let run = context.store.run(OPERATION, id).await?.ok_or(Refusal::NotFound("run"))?;
+    let (mut payouts, mut carried) = (Vec::new(), Vec::new());
+    let summary = summarize(context, id, |decision| match decision.outcome {
+        Outcome::Payout { payout, amount, .. } if payouts.len() < MAX_NAMED => payouts.push((payout, amount)),
+        Outcome::Carried { because, payable } if carried.len() < MAX_NAMED => {
+            carried.push(Carried { partner: decision.partner, because, payable });
+        }
+        _ => {}
+    })
+    .await?;
+    Ok(Report { payouts, carried, ..in_numbers(context, run, summary).await? })
+}
+
+/// A report that names nobody. Of a completed run, no decision is read.
+pub async fn report_in_numbers(context: &Context, run: Run) -> Result<Report> {
+    let summary = match &run.progress {
+        RunProgress::Completed { summary, .. } if is_whole(&run, summary) => summary.clone(),
+        _ => summarize(context, &run.id, |_| {}).await?,
+    };
+    in_numbers(context, run, summary).await
+}
+
+async fn in_numbers(context: &Context, mut run: Run, summary: RunSummary) -> Result<Report> {
+    let program = context.store.program(OPERATION, &run.program).await?.ok_or(Refusal::NotFound("program"))?;
+    let state = match run.progress {
+        RunProgress::Planning { .. } => "planning",
+        _ if is_whole(&run, &summary) => "completed",
+        RunProgress::Planned { .. } => "drafting",
+        RunProgress::Completed { .. } => "incomplete",
+    };
+    // Of two that planned it side by side, the one that saw less of the index may have had the last word.
+    run.asked = run.asked.max(summary.decided());
+    Ok(Report { run, state, currency: program.currency, summary, payouts: Vec::new(), carried: Vec::new() })
+}
+
+/// A page of the partners whom a run asked and who have no decision.
+pub async fn undecided(context: &Context, run: &Run, after: Option<&str>, limit: i32) -> Result<Listing<PartnerId>> {
+    let store = &context.store;
+    let (asked, after) = if run.include.is_empty() {
+        let page = store.partners(OPERATION, &run.program, after, limit).await?;
+        let asked_at = match run.progress {
+            RunProgress::Planned { at } | RunProgress::Completed { at, .. } => at,
+            RunProgress::Planning { .. } => context.now(),
+        };
+        // Whoever came later was not asked.
+        let asked = page.items.into_iter().filter(|partner| partner.created_at <= asked_at).map(|partner| partner.id);
+        (asked.collect(), page.after)
+    } else {
+        (run.include.clone(), None)
+    };
+    let decided = store.decisions_about(OPERATION, &run.id, &asked).await?;
+    let decided: BTreeSet<_> = decided.into_iter().map(|decision| decision.partner).collect();
+    Ok(Listing { items: asked.into_iter().filter(|partner| !decided.contains(partner)).collect(), after })
+}

@@ -1,0 +1,672 @@
+//! Payout runs: when they happen, what they decide, what they tell, and that nothing can disturb them.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use embedded::{CallFuture, Embedded, Service};
+use http::Request as HttpRequest;
+use local::Storage;
+use serde_json::{Value, json};
+use tests::{ADMIN, FINANCE, MANAGER, Plan, Request, World, temporary_directory};
+use tokio::sync::Notify;
+use workflows::Context;
+use workflows::queues::{DraftRequest, Queues};
+use workflows::runs::{serve, tick};
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+}
+
+async fn report(world: &World, run: &str) -> Value {
+    world.get(FINANCE, &format!("/runs/{run}")).await.ok()
+}
+
+/// The latest run, as it is listed.
+async fn latest(world: &World) -> Value {
+    world.get(FINANCE, &format!("/runs?programId={}", world.program)).await.ok()["data"][0].clone()
+}
+
+async fn patch(world: &World, partner: &str, fields: Value) {
+    let request = Request::patch(&format!("/partners/{partner}"), &fields);
+    world.send(world.by(MANAGER, request).await).await.ok();
+}
+
+// --- Schedules --------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn schedules_missed_for_weeks_catch_up_once() {
+    let schedule = json!({"frequency": "weekly", "runDay": 1});
+    let world = Plan::new().program("schedule", schedule).start().await;
+    world.sale("o1", "100.00").await;
+    world.clock_at("2026-03-18T12:00:00Z");
+    world.tick().await;
+    world.tick().await;
+    let runs = world.all(FINANCE, &format!("/runs?programId={}", world.program)).await;
+    let periods: Vec<_> = runs.iter().map(|run| text(&run["period"])).collect();
+    assert_eq!(periods, ["2026-03-16"]);
+    assert_eq!(world.only_payout().await["amount"]["minor"], 1_000);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn a_scheduled_payout_has_a_pay_date_and_tells_it_as_the_reason() {
+    let schedule = json!({"frequency": "monthly", "runDay": 31, "payDays": 10});
+    let world = Plan::new().program("schedule", schedule).start().await;
+    world.sale("o1", "100.00").await;
+    world.clock_at("2026-02-28T00:20:00Z");
+    world.tick().await;
+    let payout = world.only_payout().await;
+    assert_eq!((&payout["payOn"], &payout["createdAt"]), (&json!("2026-03-10"), &json!("2026-02-28T00:20:00Z")));
+    let reasons = &world.balance().await["notPayableBecause"];
+    assert_eq!((&reasons[0]["code"], &reasons[0]["until"]), (&json!("in_payout"), &json!("2026-03-10")));
+    let of_line = &world.line_of("o1").await["notPayableBecause"];
+    assert_eq!(of_line, &json!({"code": "in_payout", "until": "2026-03-10"}));
+    world.sale("o2", "100.00").await;
+    let by_hand = world.request_payout().await;
+    assert_eq!(by_hand["payOn"], Value::Null, "nobody scheduled it");
+    world.pay(&payout["id"]).await;
+    assert_eq!(world.line_of("o1").await["notPayableBecause"], Value::Null, "paid");
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn the_next_run_is_foretold_with_what_will_have_matured_and_comes_true() {
+    let schedule = json!({"frequency": "monthly", "runDay": 1, "cutOffDays": 2, "payDays": 5});
+    let plan = Plan::new().program("schedule", schedule).hold_days(10).minimum("5.00");
+    let world = plan.start().await;
+    world.sale("in", "100.00").await;
+    let names = ["BEN", "CLEO", "DORA"];
+    let mut others = Vec::new();
+    for name in names {
+        others.push(world.add_partner(&json!({"code": name})).await);
+    }
+    let sold = async |order: &str, partner: &str, total: &str| {
+        let sale = json!({"id": order, "type": "sale", "partner": {"id": partner}, "amount": {"total": total}});
+        world.report(&world.event(sale)).await.ok();
+    };
+    sold("small", &others[0], "10.00").await;
+    world.clock_at("2026-01-21T00:00:00Z");
+    sold("after the cut-off", &others[1], "100.00").await;
+    let path = format!("/programs/{}/next-run", world.program);
+    let foretold = world.get(FINANCE, &format!("{path}?limit=3")).await.ok();
+    for (field, expect) in [
+        ("date", "2026-02-01"),
+        ("startsAt", "2026-02-01T00:00:00Z"),
+        ("cutOff", "2026-01-30T00:00:00Z"),
+        ("payOn", "2026-02-06"),
+    ] {
+        assert_eq!(foretold[field], expect, "{field}");
+    }
+    assert_eq!(foretold["total"]["partners"], 3);
+    let mut rows = foretold["data"].as_array().unwrap().clone();
+    let cursor = text(&foretold["nextCursor"]);
+    let rest = world.get(FINANCE, &format!("{path}?limit=3&cursor={cursor}")).await.ok();
+    assert_eq!(rest["total"], json!({"partners": 4, "payouts": 1, "amount": foretold["data"][0]["amount"]}));
+    rows.extend(rest["data"].as_array().unwrap().iter().cloned());
+    let told: BTreeMap<_, _> =
+        rows.iter().map(|row| (text(&row["partnerId"]), row["reason"].as_str().unwrap_or("paid").to_owned())).collect();
+    assert_eq!(told[world.partner.as_str()], "paid");
+    assert_eq!(told[others[0].as_str()], "below_threshold");
+    assert_eq!(told[others[1].as_str()], "nothing_payable", "its hold period ends after the cut-off");
+
+    world.clock_at("2026-02-01T00:20:00Z");
+    world.tick().await;
+    let run = report(&world, text(&latest(&world).await["id"])).await;
+    let paid = run["payouts"].as_array().unwrap().iter().map(|payout| (text(&payout["partnerId"]), "paid".to_owned()));
+    let carried = run["carried"].as_array().unwrap().iter();
+    let carried = carried.map(|carried| (text(&carried["partnerId"]), text(&carried["reason"]).to_owned()));
+    assert_eq!(paid.chain(carried).collect::<BTreeMap<_, _>>(), told);
+    let until = &world.get(FINANCE, &format!("/balances?partnerId={}", others[1])).await.ok()["data"][0];
+    assert_eq!(until["notPayableBecause"][0]["code"], "next_run");
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn without_a_schedule_there_is_no_next_run() {
+    for frequency in ["on_demand", "instant"] {
+        let world = Plan::new().program("schedule", json!({"frequency": frequency})).start().await;
+        let shown = world.get(FINANCE, &format!("/programs/{}/next-run", world.program)).await.ok();
+        assert_eq!((&shown["date"], &shown["data"]), (&Value::Null, &json!([])), "{frequency}");
+    }
+}
+
+// --- Instant ----------------------------------------------------------------------------------------------------------
+
+fn instant() -> Plan {
+    let schedule = json!({"frequency": "instant", "payDays": 1});
+    Plan::new().program("schedule", schedule).partner("trusted", true)
+}
+
+#[tokio::test]
+async fn a_trusted_partner_is_paid_as_soon_as_something_is_payable() {
+    let world = instant().hold_days(7).start().await;
+    world.sale("o1", "100.00").await;
+    world.settle().await;
+    assert_eq!(world.payouts().await.len(), 0, "the hold period holds");
+    world.pass("7d");
+    world.fire("mature-commissions").await;
+    world.settle().await;
+    let payout = world.only_payout().await;
+    assert_eq!(
+        (&payout["state"], &payout["amount"]["minor"], &payout["payOn"]),
+        (&json!("pending"), &json!(1_000), &json!("2026-01-09"))
+    );
+    let run = report(&world, text(&payout["runId"])).await;
+    assert_eq!((&run["kind"], &run["state"]), (&json!("instant"), &json!("completed")));
+    assert_eq!(run["period"], world.line_of("o1").await["id"], "a line gives it its name");
+    world.tick().await;
+    world.only_payout().await;
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn instant_is_for_trusted_partners_and_after_approval_only() {
+    let world = instant().reviewed().start().await;
+    world.sale("o1", "100.00").await;
+    let other = world.add_partner(&json!({"code": "BEN20", "trusted": false})).await;
+    let sale = json!({"id": "o2", "type": "sale", "partner": {"id": other}, "amount": {"total": "100.00"}});
+    world.report(&world.event(sale)).await.ok();
+    world.tick().await;
+    assert_eq!(world.payouts().await.len(), 0, "nobody approved it");
+    let line = world.line_id("o1").await;
+    let others = world.all(ADMIN, &format!("/commissions?partnerId={other}")).await;
+    world.reviewed("approve", &[&line, text(&others[0]["id"])]).await;
+    world.settle().await;
+    assert_eq!(world.only_payout().await["partnerId"], json!(world.partner));
+    assert_eq!(world.all(ADMIN, &format!("/payouts?partnerId={other}")).await.len(), 0);
+    world.tick().await;
+    assert_eq!(world.all(ADMIN, &format!("/payouts?partnerId={other}")).await.len(), 0, "nor by the tick");
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn what_could_not_be_paid_instantly_is_paid_by_the_next_tick_after_it_can() {
+    let world = instant().minimum("50.00").start().await;
+    world.sale("o1", "100.00").await;
+    world.tick().await;
+    assert_eq!(world.payouts().await.len(), 0, "below the minimum");
+    assert_eq!(world.unpaid_because().await, [("below_threshold".to_owned(), 1_000)]);
+    patch(&world, &world.partner.clone(), json!({"minimumPayout": "10.00"})).await;
+    world.pass("1h");
+    world.tick().await;
+    assert_eq!(world.only_payout().await["amount"]["minor"], 1_000);
+    world.sale("o2", "400.00").await;
+    world.sale("o3", "500.00").await;
+    world.settle().await;
+    let sum: i64 = world.payouts().await.iter().map(|payout| payout["amount"]["minor"].as_i64().unwrap()).sum();
+    assert_eq!(sum, 10_000);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn an_instant_payout_that_somebody_cancelled_is_not_drafted_again_by_itself() {
+    let world = instant().start().await;
+    world.sale("o1", "100.00").await;
+    world.settle().await;
+    let id = world.only_payout().await["id"].clone();
+    assert_eq!(world.payout_call(ADMIN, "cancel", &id, &json!({"reason": "wrong account"})).await, 200);
+    for _ in 0..3 {
+        world.pass("1h");
+        world.tick().await;
+    }
+    assert_eq!(world.payouts().await.len(), 1);
+    assert_eq!(world.buckets().await, [("payable", 1_000)]);
+    world.sale("o2", "100.00").await;
+    world.settle().await;
+    let payouts = world.payouts().await;
+    assert_eq!((payouts.len(), &payouts[0]["amount"]["minor"]), (2, &json!(2_000)), "with whatever comes next");
+    world.audit_holds().await;
+}
+
+// --- By hand ----------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_partners_a_run_names_must_be_the_programs_and_on_one_list() {
+    let world = Plan::new().start().await;
+    let stranger = Plan::new().start().await.partner;
+    let own = &world.partner;
+    for (lists, pointer) in [
+        (json!({"include": [own, stranger]}), "/include/1"),
+        (json!({"exclude": [stranger]}), "/exclude/0"),
+        (json!({"include": ["nonsense"]}), "/include/0"),
+        (json!({"include": [own], "exclude": [own]}), "/exclude/0"),
+        (json!({"cutOff": "2026-01-01T00:00:01Z"}), "/cutOff"),
+    ] {
+        let mut run = lists.clone();
+        run["programId"] = json!(world.program);
+        for preview in [true, false] {
+            run["preview"] = json!(preview);
+            let refused = world.post(FINANCE, "/runs", &run).await.refused(422);
+            assert_eq!(refused.pointers(), [pointer], "{lists}");
+        }
+    }
+    let too_many = json!({"programId": world.program, "include": vec![own; 1_001]});
+    world.post(FINANCE, "/runs", &too_many).await.refused(422);
+    assert_eq!(world.all(FINANCE, &format!("/runs?programId={}", world.program)).await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_run_tells_in_numbers_and_one_by_one_whom_it_paid_and_why_not() {
+    let world = Plan::new().minimum("5.00").start().await;
+    world.sale("o1", "100.00").await;
+    let mut carried = Vec::new();
+    for n in 0..5 {
+        let partner = world.add_partner(&json!({"code": format!("SMALL{n}")})).await;
+        let sale =
+            json!({"id": format!("s{n}"), "type": "sale", "partner": {"id": partner}, "amount": {"total": "10.00"}});
+        world.report(&world.event(sale)).await.ok();
+        carried.push(partner);
+    }
+    world.clock_at("2026-02-01T00:20:00Z");
+    world.fire("batch-payouts").await;
+    let id = text(&latest(&world).await["id"]).to_owned();
+    let asked = report(&world, &id).await;
+    assert_eq!((&asked["state"], &asked["summary"]["undecided"]), (&json!("drafting"), &json!(6)));
+    world.settle().await;
+    let done = report(&world, &id).await;
+    assert_eq!((&done["state"], &done["payOn"]), (&json!("completed"), &json!("2026-02-01")));
+    let money = |minor: i64| done["summary"]["amount"]["minor"] == minor;
+    assert!(money(1_000), "{done}");
+    assert_eq!(done["summary"]["carried"][0]["reason"], "below_threshold");
+    assert_eq!(done["summary"]["carried"][0]["partners"], 5);
+    assert_eq!(done["summary"]["carried"][0]["payable"]["minor"], 500);
+    assert_eq!((&done["payouts"][0]["amount"]["minor"], &done["partners"]), (&json!(1_000), &json!(6)));
+    let path = format!("/runs/{id}/decisions");
+    assert_eq!(world.all(FINANCE, &format!("{path}?limit=2")).await.len(), 6);
+    for (query, expect) in [
+        ("outcome=payout", 1),
+        ("outcome=carried", 5),
+        ("outcome=carried&reason=below_threshold", 5),
+        ("reason=negative_balance", 0),
+        ("outcome=undecided", 0),
+    ] {
+        assert_eq!(world.all(FINANCE, &format!("{path}?limit=2&{query}")).await.len(), expect, "{query}");
+    }
+    world.get(FINANCE, &format!("{path}?outcome=nonsense")).await.refused(400);
+    world.fire("batch-payouts").await;
+    let listed = latest(&world).await;
+    assert_eq!((&listed["state"], &listed["summary"]), (&json!("completed"), &done["summary"]));
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn a_partner_whose_message_was_lost_shows_as_undecided_and_is_asked_again() {
+    let world = Plan::new().start().await;
+    world.sale("o1", "100.00").await;
+    world.clock_at("2026-02-01T00:20:00Z");
+    world.fire("batch-payouts").await;
+    let queues = &world.system.context.queues;
+    queues.sqs.purge_queue().queue_url(&queues.drafts_url).send().await.unwrap();
+    let id = text(&latest(&world).await["id"]).to_owned();
+    world.pass("30m");
+    world.tick().await;
+    assert_eq!(report(&world, &id).await["state"], "drafting");
+    let undecided = world.all(FINANCE, &format!("/runs/{id}/decisions?outcome=undecided")).await;
+    assert_eq!(undecided[0]["partnerId"], json!(world.partner));
+    let late = world.add_partner(&json!({"code": "LATE"})).await;
+    world.pass("30m");
+    world.tick().await;
+    assert_eq!(report(&world, &id).await["state"], "completed");
+    assert_eq!(world.only_payout().await["amount"]["minor"], 1_000);
+    let decided = world.all(FINANCE, &format!("/runs/{id}/decisions")).await;
+    assert!(decided.iter().all(|decision| decision["partnerId"] != json!(late)), "who came later was not asked");
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn after_a_day_a_run_no_longer_waits_for_those_who_cannot_be_decided_about() {
+    let world = Plan::new().start().await;
+    world.sale("o1", "100.00").await;
+    world.clock_at("2026-02-01T00:20:00Z");
+    world.fire("batch-payouts").await;
+    let queues = &world.system.context.queues;
+    for _ in 0..25 {
+        queues.sqs.purge_queue().queue_url(&queues.drafts_url).send().await.unwrap();
+        world.pass("1h");
+        world.fire("batch-payouts").await;
+    }
+    queues.sqs.purge_queue().queue_url(&queues.drafts_url).send().await.unwrap();
+    let run = latest(&world).await;
+    assert_eq!((&run["state"], &run["summary"]["undecided"]), (&json!("incomplete"), &json!(1)));
+    let undecided = world.all(FINANCE, &format!("/runs/{}/decisions?outcome=undecided", text(&run["id"]))).await;
+    assert_eq!(undecided.len(), 1);
+    assert_eq!(world.fire("batch-payouts").await["runsCompleted"], 0, "it is left alone");
+    world.audit_holds().await;
+}
+
+// --- Thresholds -------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn dust_is_swept_by_the_scheduled_run_after_its_days_and_says_so() {
+    let world = Plan::new().minimum("50.00").program("dustSweepDays", 45).start().await;
+    world.sale("o1", "100.00").await;
+    world.clock_at("2026-02-01T00:20:00Z");
+    world.tick().await;
+    assert_eq!(world.payouts().await.len(), 0, "31 days");
+    world.sale("o2", "100.00").await;
+    world.request_payout_with(&json!({})).await.refused(409);
+    world.clock_at("2026-03-01T00:20:00Z");
+    world.request_payout_with(&json!({})).await.refused(409);
+    world.tick().await;
+    let payout = world.only_payout().await;
+    assert_eq!(payout["amount"]["minor"], 2_000, "all of it, for the oldest");
+    assert!(text(&payout["belowMinimum"]).starts_with("dust policy: "), "{payout}");
+    world.refund("r1", "o2", "50.00").await;
+    assert_eq!(world.payout(&payout["id"]).await["state"], "pending", "a change inside does not cancel it");
+    world.pay(&payout["id"]).await;
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn an_old_debt_is_written_off_by_a_line_that_nets_it() {
+    let plan = Plan::new().program("debtWriteOffDays", 60);
+    let world = plan.start().await;
+    world.sale("o1", "100.00").await;
+    world.pay_everything().await;
+    world.refund("r1", "o1", "100.00").await;
+    world.clock_at("2026-03-01T00:20:00Z");
+    world.tick().await;
+    assert_eq!(world.unpaid_because().await, [("negative_balance".to_owned(), -1_000)], "59 days");
+    world.clock_at("2026-04-01T00:20:00Z");
+    world.tick().await;
+    let netted = world.payouts().await.remove(0);
+    assert_eq!(
+        (&netted["state"], &netted["amount"]["minor"], &netted["lineCount"]),
+        (&json!("paid"), &json!(0), &json!(2))
+    );
+    let lines = world.lines().await;
+    let written_off = lines.iter().find(|line| line["kind"] == "write_off").unwrap();
+    assert_eq!((&written_off["amount"]["minor"], &written_off["state"]), (&json!(1_000), &json!("paid")));
+    let path = format!("/commissions/{}/explanation", text(&written_off["id"]));
+    assert!(world.get(ADMIN, &path).await.ok().to_string().contains("debt policy"));
+    assert_eq!(world.unpaid_because().await, []);
+    world.tick().await;
+    assert_eq!(world.lines().await.len(), 3, "once");
+    let replayed = world.get(ADMIN, &format!("/audit/replay?programId={}", world.program)).await.ok();
+    assert_eq!(replayed["differing"], json!([]));
+    // What is clawed back later is a debt of its own.
+    world.sale("o2", "100.00").await;
+    world.pay_everything().await;
+    world.refund("r2", "o2", "100.00").await;
+    world.clock_at("2026-05-01T00:20:00Z");
+    world.tick().await;
+    assert_eq!(world.unpaid_because().await, [("negative_balance".to_owned(), -1_000)]);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn a_debt_is_not_written_off_while_the_partner_may_still_earn_it() {
+    let world = Plan::new().program("debtWriteOffDays", 30).reviewed().start().await;
+    world.sale("o1", "100.00").await;
+    world.reviewed("approve", &[&world.line_id("o1").await]).await;
+    world.pay_everything().await;
+    world.refund("r1", "o1", "100.00").await;
+    world.sale("waits for review", "50.00").await;
+    world.clock_at("2026-04-01T00:20:00Z");
+    world.tick().await;
+    assert_eq!(world.balance().await["payable"]["minor"], -1_000);
+    world.reviewed("reject", &[&world.line_id("waits for review").await]).await;
+    world.clock_at("2026-05-01T00:20:00Z");
+    world.tick().await;
+    assert_eq!(world.balance().await["payable"]["minor"], 0);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn days_of_policies_are_checked() {
+    let world = Plan::new().start().await;
+    for field in ["dustSweepDays", "debtWriteOffDays"] {
+        for bad in [0, 3_651] {
+            let refused = world.post(ADMIN, "/programs", &json!({"name": "P", field: bad})).await.refused(422);
+            assert_eq!(refused.pointers(), [format!("/{field}")]);
+        }
+        assert_eq!(world.post(ADMIN, "/programs", &json!({"name": "P", field: null})).await.ok()[field], Value::Null);
+    }
+}
+
+// --- Reasons ----------------------------------------------------------------------------------------------------------
+
+/// Every commission's reason, summed by code, is the balance's.
+async fn reasons_agree(world: &World, case: &str) {
+    let mut by_line: BTreeMap<String, i64> = BTreeMap::new();
+    for line in world.lines().await {
+        let alone = world.get(ADMIN, &format!("/commissions/{}", text(&line["id"]))).await.ok();
+        assert_eq!(alone["notPayableBecause"], line["notPayableBecause"], "{case}");
+        let ended = ["paid", "rejected", "reversed"].contains(&text(&line["state"]));
+        assert_eq!(line["notPayableBecause"].is_null(), ended, "{case}: {line}");
+        if !ended {
+            let code = text(&line["notPayableBecause"]["code"]).to_owned();
+            *by_line.entry(code).or_default() += line["net"]["minor"].as_i64().unwrap();
+        }
+    }
+    by_line.retain(|_, sum| *sum != 0);
+    assert_eq!(by_line, world.unpaid_because().await.into_iter().collect::<BTreeMap<_, _>>(), "{case}");
+}
+
+#[tokio::test]
+async fn each_line_has_its_reason_and_the_sums_agree() {
+    let world = Plan::new().reviewed().hold_days(30).minimum("15.00").start().await;
+    for order in ["paid", "in payout", "payable", "waits", "held", "new", "no"] {
+        world.sale(order, "100.00").await;
+        world.pass("1m");
+    }
+    reasons_agree(&world, "all in review").await;
+    let ids = async |orders: &[&str]| {
+        let mut ids = Vec::new();
+        for order in orders {
+            ids.push(world.line_id(order).await);
+        }
+        ids
+    };
+    let decide = async |verdict: &str, orders: &[&str]| {
+        let ids = ids(orders).await;
+        world.reviewed(verdict, &ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    };
+    decide("approve", &["paid", "in payout", "payable", "waits"]).await;
+    decide("hold", &["held"]).await;
+    decide("reject", &["no"]).await;
+    let waits = &world.line_of("waits").await;
+    assert_eq!(waits["notPayableBecause"], json!({"code": "hold_period", "until": waits["dueAt"]}));
+    reasons_agree(&world, "waiting").await;
+    world.clock_at("2026-01-31T00:02:30Z");
+    world.fire("mature-commissions").await;
+    let override_ = json!({"override": "test", "amount": "10.00"});
+    let first = world.request_payout_with(&override_).await.ok();
+    world.pay(&first["id"]).await;
+    world.request_payout_with(&override_).await.ok();
+    let payable = &world.line_of("payable").await["notPayableBecause"];
+    assert_eq!((&payable["code"], &payable["missing"]["minor"]), (&json!("below_threshold"), &json!(500)));
+    reasons_agree(&world, "below the minimum").await;
+    world.refund("r1", "paid", "100.00").await;
+    reasons_agree(&world, "a debt").await;
+    world.pass("1d");
+    world.fire("mature-commissions").await;
+    reasons_agree(&world, "more").await;
+    patch(&world, &world.partner.clone(), json!({"minimumPayout": "0.00"})).await;
+    let payable = &world.line_of("waits").await["notPayableBecause"];
+    assert_eq!(payable["code"], "next_run");
+    reasons_agree(&world, "enough").await;
+    world.post(MANAGER, &format!("/partners/{}/suspend", world.partner), &json!({})).await.ok();
+    reasons_agree(&world, "suspended").await;
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn a_line_after_the_cut_off_waits_for_the_run_that_takes_it() {
+    let schedule = json!({"frequency": "monthly", "runDay": 1, "cutOffDays": 10});
+    let world = Plan::new().program("schedule", schedule).start().await;
+    world.sale("this", "100.00").await;
+    world.clock_at("2026-01-25T00:00:00Z");
+    world.sale("next", "100.00").await;
+    let until = async |order| world.line_of(order).await["notPayableBecause"]["until"].clone();
+    assert_eq!((until("this").await, until("next").await), (json!("2026-02-01"), json!("2026-03-01")));
+}
+
+// --- Disturbed --------------------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn runs_at_once_and_the_same_run_twice_pay_once() {
+    let world = Plan::new().start().await;
+    for n in 0..3 {
+        world.sale(&format!("o{n}"), "100.00").await;
+    }
+    let run = json!({"programId": world.program});
+    let keyed = async |key: &str| world.by(FINANCE, Request::post("/runs", &run).header("idempotency-key", key)).await;
+    let requests = vec![keyed("a").await, keyed("a").await, keyed("b").await, keyed("c").await];
+    for reply in world.together(requests).await {
+        // The same key at the same moment may be told to wait.
+        assert!([202, 409].contains(&reply.status), "{}", reply.text);
+    }
+    world.clock_at("2026-02-01T00:20:00Z");
+    world.tick().await;
+    world.tick().await;
+    let payout = world.only_payout().await;
+    assert_eq!((&payout["amount"]["minor"], &payout["lineCount"]), (&json!(3_000), &json!(3)));
+    let runs = world.all(FINANCE, &format!("/runs?programId={}", world.program)).await;
+    assert_eq!(runs.len(), 4, "a, b, c and the schedule's");
+    assert!(runs.iter().all(|run| run["state"] == "completed"), "{runs:?}");
+    world.audit_holds().await;
+}
+
+/// The services for a process that ends after so many calls: the next one is never made, and nothing comes after it.
+struct Mortal {
+    embedded: Embedded,
+    calls: Arc<AtomicUsize>,
+    last: usize,
+    ended: Arc<Notify>,
+}
+
+impl fmt::Debug for Mortal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mortal")
+    }
+}
+
+impl Service for Mortal {
+    fn call(&self, request: HttpRequest<Bytes>) -> CallFuture<'_> {
+        Box::pin(async move {
+            if self.calls.fetch_add(1, Ordering::SeqCst) >= self.last {
+                self.ended.notify_one();
+                std::future::pending::<()>().await;
+            }
+            self.embedded.call(request).await
+        })
+    }
+}
+
+/// Fires the schedule and serves its messages, in a process that ends after so many calls. Whether it came to its end.
+async fn run_until(world: &World, partners: &[String], last: usize) -> bool {
+    let (calls, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let config = world.system.embedded.sdk_config_through(|embedded| Mortal {
+        embedded,
+        calls,
+        last,
+        ended: Arc::clone(&ended),
+    });
+    let plain = &world.system.context;
+    let context = Context {
+        store: plain.store.under(aws_sdk_dynamodb::Client::new(&config)),
+        queues: Queues { sqs: aws_sdk_sqs::Client::new(&config), ..plain.queues.clone() },
+        ..plain.clone()
+    };
+    let whole = async {
+        tick(&context, || true).await.unwrap();
+        let runs = context.store.runs("test", &world.program.parse().unwrap(), None, 1).await.unwrap();
+        for partner in partners {
+            let request = DraftRequest::Decide { run: runs.items[0].id.clone(), partner: partner.parse().unwrap() };
+            serve(&context, &request, &|| true).await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = whole => true,
+        () = ended.notified() => false,
+    }
+}
+
+/// What a run came to: payouts and decisions by partner, and the books.
+async fn outcome(world: &World, partners: &[String]) -> Vec<Value> {
+    let mut came_to = Vec::new();
+    let fields = ["id", "state", "amount", "lineCount", "linesHash", "belowMinimum"];
+    for partner in partners {
+        let mut payouts = world.all(ADMIN, &format!("/payouts?partnerId={partner}")).await;
+        payouts.sort_by_key(|payout| text(&payout["id"]).to_owned());
+        let shown = |payout: &Value| fields.map(|field| payout[field].clone());
+        let payouts: Vec<_> = payouts.iter().map(shown).collect();
+        came_to.push(json!([partner, payouts, world.buckets_of(partner).await]));
+    }
+    came_to.push(latest(world).await["summary"].clone());
+    came_to
+}
+
+fn copied(from: &Path, name: &str) -> std::path::PathBuf {
+    let to = temporary_directory(name);
+    std::fs::create_dir_all(&to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+    to
+}
+
+/// A process that dies at any call of a run leaves nothing half done: whoever repeats the run comes to the same payouts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_killed_at_any_step_and_repeated_gives_the_same_payouts() {
+    let prepared = temporary_directory("prepared");
+    let plan = Plan::new().program("debtWriteOffDays", 20);
+    let world = plan.clone().stored(Storage::Directory(prepared.clone())).start().await;
+    // Two pages of lines; one; a debt that nets; an old debt; nothing to be paid by.
+    for n in 0..46 {
+        world.sale(&format!("o{n}"), "10.00").await;
+    }
+    let mut partners = vec![world.partner.clone()];
+    for (code, methods) in [("ONE", true), ("NETS", true), ("OWES", true), ("NONE", false)] {
+        let mut fields = json!({"code": code});
+        if !methods {
+            fields["payoutMethods"] = json!([]);
+        }
+        let of = World { partner: world.add_partner(&fields).await, ..world.clone() };
+        of.sale(code, "100.00").await;
+        if code == "NETS" || code == "OWES" {
+            of.pay_everything().await;
+            of.refund(&format!("refund {code}"), code, "100.00").await;
+        }
+        if code == "NETS" {
+            of.sale("nets", "100.00").await;
+        }
+        partners.push(of.partner);
+    }
+    let program = world.program.clone();
+    drop(world);
+    let again = async |directory: &Path| {
+        let plan = plan.clone().at("2026-02-01T00:20:00Z").stored(Storage::Directory(directory.to_owned()));
+        plan.start_again(&program, &partners[0]).await
+    };
+    let mut expected = None;
+    for last in (0..).map(|n| if n == 0 { usize::MAX } else { n - 1 }) {
+        let directory = copied(&prepared, "killed");
+        let world = again(&directory).await;
+        let whole = run_until(&world, &partners, last).await;
+        // Messages that were taken come again, and the schedule fires again.
+        world.pass("181s");
+        world.settle().await;
+        world.tick().await;
+        let found = outcome(&world, &partners).await;
+        let expect = expected.get_or_insert_with(|| found.clone());
+        assert_eq!(found, *expect, "killed after {last} calls");
+        if last == usize::MAX || last % 16 == 0 {
+            world.audit_holds().await;
+        }
+        drop(world);
+        std::fs::remove_dir_all(&directory).unwrap();
+        if whole && last != usize::MAX {
+            assert!(last > 50, "a run makes more calls than {last}");
+            break;
+        }
+    }
+    std::fs::remove_dir_all(&prepared).unwrap();
+}
