@@ -15,6 +15,7 @@ use crate::extract::{Body, Fields, Filter, Id, Paging};
 use crate::idempotency::HEADER;
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
+use crate::tagged::Tagged;
 use crate::{Shared, programs, show};
 
 /// Partners that may be named in one run; a run over all names none.
@@ -96,9 +97,9 @@ pub async fn start(
     Ok((StatusCode::ACCEPTED, Json(show::run(&report))))
 }
 
-pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<RunId>) -> Answer<Json<Value>> {
+pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<RunId>) -> Answer<Tagged> {
     caller.must_be_staff()?;
-    Ok(Json(show::run(&report(&shared.context, &id).await?)))
+    Ok(Tagged::whole(show::run(&report(&shared.context, &id).await?)))
 }
 
 #[derive(Debug, Deserialize, Serialize)]
