@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use workflows::Clock;
 
+use crate::contract::Contract;
 use crate::request::{Reply, Request, Who};
 use crate::sign::Connection;
 use crate::{ADMIN, SECOND_ADMIN};
@@ -367,12 +368,14 @@ fn every_unpaid_cent_has_a_reason(balance: &Value) {
 async fn answer(system: &System, request: &Request) -> Result<Reply, Failed> {
     let uri: Uri = request.path.parse().unwrap();
     let answer: HttpAnswer = system.http(&request.method, &uri, &request.headers, &request.body).await?;
-    Ok(Reply {
+    let reply = Reply {
         status: answer.status.as_u16(),
         headers: answer.headers,
         text: String::from_utf8_lossy(&answer.body).into_owned(),
         body: serde_json::from_slice(&answer.body).unwrap_or(Value::Null),
-    })
+    };
+    Contract::get().check(request, &reply);
+    Ok(reply)
 }
 
 impl Reply {

@@ -3,8 +3,11 @@
 
 use std::sync::{Arc, Barrier};
 
+use jiff::SignedDuration;
+use local::Odds;
 use serde_json::{Value, json};
-use tests::{ADMIN, FINANCE, MANAGER, Plan, Reply, Request, World};
+use store::{Answer, Remembered, Transaction};
+use tests::{ADMIN, FINANCE, MANAGER, Plan, REVIEWER, Reply, Request, Who, World};
 use tokio::runtime::Handle;
 
 #[tokio::test]
@@ -251,6 +254,107 @@ async fn the_same_key_and_body_get_the_stored_answer() {
     let programs = world.all(ADMIN, "/programs").await;
     assert_eq!(programs.iter().filter(|program| program["name"] == "Once").count(), 1);
     world.only_payout().await;
+    world.audit_holds().await;
+}
+
+/// As if the key had been taken a minute ago by a function that died since.
+async fn a_minute_passes_for(world: &World, who: Who<'_>, key: &str) {
+    let store = &world.system.context.store;
+    let Some(remembered) = store.remembered("test", who.subject, key).await.unwrap() else { return };
+    if matches!(remembered.answer, Answer::Running { .. }) {
+        let revision = remembered.revision;
+        let started_at = remembered.started_at - SignedDuration::from_secs(61);
+        let mut transaction = Transaction::new("test");
+        transaction.remember_again(&Remembered { started_at, ..remembered }, revision).unwrap();
+        store.commit(transaction).await.unwrap();
+    }
+}
+
+/// Wherever the function dies: before its effect, after it, or before its answer is stored.
+#[tokio::test]
+async fn what_died_half_way_is_run_again_under_its_key_and_makes_nothing_twice() {
+    let world = Plan::new().start().await;
+    let (program, partner) = (world.program.clone(), world.partner.clone());
+    let rules = json!([tests::percent("20")]);
+    let mut died = 0;
+    for (who, path, list, body) in [
+        (MANAGER, "/programs".to_owned(), "/programs".to_owned(), json!({"name": "#"})),
+        (
+            MANAGER,
+            "/partners".to_owned(),
+            format!("/partners?programId={program}"),
+            json!({"programId": program, "name": "#", "email": "a@b.example", "code": "C#"}),
+        ),
+        (
+            MANAGER,
+            "/sources".to_owned(),
+            format!("/sources?programId={program}"),
+            json!({"programId": program, "kind": "standard", "name": "#"}),
+        ),
+        (
+            MANAGER,
+            "/links".to_owned(),
+            format!("/links?partnerId={partner}"),
+            json!({"partnerId": partner, "code": "LINK-#"}),
+        ),
+        (
+            MANAGER,
+            format!("/programs/{program}/rule-sets"),
+            format!("/programs/{program}/rule-sets"),
+            json!({"rationale": "#", "effectiveFrom": "2030-01-01T00:00:00Z", "rules": rules}),
+        ),
+        (
+            REVIEWER,
+            "/commissions".to_owned(),
+            format!("/commissions?partnerId={partner}"),
+            json!({"partnerId": partner, "amount": "1.00", "reason": "#"}),
+        ),
+        (FINANCE, "/runs".to_owned(), format!("/runs?programId={program}"), json!({"programId": program})),
+        (
+            FINANCE,
+            "/exports".to_owned(),
+            format!("/exports?programId={program}"),
+            json!({"programId": program, "format": "paypal"}),
+        ),
+    ] {
+        for seed in 0..8 {
+            let key = format!("{path} {seed}");
+            let body: Value = serde_json::from_str(&body.to_string().replace('#', &seed.to_string())).unwrap();
+            let request = world.by(who, Request::post(&path, &body)).await.header("idempotency-key", &key);
+            let before = world.all(ADMIN, &list).await.len();
+            world.system.faults.set(Odds { seed, crash: 0.25, ..Odds::default() });
+            let first = world.try_send(request.clone()).await;
+            world.system.faults.set(Odds::default());
+            died += u32::from(first.is_none());
+            if first.is_none() && world.all(ADMIN, &list).await.len() > before {
+                let still = world.send(request.clone()).await.refused(409);
+                assert_eq!(still.body["type"], "/problems/still-running");
+                assert!(still.headers.contains_key("retry-after"));
+            }
+            // The clock goes on; what is made keeps the moment it began at.
+            world.pass("1m");
+            a_minute_passes_for(&world, who, &key).await;
+            let second = world.send(request.clone()).await;
+            assert!((200..300).contains(&second.status), "{path}: {}", second.text);
+            assert_eq!(world.send(request).await.body, second.body, "{path}");
+            assert!(first.is_none_or(|first| first.body == second.body), "{path}");
+            assert_eq!(world.all(ADMIN, &list).await.len(), before + 1, "{path} {seed}");
+        }
+    }
+    assert!(died > 20, "{died}");
+    world.settle().await;
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn refusals_that_another_try_could_better_are_not_kept() {
+    let world = Plan::new().start().await;
+    let nobody = Who::new("nobody", "nell");
+    let request = Request::post("/programs", &json!({"name": "Later"})).header("idempotency-key", "k");
+    world.send(world.by(nobody, request.clone()).await).await.refused(403);
+    // The same person, meanwhile in another role.
+    let now = Who::new("program-manager", "nell");
+    world.send(world.by(now, request).await).await.ok();
     world.audit_holds().await;
 }
 

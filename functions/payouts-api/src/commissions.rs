@@ -16,8 +16,10 @@ use workflows::review::{MAX_ATOMIC, MAX_BULK, Verdict};
 use crate::bulk::{self, check_count};
 use crate::caller::{Caller, Role};
 use crate::extract::{Body, Fields, Filter, Id, Paging, RawJson, finish};
+use crate::idempotency::Begun;
 use crate::listing::{Query, Wanted};
 use crate::problem::{Answer, Problem};
+use crate::tagged::{IfMatch, Tagged};
 use crate::{Shared, partners, show};
 
 const OPERATION: &str = "commissions";
@@ -161,14 +163,14 @@ async fn visible(shared: &Shared, caller: &Caller, id: &LineId) -> Answer<Line> 
     line.ok_or_else(|| Problem::not_found("commission"))
 }
 
-pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<LineId>) -> Answer<Json<Value>> {
-    shown(&shared, visible(&shared, &caller, &id).await?).await
+pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<LineId>) -> Answer<Tagged> {
+    tagged(&shared, visible(&shared, &caller, &id).await?).await
 }
 
 /// With why it is not paid yet.
-async fn shown(shared: &Shared, line: Line) -> Answer<Json<Value>> {
+async fn tagged(shared: &Shared, line: Line) -> Answer<Tagged> {
     let reasons = reasons_of_lines(&shared.context, std::slice::from_ref(&line)).await?;
-    Ok(Json(show::line(&line, reasons.get(&line.id))))
+    Ok(Tagged::version(line.version, show::line(&line, reasons.get(&line.id))))
 }
 
 pub async fn explanation(State(shared): State<Shared>, caller: Caller, Id(id): Id<LineId>) -> Answer<Json<Value>> {
@@ -248,7 +250,12 @@ pub struct Adjust {
 }
 
 /// Sets another gross amount. Shows the line that changed; past its payout's approval, the line that was written.
-pub async fn adjust(State(shared): State<Shared>, caller: Caller, input: Body<Adjust>) -> Answer<Json<Value>> {
+pub async fn adjust(
+    State(shared): State<Shared>,
+    caller: Caller,
+    if_match: IfMatch,
+    input: Body<Adjust>,
+) -> Answer<Tagged> {
     caller.must_be(&[Role::Reviewer])?;
     let input = input.get()?;
     let id: LineId = bulk::parse(&input.id, "commission")?;
@@ -257,8 +264,9 @@ pub async fn adjust(State(shared): State<Shared>, caller: Caller, input: Body<Ad
     let mut fields = Fields::default();
     let amount = fields.take("/amount", Minor::parse(&input.amount, line.currency));
     let amount = finish(fields, amount)?;
-    let line = workflows::adjust::adjust(&shared.context, &id, amount, &reason, &caller.subject).await?;
-    shown(&shared, line).await
+    let seen = if_match.check_version(line.version)?;
+    let line = workflows::adjust::adjust(&shared.context, &id, seen, amount, &reason, &caller.subject).await?;
+    tagged(&shared, line).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -276,8 +284,9 @@ pub struct Bonus {
 pub async fn bonus(
     State(shared): State<Shared>,
     caller: Caller,
+    Begun(begun): Begun,
     input: Body<Bonus>,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Tagged)> {
     caller.must_be(&[Role::Reviewer, Role::ProgramManager])?;
     let input = input.get()?;
     let reason = reason(input.reason)?;
@@ -293,6 +302,6 @@ pub async fn bonus(
     fields.check(amount.is_none_or(|amount| !amount.is_zero()), "/amount", "must not be zero");
     let amount = finish(fields, amount)?;
     let by = &caller.subject;
-    let line = workflows::adjust::bonus(&shared.context, &program, &partner, amount, &reason, by).await?;
-    Ok((StatusCode::CREATED, shown(&shared, line).await?))
+    let line = workflows::adjust::bonus(&shared.context, &program, &partner, amount, &reason, by, &begun).await?;
+    Ok((StatusCode::CREATED, tagged(&shared, line).await?))
 }

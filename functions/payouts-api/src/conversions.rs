@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use domain::attribution::MAX_PARTNERS;
 use domain::conversion::ConversionEvent;
 use domain::ids::{ConversionId, PartnerId, SourceId};
+use domain::journal::Sealed;
 use domain::money::parse_decimal;
 use domain::program::Program;
 use domain::rules::FieldError;
@@ -24,6 +25,7 @@ use crate::caller::{Caller, Role};
 use crate::extract::{Body, Fields, Filter, Id, Paging, RawJson};
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
+use crate::tagged::{IfMatch, Tagged};
 use crate::{Shared, programs, show};
 
 /// A sale or refund. Reporting the same again succeeds without effect.
@@ -91,13 +93,24 @@ pub fn refused(unreadable: Unreadable) -> Problem {
     }
 }
 
-pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<ConversionId>) -> Answer<Json<Value>> {
-    caller.must_be_staff()?;
+/// The events of a conversion.
+async fn chain(shared: &Shared, id: &ConversionId) -> Answer<Vec<Sealed>> {
     let chain = shared.context.store.chain("conversion", id.as_str()).await?;
-    if chain.is_empty() {
-        return Err(Problem::not_found("conversion"));
-    }
-    Ok(Json(show::conversion(&id, &chain)))
+    if chain.is_empty() { Err(Problem::not_found("conversion")) } else { Ok(chain) }
+}
+
+/// Its version: every change of a conversion appends an event.
+fn events(chain: &[Sealed]) -> u32 {
+    chain.last().map_or(0, |sealed| sealed.entry.position)
+}
+
+fn tagged(id: &ConversionId, chain: &[Sealed]) -> Tagged {
+    Tagged::version(events(chain), show::conversion(id, chain))
+}
+
+pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<ConversionId>) -> Answer<Tagged> {
+    caller.must_be_staff()?;
+    Ok(tagged(&id, &chain(&shared, &id).await?))
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -197,16 +210,17 @@ impl Attribute {
 pub async fn attribute(
     State(shared): State<Shared>,
     caller: Caller,
+    if_match: IfMatch,
     Id(id): Id<ConversionId>,
     input: Body<Attribute>,
-) -> Answer<Json<Value>> {
+) -> Answer<Tagged> {
     caller.must_be(&[Role::ProgramManager, Role::Reviewer])?;
     let input = input.get()?;
     let mut fields = Fields::default();
     let parts = input.parts(&mut fields);
     let reason = fields.text("/reason", input.reason.as_deref().unwrap_or_default());
     fields.done()?;
-    by_hand(&shared.context, &id, &parts, &reason, &caller.subject).await?;
-    let chain = shared.context.store.chain("conversion", id.as_str()).await?;
-    Ok(Json(show::conversion(&id, &chain)))
+    let seen = if_match.check_version(events(&chain(&shared, &id).await?))?;
+    by_hand(&shared.context, &id, seen, &parts, &reason, &caller.subject).await?;
+    Ok(tagged(&id, &chain(&shared, &id).await?))
 }

@@ -9,9 +9,10 @@ use store::{Exception, ExceptionCode, ExceptionStatus};
 use workflows::Refusal;
 
 use crate::caller::{Caller, Role};
-use crate::extract::{Fields, Filter, Id, IfMatch, OptionalBody, Paging, Tagged};
+use crate::extract::{Fields, Filter, Id, OptionalBody, Paging};
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
+use crate::tagged::{IfMatch, Tagged};
 use crate::{Shared, bulk, show};
 
 const OPERATION: &str = "exceptions";

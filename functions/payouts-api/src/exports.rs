@@ -18,6 +18,7 @@ use crate::caller::{Caller, Role};
 use crate::extract::{Body, Filter, Id, Paging};
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
+use crate::tagged::Tagged;
 use crate::{Shared, bulk, programs, reports, runs};
 
 const OPERATION: &str = "exports";
@@ -45,7 +46,7 @@ pub async fn create(
     caller: Caller,
     headers: HeaderMap,
     input: Body<Input>,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Tagged)> {
     caller.must_be(&[Role::Finance])?;
     let input = input.get()?;
     let program = programs::required(&shared, &input.program_id, "/programId").await?;
@@ -54,7 +55,7 @@ pub async fn create(
     let until = Instant::now() + GATHERING;
     let time_left = || Instant::now() < until;
     let export = workflows::exports::export(&shared.context, &asked, &caller.subject, time_left).await?;
-    Ok((StatusCode::CREATED, Json(shown(&shared, &export).await?)))
+    Ok((StatusCode::CREATED, Tagged::whole(shown(&shared, &export).await?)))
 }
 
 async fn load(shared: &Shared, id: &ExportId) -> Answer<Export> {
@@ -62,10 +63,10 @@ async fn load(shared: &Shared, id: &ExportId) -> Answer<Export> {
     export.ok_or_else(|| Problem::not_found("export"))
 }
 
-pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<ExportId>) -> Answer<Json<Value>> {
+pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<ExportId>) -> Answer<Tagged> {
     caller.must_be_staff()?;
     let export = load(&shared, &id).await?;
-    Ok(Json(shown(&shared, &export).await?))
+    Ok(Tagged::whole(shown(&shared, &export).await?))
 }
 
 #[derive(Debug, Deserialize, Serialize)]

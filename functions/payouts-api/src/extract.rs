@@ -5,15 +5,12 @@ use std::convert::Infallible;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
 use domain::money::{Currency, Minor};
 use domain::rules::FieldError;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
-use workflows::Refusal;
 
 use crate::problem::Problem;
 
@@ -212,44 +209,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Paging {
 fn query(parts: &Parts) -> Vec<(String, String)> {
     let query = parts.uri.query().unwrap_or_default();
     form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
-}
-
-/// `If-Match`: a change is wanted only of what the caller has seen.
-#[derive(Debug)]
-pub struct IfMatch(Option<String>);
-
-impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let value = parts.headers.get(IF_MATCH).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        Ok(Self(value))
-    }
-}
-
-impl IfMatch {
-    /// Refuses unless the header is left out, names this tag among others, or is `*`.
-    pub fn check(&self, tag: &str) -> Result<(), Problem> {
-        let seen = self.0.as_deref().unwrap_or("*");
-        if seen.split(',').any(|seen| seen.trim() == "*" || seen.trim() == tag) {
-            Ok(())
-        } else {
-            Err(Refusal::Stale(vec![format!("its ETag is {tag}")]).into())
-        }
-    }
-}
-
-/// An answer about one object, with the tag that `If-Match` names it by.
-#[derive(Debug)]
-pub struct Tagged {
-    pub tag: String,
-    pub shown: Value,
-}
-
-impl IntoResponse for Tagged {
-    fn into_response(self) -> Response {
-        ([(ETAG, self.tag)], axum::Json(self.shown)).into_response()
-    }
 }
 
 /// Collects refusals of fields, so that a caller learns all of them at once.

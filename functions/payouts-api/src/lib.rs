@@ -9,6 +9,7 @@ mod bulk;
 mod caller;
 mod commissions;
 mod conversions;
+mod document;
 mod exceptions;
 mod exchange_rates;
 mod exports;
@@ -27,6 +28,7 @@ mod rules;
 mod runs;
 mod show;
 mod sources;
+mod tagged;
 mod tax;
 
 use std::sync::Arc;
@@ -40,6 +42,7 @@ use tokio::sync::OnceCell;
 use workflows::files::Files;
 use workflows::{Context, Refusal};
 
+pub use crate::document::DOCUMENT;
 use crate::problem::Problem;
 
 /// API Gateway would take 10 MB; nothing of ours needs more than this.
@@ -75,6 +78,8 @@ impl Api {
 pub fn api(context: Context, files: Files, cursor_secret: String) -> Router {
     let shared = Arc::new(Api { context, files, cursor_secret, cursor_key: OnceCell::new() });
     let routes = Router::new()
+        .route("/openapi.json", get(document::json))
+        .route("/docs", get(document::page))
         .route("/programs", post(programs::create).get(programs::list))
         .route("/programs/{id}", get(programs::read))
         .route("/programs/{id}/next-run", get(runs::next))

@@ -14,6 +14,7 @@ use store::Link;
 use crate::bulk;
 use crate::caller::{Caller, Role};
 use crate::extract::{Body, Fields, Filter, Paging, finish};
+use crate::idempotency::Begun;
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
 use crate::{Api, Shared, partners, programs, show};
@@ -84,6 +85,7 @@ pub fn allowed_hosts(fields: &mut Fields, texts: &[String]) -> Vec<String> {
 pub async fn create(
     State(shared): State<Shared>,
     caller: Caller,
+    Begun(begun): Begun,
     input: Body<Input>,
 ) -> Answer<(StatusCode, Json<Value>)> {
     caller.must_be(&[Role::ProgramManager, Role::Partner])?;
@@ -96,7 +98,7 @@ pub async fn create(
     let context = &shared.context;
     let partner = context.store.partner(OPERATION, &id).await?.ok_or_else(unknown)?;
     let program = programs::load(&shared, &partner.program).await?;
-    let link = input.check(&program, partner.id, &caller.subject, context.now())?;
+    let link = input.check(&program, partner.id, &caller.subject, begun.at)?;
     if context.store.link_count(OPERATION, &program.id, &link.partner, MAX_LINKS).await? >= MAX_LINKS {
         return Err(Problem::conflict(format!("a partner has at most {MAX_LINKS} links")));
     }

@@ -13,12 +13,14 @@ use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, Program,
 use domain::tax::Country;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use workflows::Context;
+use workflows::Beginning;
 
 use crate::caller::{Caller, Role};
-use crate::extract::{Body, Fields, Filter, Id, IfMatch, Paging, Tagged, finish};
+use crate::extract::{Body, Fields, Filter, Id, Paging, finish};
+use crate::idempotency::Begun;
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
+use crate::tagged::{IfMatch, Tagged, tag};
 use crate::{Api, Shared, programs, show};
 
 const OPERATION: &str = "partners";
@@ -65,18 +67,19 @@ pub fn affiliate() -> String {
 pub async fn create(
     State(shared): State<Shared>,
     caller: Caller,
+    Begun(begun): Begun,
     input: Body<Input>,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Tagged)> {
     caller.must_be(&[Role::ProgramManager])?;
     let input = input.get()?;
     let program = programs::required(&shared, &input.program_id, "/programId").await?;
-    let partner = parsed(&shared.context, &program, &caller, input)?;
-    workflows::setup::create_partner(&shared.context, &partner).await?;
-    Ok((StatusCode::CREATED, Json(show::partner(&partner, &program))))
+    let partner = parsed(&begun, &program, &caller, input)?;
+    let partner = workflows::setup::create_partner(&shared.context, &partner).await?;
+    Ok((StatusCode::CREATED, tagged(&partner, &program)))
 }
 
 /// A new partner of the program, if nothing is wrong with the fields.
-pub fn parsed(context: &Context, program: &Program, caller: &Caller, input: Input) -> Answer<Partner> {
+pub fn parsed(begun: &Beginning, program: &Program, caller: &Caller, input: Input) -> Answer<Partner> {
     let mut fields = Fields::default();
     let name = fields.text("/name", &input.name);
     let kind = fields.text("/type", &input.kind);
@@ -90,7 +93,7 @@ pub fn parsed(context: &Context, program: &Program, caller: &Caller, input: Inpu
     let payout_currency = payout_currency(&mut fields, input.payout_currency.as_deref(), program);
     let payout_methods = methods(&mut fields, input.payout_methods);
     let partner = code.map(|code| Partner {
-        id: PartnerId::from_uuid(context.clock.uuid()),
+        id: PartnerId::from_uuid(begun.uuid),
         program: program.id.clone(),
         name,
         email: input.email.trim().to_owned(),
@@ -107,7 +110,7 @@ pub fn parsed(context: &Context, program: &Program, caller: &Caller, input: Inpu
         had_details: false,
         shards: 1,
         version: 1,
-        created_at: context.now(),
+        created_at: begun.at,
         created_by: caller.subject.clone(),
     });
     finish(fields, partner)
@@ -164,7 +167,7 @@ pub async fn change(
     caller.must_be(&[Role::ProgramManager])?;
     let input = input.get()?;
     let read = visible(&shared, &caller, &id).await?;
-    if_match.check(&tag(&read))?;
+    if_match.check(&tag(read.version))?;
     let program = programs::load(&shared, &read.program).await?;
     let mut fields = Fields::default();
     let mut partner = Partner { version: read.version + 1, ..read.clone() };
@@ -197,7 +200,7 @@ pub async fn change(
     partner.trusted = input.trusted.unwrap_or(partner.trusted);
     partner.status = input.status.unwrap_or(partner.status);
     workflows::setup::change_partner(&shared.context, &partner, &read, &caller.subject).await?;
-    Ok(Tagged { tag: tag(&partner), shown: show::partner(&partner, &program) })
+    Ok(tagged(&partner, &program))
 }
 
 /// What the partner is paid in. The program's own currency needs no conversion, so that it is the same as none.
@@ -224,7 +227,7 @@ async fn set_status(
 ) -> Answer<Tagged> {
     caller.must_be(&[Role::ProgramManager])?;
     let read = visible(&shared, &caller, &id).await?;
-    if_match.check(&tag(&read))?;
+    if_match.check(&tag(read.version))?;
     let program = programs::load(&shared, &read.program).await?;
     let partner = if read.status == status {
         read
@@ -233,11 +236,11 @@ async fn set_status(
         workflows::setup::change_partner(&shared.context, &partner, &read, &caller.subject).await?;
         partner
     };
-    Ok(Tagged { tag: tag(&partner), shown: show::partner(&partner, &program) })
+    Ok(tagged(&partner, &program))
 }
 
-fn tag(partner: &Partner) -> String {
-    format!("\"{}\"", partner.version)
+fn tagged(partner: &Partner, program: &Program) -> Tagged {
+    Tagged::version(partner.version, show::partner(partner, program))
 }
 
 fn methods(fields: &mut Fields, inputs: Vec<MethodInput>) -> Vec<PayoutMethod> {
@@ -267,7 +270,7 @@ pub async fn visible(api: &Api, caller: &Caller, id: &PartnerId) -> Answer<Partn
 pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<PartnerId>) -> Answer<Tagged> {
     let partner = visible(&shared, &caller, &id).await?;
     let program = programs::load(&shared, &partner.program).await?;
-    Ok(Tagged { tag: tag(&partner), shown: show::partner(&partner, &program) })
+    Ok(tagged(&partner, &program))
 }
 
 #[derive(Debug, Deserialize, Serialize)]

@@ -22,6 +22,7 @@ use crate::caller::{Caller, Role};
 use crate::extract::{Body, Fields, Filter, Id, Paging, RawJson, parse};
 use crate::listing::{Query, Wanted};
 use crate::problem::{Answer, Problem};
+use crate::tagged::{IfMatch, Tagged};
 use crate::{Shared, partners, programs, runs, show};
 
 const OPERATION: &str = "payouts";
@@ -61,7 +62,7 @@ pub async fn request(
     caller: Caller,
     headers: HeaderMap,
     input: Body<Input>,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Tagged)> {
     let for_any = caller.must_be(&[Role::Approver, Role::Finance]);
     if for_any.is_err() && !caller.is_partner() {
         for_any.clone()?;
@@ -88,7 +89,7 @@ pub async fn request(
     };
     let id = workflows::runs::request(&shared.context, &asked, &caller.subject).await?;
     let payout = load(&shared, &id).await?;
-    Ok((StatusCode::CREATED, Json(show::payout(&payout, caller.is_staff()))))
+    Ok((StatusCode::CREATED, tagged(&payout, &caller)))
 }
 
 /// What a partner may ask for: what is their own, above the minimum.
@@ -111,9 +112,12 @@ async fn visible(shared: &Shared, caller: &Caller, id: &PayoutId) -> Answer<Payo
     if caller.may_see(&id.partner()) { load(shared, id).await } else { Err(Problem::not_found("payout")) }
 }
 
-pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<PayoutId>) -> Answer<Json<Value>> {
-    let payout = visible(&shared, &caller, &id).await?;
-    Ok(Json(show::payout(&payout, caller.is_staff())))
+fn tagged(payout: &Payout, caller: &Caller) -> Tagged {
+    Tagged::version(payout.entries, show::payout(payout, caller.is_staff()))
+}
+
+pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<PayoutId>) -> Answer<Tagged> {
+    Ok(tagged(&visible(&shared, &caller, &id).await?, &caller))
 }
 
 /// The lines of a payout, page by page as they were claimed.
@@ -410,7 +414,12 @@ struct Exclude {
 }
 
 /// Takes commissions out of an open payout: all of those named, or none. A result for each.
-pub async fn exclude(State(shared): State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
+pub async fn exclude(
+    State(shared): State<Shared>,
+    caller: Caller,
+    if_match: IfMatch,
+    body: RawJson,
+) -> Answer<Json<Value>> {
     caller.must_be(&[Role::Approver])?;
     let asked: Exclude = parse(&body.get()?)?;
     check_count(asked.commission_ids.len(), MAX_ATOMIC, "/commissionIds")?;
@@ -420,8 +429,9 @@ pub async fn exclude(State(shared): State<Shared>, caller: Caller, body: RawJson
         load(&shared, &id).await
     };
     match payout.await {
-        Ok(Payout { id: payout, .. }) => {
-            let verdict = Verdict::Exclude { payout, why };
+        Ok(Payout { id: payout, entries, .. }) => {
+            let seen = if_match.check_version(entries)?;
+            let verdict = Verdict::Exclude { payout, seen, why };
             bulk::decide(&shared.context, asked.commission_ids, &verdict, true, &caller.subject).await
         }
         Err(problem) if problem.status == 404 => {

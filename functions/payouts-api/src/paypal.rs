@@ -8,8 +8,9 @@ use store::{PaypalConnection, PaypalEnvironment};
 use workflows::rails::connect_paypal;
 
 use crate::caller::{Caller, Role};
-use crate::extract::{Body, Fields, Id, IfMatch, Tagged};
+use crate::extract::{Body, Fields, Id};
 use crate::problem::{Answer, Problem};
+use crate::tagged::{IfMatch, Tagged, tag};
 use crate::{Shared, programs};
 
 const OPERATION: &str = "paypal";
@@ -43,7 +44,7 @@ pub async fn connect(
     let input = input.get()?;
     programs::load(&shared, &program).await?;
     let read = shared.context.store.paypal(OPERATION, &program).await?;
-    if_match.check(&read.as_ref().map_or_else(|| "\"0\"".to_owned(), tag))?;
+    if_match.check(&tag(read.as_ref().map_or(0, |read| read.version)))?;
     let mut fields = Fields::default();
     let client_id = fields.text("/clientId", &input.client_id);
     let webhook_id = fields.text("/webhookId", &input.webhook_id);
@@ -70,10 +71,6 @@ pub async fn read(State(shared): State<Shared>, caller: Caller, Id(program): Id<
     connection.as_ref().map(shown).ok_or_else(|| Problem::not_found("connection to PayPal"))
 }
 
-fn tag(connection: &PaypalConnection) -> String {
-    format!("\"{}\"", connection.version)
-}
-
 /// Never the secret.
 fn shown(connection: &PaypalConnection) -> Tagged {
     let shown: Value = json!({
@@ -81,5 +78,5 @@ fn shown(connection: &PaypalConnection) -> Tagged {
         "webhookId": connection.webhook_id, "webhookUrl": format!("/webhooks/paypal/{}", connection.program),
         "enabled": connection.enabled, "changedAt": connection.changed_at, "changedBy": connection.changed_by,
     });
-    Tagged { tag: tag(connection), shown }
+    Tagged::version(connection.version, shown)
 }

@@ -25,6 +25,9 @@ pub type Answer<T> = Result<T, Problem>;
 /// Faults told in one answer: a body of 1 MiB can have more than a function may answer with.
 const MAX_ERRORS: usize = 100;
 
+/// Seconds after which what was in the way may be gone.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+
 impl Problem {
     fn new(kind: &'static str, title: &'static str, status: StatusCode, detail: impl Into<String>) -> Self {
         Self { kind, title, status: status.as_u16(), detail: detail.into(), errors: Vec::new() }
@@ -100,6 +103,11 @@ impl Problem {
         Self::new("/problems/reused-key", "Idempotency-Key reused", StatusCode::UNPROCESSABLE_ENTITY, detail)
     }
 
+    fn throttled() -> Self {
+        let detail = "too much was asked for at once; nothing was lost, try again in a moment";
+        Self::new("/problems/throttled", "Too many requests", StatusCode::TOO_MANY_REQUESTS, detail)
+    }
+
     fn unavailable() -> Self {
         let detail = "nothing was lost; try again in a moment";
         Self::new("/problems/unavailable", "Temporarily unavailable", StatusCode::SERVICE_UNAVAILABLE, detail)
@@ -125,7 +133,10 @@ impl From<Refusal> for Problem {
             Refusal::Store(_) | Refusal::Service(..) => {
                 // What went wrong inside is for the log.
                 tracing::error!(%refusal, "request failed");
-                Self::unavailable()
+                match refusal {
+                    Refusal::Store(error) if error.is_throttled() => Self::throttled(),
+                    _ => Self::unavailable(),
+                }
             }
         }
     }
@@ -154,8 +165,16 @@ impl From<NotBooked> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let asks_again = matches!(self.kind, "/problems/still-running" | "/problems/throttled" | "/problems/unavailable");
         let mut response = (status, axum::Json(self)).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if asks_again {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         response
     }
 }

@@ -19,8 +19,10 @@ use workflows::Refusal;
 
 use crate::caller::{Caller, Role};
 use crate::extract::{Body, Fields, Filter, Id, Paging, finish};
+use crate::idempotency::Begun;
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
+use crate::tagged::Tagged;
 use crate::{Api, Shared, links, show};
 
 const OPERATION: &str = "programs";
@@ -262,15 +264,15 @@ impl ScheduleInput {
 pub async fn create(
     State(shared): State<Shared>,
     caller: Caller,
+    Begun(begun): Begun,
     input: Body<Input>,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Tagged)> {
     caller.must_be(&[Role::ProgramManager])?;
     let input = input.get()?;
     let context = &shared.context;
-    let id = ProgramId::from_uuid(context.clock.uuid());
-    let program = input.check(id, &caller.subject, context.now())?;
-    workflows::setup::create_program(context, &program).await?;
-    Ok((StatusCode::CREATED, Json(show::program(&program))))
+    let program = input.check(ProgramId::from_uuid(begun.uuid), &caller.subject, begun.at)?;
+    let program = workflows::setup::create_program(context, &program).await?;
+    Ok((StatusCode::CREATED, Tagged::whole(show::program(&program))))
 }
 
 /// A program that must exist, for other resources. `pointer` names it where a body did.
@@ -284,9 +286,9 @@ pub async fn load(api: &Api, id: &ProgramId) -> Answer<Program> {
     Ok(api.context.store.program(OPERATION, id).await?.ok_or(Refusal::NotFound("program"))?)
 }
 
-pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<ProgramId>) -> Answer<Json<Value>> {
+pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<ProgramId>) -> Answer<Tagged> {
     caller.must_be_staff()?;
-    Ok(Json(show::program(&load(&shared, &id).await?)))
+    Ok(Tagged::whole(show::program(&load(&shared, &id).await?)))
 }
 
 /// There is nothing to filter programs by.

@@ -12,9 +12,11 @@ use serde_json::{Value, json};
 use workflows::Refusal;
 
 use crate::caller::{Caller, Role};
-use crate::extract::{Body, Fields, Filter, Id, IfMatch, Tagged, VersionOf};
+use crate::extract::{Body, Fields, Filter, Id, VersionOf};
+use crate::idempotency::Begun;
 use crate::problem::{Answer, Problem};
 use crate::programs::load;
+use crate::tagged::{IfMatch, Tagged};
 use crate::{Shared, show};
 
 /// A rule set is one item of the table: 400 kB with what the table adds to it.
@@ -52,6 +54,7 @@ fn tagged(set: &RuleSet) -> Tagged {
 pub async fn draft(
     State(shared): State<Shared>,
     caller: Caller,
+    Begun(begun): Begun,
     Id(program): Id<ProgramId>,
     draft: Body<RuleSetDraft>,
 ) -> Answer<(StatusCode, Tagged)> {
@@ -59,7 +62,7 @@ pub async fn draft(
     let draft = draft.get()?;
     check_storable(&draft)?;
     let program = load(&shared, &program).await?;
-    let set = workflows::rules::draft(&shared.context, &program, draft, &caller.subject).await?;
+    let set = workflows::rules::draft(&shared.context, &program, draft, &caller.subject, &begun).await?;
     Ok((StatusCode::CREATED, tagged(&set)))
 }
 

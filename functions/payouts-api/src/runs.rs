@@ -23,6 +23,7 @@ use crate::extract::{Body, Fields, Filter, Id, Paging};
 use crate::idempotency::HEADER;
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
+use crate::tagged::Tagged;
 use crate::{Shared, programs, show};
 
 /// Partners that may be named in one run; a run over all names none.
@@ -131,9 +132,9 @@ async fn previewed(
     Ok(Json(shown))
 }
 
-pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<RunId>) -> Answer<Json<Value>> {
+pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<RunId>) -> Answer<Tagged> {
     caller.must_be_staff()?;
-    Ok(Json(show::run(&report(&shared.context, &id).await?)))
+    Ok(Tagged::whole(show::run(&report(&shared.context, &id).await?)))
 }
 
 #[derive(Debug, Deserialize, Serialize)]

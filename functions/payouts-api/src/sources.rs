@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::Source;
 use storefronts::Kind;
+use workflows::Beginning;
 use workflows::setup::SourceSecret;
 
 use crate::caller::{Caller, Role};
 use crate::extract::{Body, Fields, Filter, Paging};
+use crate::idempotency::Begun;
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
 use crate::{Shared, programs, show};
@@ -34,6 +36,7 @@ pub struct Input {
 pub async fn create(
     State(shared): State<Shared>,
     caller: Caller,
+    Begun(begun): Begun,
     input: Body<Input>,
 ) -> Answer<(StatusCode, Json<Value>)> {
     caller.must_be(&[Role::ProgramManager])?;
@@ -47,15 +50,16 @@ pub async fn create(
             check_secret(&mut fields, input.kind, &secret);
             secret
         }
-        None => fresh_secret(context),
+        None => fresh_secret(&begun),
     };
     fields.done()?;
     let source = Source {
-        id: SourceId::from_uuid(random(context)),
+        // It stands in a public URL: unlike of a time-ordered id, nothing of it can be guessed.
+        id: SourceId::from_uuid(begun.random),
         program: program.id,
         kind: input.kind.to_string(),
         name,
-        created_at: context.now(),
+        created_at: begun.at,
         created_by: caller.subject.clone(),
     };
     let kept = SourceSecret { current: secret.clone(), previous: None };
@@ -74,13 +78,8 @@ fn check_secret(fields: &mut Fields, kind: Kind, secret: &str) {
     }
 }
 
-/// 128 random bits for an id that stands in a public URL: unlike a time-ordered id, nothing of it can be guessed.
-fn random(context: &workflows::Context) -> u128 {
-    context.clock.random()
-}
-
-fn fresh_secret(context: &workflows::Context) -> String {
-    let bytes: Vec<u8> = [random(context), random(context)].iter().flat_map(|word| word.to_be_bytes()).collect();
+fn fresh_secret(begun: &Beginning) -> String {
+    let bytes: Vec<u8> = begun.secret.iter().flat_map(|word| word.to_be_bytes()).collect();
     format!("whsec_{}", STANDARD.encode(bytes))
 }
 

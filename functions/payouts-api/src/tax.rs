@@ -23,10 +23,11 @@ use workflows::tax::forms;
 use workflows::tax::totals::{self, PayeeYear, YEARS};
 
 use crate::caller::{Caller, Role};
-use crate::extract::{Body, Fields, Filter, Id, IfMatch, Paging, RawJson, Tagged, parse};
+use crate::extract::{Body, Fields, Filter, Id, Paging, RawJson, parse};
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
 use crate::reports::Row;
+use crate::tagged::{IfMatch, Tagged, tag};
 use crate::{Shared, partners, programs, reports};
 
 const OPERATION: &str = "tax form";
@@ -126,7 +127,7 @@ pub async fn put_form(
     let partner = partners::visible(&shared, &caller, &id).await?;
     let program = programs::load(&shared, &partner.program).await?;
     let read = shared.context.store.tax_form(OPERATION, &id).await?;
-    if_match.check(&tag(read.as_ref()))?;
+    if_match.check(&tag(version(read.as_ref())))?;
     let form = forms::put(&shared.context, &program, &partner, read.as_ref(), input.form(), &caller.subject).await?;
     Ok(tagged(&shared, &caller, &program, &id, Some(&form)))
 }
@@ -152,14 +153,15 @@ pub async fn revoke_form(
     let partner = partners::visible(&shared, &caller, &id).await?;
     let program = programs::load(&shared, &partner.program).await?;
     let read = shared.context.store.tax_form(OPERATION, &id).await?;
-    if_match.check(&tag(read.as_ref()))?;
+    if_match.check(&tag(version(read.as_ref())))?;
     let read = read.ok_or_else(|| Problem::not_found("tax form"))?;
     let form = forms::revoke(&shared.context, &read, &reason, &caller.subject).await?;
     Ok(tagged(&shared, &caller, &program, &id, Some(&form)))
 }
 
-fn tag(form: Option<&TaxForm>) -> String {
-    format!("\"{}\"", form.map_or(0, |form| form.version))
+/// Zero: there is no form yet.
+fn version(form: Option<&TaxForm>) -> u32 {
+    form.map_or(0, |form| form.version)
 }
 
 fn tagged(shared: &Shared, caller: &Caller, program: &Program, id: &PartnerId, form: Option<&TaxForm>) -> Tagged {
@@ -181,7 +183,7 @@ fn tagged(shared: &Shared, caller: &Caller, program: &Program, id: &PartnerId, f
             "changedBy": caller.is_staff().then_some(&form.changed_by),
         }),
     };
-    Tagged { tag: tag(form), shown }
+    Tagged::version(version(form), shown)
 }
 
 // --- Totals -----------------------------------------------------------------------------------------------------------------
@@ -427,7 +429,7 @@ pub async fn put_payer(
     let years: Vec<_> = input.years.iter().enumerate().filter_map(|(at, year)| year.rules(at, &mut fields)).collect();
     fields.done()?;
     let read = totals::payer(&shared.context).await?;
-    if_match.check(&format!("\"{}\"", read.version))?;
+    if_match.check(&tag(read.version))?;
     let payer = totals::set_payer(&shared.context, &read, name, years, &caller.subject).await?;
     show_payer(&shared, &payer)
 }
@@ -448,8 +450,5 @@ fn show_payer(shared: &Shared, payer: &Payer) -> Answer<Tagged> {
         in_force.push(shown);
     }
     let years: Vec<_> = payer.years.iter().copied().map(show).collect();
-    Ok(Tagged {
-        tag: format!("\"{}\"", payer.version),
-        shown: json!({"country": "US", "name": payer.name, "years": years, "inForce": in_force}),
-    })
+    Ok(Tagged::version(payer.version, json!({"country": "US", "name": payer.name, "years": years, "inForce": in_force})))
 }

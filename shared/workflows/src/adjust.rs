@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use store::{StoreError, Transaction};
 
 use crate::changes::{OpenPayouts, until_fresh, write};
-use crate::context::Context;
+use crate::context::{Beginning, Context};
 use crate::error::{Refusal, Result};
 use crate::history::{History, Step};
 use crate::ingest::MAX_LINES;
@@ -22,10 +22,18 @@ const ADJUST: &str = "adjust line";
 const BONUS: &str = "bonus";
 
 /// Sets another gross amount. While its payout, if it is in one, may still change, the line itself changes; afterwards another line is
-/// written with the difference. Returns the line that changed or was written.
-pub async fn adjust(context: &Context, id: &LineId, gross: Minor, why: &str, by: &str) -> Result<Line> {
+/// written with the difference. Returns the line that changed or was written. With `seen`, only while the line is of this version.
+pub async fn adjust(
+    context: &Context,
+    id: &LineId,
+    seen: Option<u32>,
+    gross: Minor,
+    why: &str,
+    by: &str,
+) -> Result<Line> {
     until_fresh(|| async {
         let line = context.store.line(ADJUST, id).await?.ok_or(Refusal::NotFound("commission"))?;
+        Refusal::unless_seen(seen, line.version)?;
         let now = context.now();
         match &line.conversion {
             Some(conversion) => {
@@ -145,7 +153,7 @@ async fn of_bonus(context: &Context, line: &Line, gross: Minor, why: &str, by: &
     changed.ok_or_else(|| StoreError::Corrupt(format!("{id} did not change")).into())
 }
 
-/// A line for no conversion: a bonus, or what a person takes back.
+/// A line for no conversion: a bonus, or what a person takes back. It may have been written before by the same request.
 pub async fn bonus(
     context: &Context,
     program: &Program,
@@ -153,10 +161,16 @@ pub async fn bonus(
     amount: Minor,
     why: &str,
     by: &str,
+    begun: &Beginning,
 ) -> Result<Line> {
-    let now = context.now();
-    let origin = format!("bonus:{}", context.clock.uuid());
+    let now = begun.at;
+    let origin = format!("bonus:{}", begun.uuid);
     let line = Line::bonus(partner, program.currency, amount, &origin, by, now);
+    if begun.again
+        && let Some(written) = context.store.line(BONUS, &line.id).await?
+    {
+        return Ok(written);
+    }
     let mut entry = Entry::new(line.stream(), 1, now, by, What::Bonus);
     entry.why = Some(why.to_owned());
     let changes = vec![Change::new(line)];

@@ -231,10 +231,18 @@ pub struct Part {
 
 /// A person says whom a conversion is due to. What it earned others is taken back whole, and it is rated anew by the rules in force when
 /// it occurred.
-pub async fn by_hand(context: &Context, conversion: &ConversionId, parts: &[Part], why: &str, by: &str) -> Result<()> {
+pub async fn by_hand(
+    context: &Context,
+    conversion: &ConversionId,
+    seen: Option<u32>,
+    parts: &[Part],
+    why: &str,
+    by: &str,
+) -> Result<()> {
     until_fresh(|| async {
         let now = context.now();
         let history = History::read(context, BY_HAND, conversion).await?;
+        Refusal::unless_seen(seen, history.next_position() - 1)?;
         let Some(sale_entry) = history.sale() else { return Err(unless_known(&history)) };
         let (Some(event), Some(order)) = (&sale_entry.event, history.order()?) else {
             return Err(unless_known(&history));

@@ -103,6 +103,11 @@ impl OpenPayouts {
         if self.freeing.is_empty() { Ok(()) } else { Err(StoreError::Stale.into()) }
     }
 
+    /// How many entries an open payout has so far.
+    pub fn entries(&self, payout: &PayoutId) -> Option<u32> {
+        self.payouts.get(payout).map(|payout| payout.entries)
+    }
+
     pub fn of_line(&self, line: &Line) -> Option<&OpenPayout> {
         line.payout().and_then(|(payout, _)| self.tokens.get(payout))
     }

@@ -35,6 +35,21 @@ impl Clock for SystemClock {
     }
 }
 
+/// When a request began, and the chance it was given. Run again, it has the same, so that it makes nothing twice.
+#[derive(Debug, Clone)]
+pub struct Beginning {
+    /// By the business clock.
+    pub at: Timestamp,
+    /// For ids that have no business key.
+    pub uuid: u128,
+    /// For an id that nobody must guess.
+    pub random: u128,
+    /// For a secret.
+    pub secret: [u128; 2],
+    /// It began before, and may have been done.
+    pub again: bool,
+}
+
 #[derive(Debug, Clone)]
 pub struct Context {
     pub store: Store,
@@ -50,6 +65,13 @@ pub struct Context {
 }
 
 impl Context {
+    /// For a request that was not begun before.
+    pub fn begin(&self) -> Beginning {
+        let Self { clock, .. } = self;
+        let secret = [clock.random(), clock.random()];
+        Beginning { at: clock.now(), uuid: clock.uuid(), random: clock.random(), secret, again: false }
+    }
+
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }

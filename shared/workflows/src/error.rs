@@ -32,6 +32,14 @@ impl Refusal {
         Self::Invalid(vec![FieldError::new(pointer, detail)])
     }
 
+    /// Refuses what changed since the caller saw it. `None`: any state will do.
+    pub fn unless_seen(seen: Option<u32>, is: u32) -> Result<()> {
+        match seen {
+            Some(seen) if seen != is => Err(Self::Stale(vec![format!("its ETag is \"{is}\"")])),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether trying again later can help: nothing is wrong with the request.
     pub const fn is_transient(&self) -> bool {
         match self {

@@ -38,5 +38,5 @@ pub mod sales;
 pub mod setup;
 pub mod tax;
 
-pub use context::{Clock, Context, SystemClock};
+pub use context::{Beginning, Clock, Context, SystemClock};
 pub use error::{Refusal, Result};

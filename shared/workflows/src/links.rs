@@ -12,8 +12,11 @@ const OPERATION: &str = "create link";
 pub async fn create(context: &Context, link: &Link) -> Result<()> {
     until_fresh(async || {
         let store = &context.store;
-        if store.link(OPERATION, &link.code).await?.is_some() {
-            return Err(Refusal::Illegal("another link has this code".to_owned()));
+        match store.link(OPERATION, &link.code).await? {
+            // Made before by the same request.
+            Some(known) if known == *link => return Ok(()),
+            Some(_) => return Err(Refusal::Illegal("another link has this code".to_owned())),
+            None => {}
         }
         let mut transaction = Transaction::new(OPERATION);
         transaction.create_link(link)?;

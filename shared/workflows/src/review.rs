@@ -38,6 +38,8 @@ pub enum Verdict {
     /// Out of this payout, which is still open.
     Exclude {
         payout: PayoutId,
+        /// Only while the payout has so many entries.
+        seen: Option<u32>,
         why: String,
     },
 }
@@ -134,6 +136,11 @@ pub async fn review_atomically(
         let lines = context.store.lines(operation, ids).await?;
         let open = OpenPayouts::of(&context.store, operation, &lines).await?;
         open.settle_first(context).await?;
+        if let Verdict::Exclude { payout, seen, .. } = verdict
+            && let Some(entries) = open.entries(payout)
+        {
+            Refusal::unless_seen(*seen, entries)?;
+        }
         let mut changes = Vec::new();
         let mut results = Vec::new();
         let mut named = BTreeSet::new();

@@ -28,27 +28,36 @@ pub fn secret_name(context: &Context, source: &SourceId) -> String {
     format!("{}/sources/{source}", context.secret_prefix)
 }
 
-pub async fn create_program(context: &Context, program: &Program) -> Result<()> {
-    let mut transaction = Transaction::new("create program");
+/// Returns the program, which may have been made before by the same request.
+pub async fn create_program(context: &Context, program: &Program) -> Result<Program> {
+    const OPERATION: &str = "create program";
+    let mut transaction = Transaction::new(OPERATION);
     transaction.create_program(program)?;
-    Ok(context.store.commit(transaction).await?)
+    match context.store.commit(transaction).await {
+        Ok(()) => Ok(program.clone()),
+        Err(StoreError::Stale) => Ok(context.store.program(OPERATION, &program.id).await?.ok_or(StoreError::Stale)?),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The partner's code is also its first link, unless another program's link has it: codes are unique in a program, links
-/// everywhere.
-pub async fn create_partner(context: &Context, partner: &Partner) -> Result<()> {
+/// everywhere. Returns the partner, who may have been made before by the same request.
+pub async fn create_partner(context: &Context, partner: &Partner) -> Result<Partner> {
     const OPERATION: &str = "create partner";
     until_fresh(async || {
         let store = &context.store;
-        if store.partner_with_code(OPERATION, &partner.program, &partner.code).await?.is_some() {
-            return Err(Refusal::invalid("/code", "another partner of the program has this code"));
+        match store.partner_with_code(OPERATION, &partner.program, &partner.code).await? {
+            Some(known) if known.id == partner.id => return Ok(known),
+            Some(_) => return Err(Refusal::invalid("/code", "another partner of the program has this code")),
+            None => {}
         }
         let mut transaction = Transaction::new(OPERATION);
         transaction.create_partner(partner)?;
         if store.link(OPERATION, &partner.code).await?.is_none() {
             transaction.create_link(&Link::of(partner))?;
         }
-        Ok(store.commit(transaction).await?)
+        store.commit(transaction).await?;
+        Ok(partner.clone())
     })
     .await
 }
@@ -64,20 +73,24 @@ pub async fn change_partner(context: &Context, partner: &Partner, read: &Partner
     crate::payouts::redirect_open(context, partner, by).await
 }
 
-/// The secret first: a connection without one would refuse everything, a secret without a connection harms nobody.
+/// The secret first: a connection without one would refuse everything, a secret without a connection harms nobody. Nobody else makes a
+/// source of this id, so what is there of it already was made before by the same request, from the same chance.
 pub async fn create_source(context: &Context, source: &Source, secret: &SourceSecret) -> Result<()> {
     let text = serde_json::json!(secret).to_string();
-    context
-        .secrets
-        .create_secret()
-        .name(secret_name(context, &source.id))
-        .secret_string(text)
-        .send()
-        .await
-        .map_err(|error| Refusal::Service("Secrets Manager", error.code().unwrap_or("no answer").to_owned()))?;
+    let made = context.secrets.create_secret().name(secret_name(context, &source.id)).secret_string(text).send().await;
+    match made {
+        Ok(_) => {}
+        Err(error) if error.code() == Some("ResourceExistsException") => {}
+        Err(error) => {
+            return Err(Refusal::Service("Secrets Manager", error.code().unwrap_or("no answer").to_owned()));
+        }
+    }
     let mut transaction = Transaction::new("create source");
     transaction.create_source(source)?;
-    Ok(context.store.commit(transaction).await?)
+    match context.store.commit(transaction).await {
+        Ok(()) | Err(StoreError::Stale) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// `None` where the connection has no secret.

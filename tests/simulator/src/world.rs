@@ -1043,7 +1043,7 @@ impl World {
                     Telling::Edit(n) => self.told.edits[n].accepted = true,
                     Telling::Withdrawal(n) => self.told.withdrawals[n].accepted = true,
                 },
-                Some(status) if status < 500 => {}
+                Some(status) if status < 500 && status != 429 => {}
                 // Whoever was not answered tells again.
                 _ => self.untold.push(telling),
             },
@@ -1093,7 +1093,7 @@ impl World {
             (Job::Command(_), _) => {}
             (Job::Look(what, expected), Ended::Answered(Ok(Reply::Http(answer)))) => {
                 let found = answer.status.as_u16();
-                if found != expected && found < 500 {
+                if found != expected && found < 500 && found != 429 {
                     let what = format!("{what} was answered {found} instead of {expected}");
                     return Err(failure("nothing is seen by the wrong role or partner", what));
                 }

@@ -77,7 +77,7 @@ impl Report {
 
     /// Notes that a row was refused. What trying again may mend ends the call instead: the rows before it will be found taken.
     fn refuse(&mut self, line: u64, problem: Problem, column: impl Fn(&str) -> String) -> Answer<()> {
-        if problem.status >= 500 {
+        if problem.status >= 500 || problem.status == 429 {
             return Err(problem);
         }
         self.refused += 1;

@@ -32,7 +32,7 @@ pub async fn import(
     let mut report = Report::new(wanted.dry_run);
     for (line, row) in rows(csv, &COLUMNS)? {
         report.rows += 1;
-        let partner = row.and_then(input).and_then(|input| parsed(&context, &program, &caller, input));
+        let partner = row.and_then(input).and_then(|input| parsed(&context.begin(), &program, &caller, input));
         let taken = match partner {
             Ok(partner) => take(&context, &program, &partner).await,
             Err(problem) => Err(problem),

@@ -17,6 +17,8 @@ pub struct Remembered {
     /// Hash of method, path and body.
     pub request: String,
     pub started_at: Timestamp,
+    /// Raised by every change: of several who would take the key over, one does.
+    pub revision: u32,
     #[serde(flatten)]
     pub answer: Answer,
 }
@@ -24,13 +26,23 @@ pub struct Remembered {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
-    Running,
-    Given { status: u16, body: String },
+    /// When it first began by the business clock, and the chance it was given, in hexadecimal. Whoever runs it again has the same.
+    Running { at: Timestamp, chance: [String; 4] },
+    Given {
+        status: u16,
+        body: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        etag: Option<String>,
+    },
 }
 
 impl Item for Remembered {
     fn key(&self) -> Key {
         Key::idempotency(&self.caller, &self.key)
+    }
+
+    fn revision(&self) -> u32 {
+        self.revision
     }
 
     fn expires(&self) -> Option<i64> {
@@ -44,8 +56,9 @@ impl Transaction {
         self.create(remembered)
     }
 
-    pub fn remember_again(&mut self, remembered: &Remembered) -> Result<(), StoreError> {
-        self.write(remembered)
+    /// Fails unless it is as it was read.
+    pub fn remember_again(&mut self, remembered: &Remembered, read_at: u32) -> Result<(), StoreError> {
+        self.replace(remembered, read_at)
     }
 }
 
