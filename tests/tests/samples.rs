@@ -34,6 +34,7 @@ async fn over_http(world: &World, function: &str, event: Value) -> Value {
             context,
             world.system.files.clone(),
             "partner-payouts/cursor-key".to_owned(),
+            None,
         ))
         .call(event)
         .await

@@ -73,13 +73,18 @@ impl Item for Run {
     }
 
     fn list_place(&self) -> Option<Place> {
-        Some(Place::new(runs_list(&self.program), format!("{}#{}", sortable(self.planned_at), self.id)))
+        Some(Place::new(runs_list(&self.program), run_position(self)))
     }
 
     fn work_place(&self) -> Option<Place> {
         let planning = matches!(self.progress, RunProgress::Planning { .. });
         planning.then(|| Place::new(UNFINISHED_RUNS, self.id.as_str()))
     }
+}
+
+/// Where a run stands in the list of its program's runs.
+pub fn run_position(run: &Run) -> String {
+    format!("{}#{}", sortable(run.planned_at), run.id)
 }
 
 /// What a run decided about one partner. Written once: lines that become payable later wait for the next run.
@@ -155,6 +160,17 @@ impl Store {
         partner: &PartnerId,
     ) -> Result<Option<Decision>, StoreError> {
         self.get(operation, &Key::decision(run, partner)).await
+    }
+
+    /// What these runs decided about one partner, in their order; those that did not are left out.
+    pub async fn decisions_about(
+        &self,
+        operation: &'static str,
+        partner: &PartnerId,
+        runs: &[Run],
+    ) -> Result<Vec<Decision>, StoreError> {
+        let keys: Vec<_> = runs.iter().map(|run| Key::decision(&run.id, partner)).collect();
+        self.get_many(operation, &keys).await
     }
 
     pub async fn decisions(
