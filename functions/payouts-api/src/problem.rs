@@ -92,7 +92,7 @@ impl Problem {
 
     pub fn no_printer() -> Self {
         let detail = "no PDF is made here: build the renderer with `cargo build --release --manifest-path \
-                      functions/render-documents/Cargo.toml` and start again; the same statement is there as JSON and CSV";
+                      functions/render-documents/Cargo.toml --package documents` and start again; the same statement is there as JSON and CSV";
         Self::new("/problems/no-printer", "No PDF is made here", StatusCode::NOT_ACCEPTABLE, detail)
     }
 

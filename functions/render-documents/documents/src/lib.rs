@@ -58,15 +58,19 @@ impl Press {
     }
 
     pub fn print(&self, document: &Value) -> Result<Vec<u8>, NotPrinted> {
+        let pages = self.pages(document)?;
+        let standards = PdfStandards::new(&[PdfStandard::A_2a, PdfStandard::Ua_1]);
+        let standards = standards.map_err(|error| not_printed(&error))?;
+        typst_pdf::pdf(&pages, &PdfOptions { standards, ..PdfOptions::default() }).map_err(|error| not_printed(&error))
+    }
+
+    fn pages(&self, document: &Value) -> Result<PagedDocument, NotPrinted> {
         let mut document = document.clone();
         let missing = make_printable(&mut document);
         document["missingCharacters"] = missing.into();
         let mut inputs = Dict::new();
         inputs.insert("document".into(), document.to_string().into_value());
-        let pages: PagedDocument = self.engine.compile_with_input(inputs).output.map_err(|error| not_printed(&error))?;
-        let standards = PdfStandards::new(&[PdfStandard::A_2a, PdfStandard::Ua_1]);
-        let standards = standards.map_err(|error| not_printed(&error))?;
-        typst_pdf::pdf(&pages, &PdfOptions { standards, ..PdfOptions::default() }).map_err(|error| not_printed(&error))
+        self.engine.compile_with_input(inputs).output.map_err(|error| not_printed(&error))
     }
 }
 
