@@ -266,6 +266,21 @@ class Functions(unittest.TestCase):
         for name in functions():
             self.assertEqual(RESOURCES[name]["Metadata"]["BuildMethod"], "rust-cargolambda", name)
 
+    def test_what_answers_with_a_pdf_is_built_apart_and_only_reads(self):
+        renderer = functions()["RenderDocuments"]
+        self.assertEqual(renderer["CodeUri"], "functions/render-documents")
+        excluded = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["exclude"]
+        self.assertEqual(excluded, [renderer["CodeUri"]])
+        routes = {f"{event['Method']} {event['Path']}" for name, event in events("HttpApi") if name == "RenderDocuments"}
+        api = (ROOT / "functions/payouts-api/src/lib.rs").read_text()
+        for route in routes:
+            self.assertIn(f'.route("{route.removeprefix("GET /api/v1")}", get(statements::', api)
+        printed = set(re.findall(r'"(/[^"]+\.pdf)", get', api)) | {"/partners/{id}/statements/{document}"}
+        self.assertEqual(routes, {f"GET /api/v1{path}" for path in printed})
+        own = [policy for policy in renderer["Policies"] if policy != {"Ref": "ReadTable"}]
+        actions = [action for policy in own for statement in policy["Statement"] for action in listed(statement["Action"])]
+        self.assertEqual(actions, ["s3:GetObject", "s3:PutObject"])
+
     def test_they_run_on_arm64_unless_a_parameter_says_otherwise(self):
         self.assertEqual(GLOBALS["Runtime"], "provided.al2023")
         self.assertEqual(GLOBALS["Architectures"], [{"Ref": "Architecture"}])

@@ -11,12 +11,14 @@
 )]
 
 pub mod contract;
+mod golden;
 mod plan;
 mod request;
 pub mod samples;
 pub mod sign;
 mod world;
 
+pub use golden::golden;
 pub use plan::{Plan, percent, temporary_directory, tiered};
 pub use request::{ADMIN, ANALYST, APPROVER, FINANCE, MANAGER, REVIEWER, Reply, Request, SECOND_ADMIN, Who};
 pub use world::{World, result_codes};

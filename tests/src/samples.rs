@@ -42,6 +42,7 @@ pub fn expected() -> Vec<(&'static str, Value)> {
         ),
         ("paypal-webhook/payment-made.json", json!(401)),
         ("publish-changes/sale-booked.json", json!({"batchItemFailures": []})),
+        ("render-documents/statement-of-a-month.json", json!(406)),
         (
             "tax-filing/year.json",
             json!({"year": 2026, "key": EMPTY_FILE, "returns": 0, "withoutNumber": 0, "excluded": 0}),

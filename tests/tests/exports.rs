@@ -1,9 +1,6 @@
 //! Export batches: which payouts go out in which file, once and the same for ever.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -17,7 +14,7 @@ use http::Request as HttpRequest;
 use local::Odds;
 use serde_json::{Value, json};
 use store::{Transaction, Whose};
-use tests::{ADMIN, ANALYST, APPROVER, FINANCE, Plan, Reply, Request, World};
+use tests::{ADMIN, ANALYST, APPROVER, FINANCE, Plan, Reply, Request, World, golden};
 use workflows::Context;
 use workflows::exports::{Asked, export};
 use workflows::files::{Delivered, Outgoing};
@@ -63,51 +60,6 @@ async fn file_of(world: &World, export: &Value, number: usize) -> String {
 
 async fn state(world: &World, id: &Value) -> String {
     world.payout(id).await["state"].as_str().unwrap().to_owned()
-}
-
-/// Ids are drawn, so they are named by the order in which they come.
-fn named(text: &str) -> String {
-    let mut names: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
-    let (mut named, mut rest) = (String::new(), text);
-    'text: while !rest.is_empty() {
-        for (prefix, length) in [
-            ("pay_", 42),
-            ("par_", 26),
-            ("prg_", 26),
-            ("run_", 24),
-            ("exp_", 24),
-            ("cnv_", 24),
-            ("com_", 44),
-            ("PP-", 16),
-        ] {
-            let Some(id) = rest.strip_prefix(prefix).and_then(|tail| tail.get(..length)) else { continue };
-            if id.bytes().all(|c| c.is_ascii_alphanumeric()) {
-                let seen = names.entry(prefix).or_default();
-                let at = seen.iter().position(|seen| seen == id).unwrap_or_else(|| {
-                    seen.push(id.to_owned());
-                    seen.len() - 1
-                });
-                write!(named, "{prefix}{}", at + 1).unwrap();
-                rest = &rest[prefix.len() + length..];
-                continue 'text;
-            }
-        }
-        let next = rest.chars().next().unwrap();
-        named.push(next);
-        rest = &rest[next.len_utf8()..];
-    }
-    named
-}
-
-/// Compares with the file of that name under `golden`; `GOLDEN=write` writes it instead, to be read by a person.
-#[track_caller]
-fn golden(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
-    let text = named(text);
-    if std::env::var_os("GOLDEN").is_some_and(|wish| wish == "write") {
-        std::fs::write(&path, &text).unwrap();
-    }
-    assert_eq!(text, std::fs::read_to_string(&path).unwrap(), "{name}");
 }
 
 #[tokio::test]
@@ -384,7 +336,7 @@ async fn multiply(world: &World, like: &Value, count: usize, name: &str) {
     let partner = store.partner("test", &payout.partner).await.unwrap().unwrap();
     for n in 0..count {
         let id = PartnerId::from_uuid(n as u128);
-        let details = BTreeMap::from([
+        let details = std::collections::BTreeMap::from([
             ("name".to_owned(), name.to_owned()),
             ("email".to_owned(), format!("p{n}@partners.example")),
             ("iban".to_owned(), "DE89370400440532013000".to_owned()),

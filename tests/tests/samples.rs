@@ -18,7 +18,7 @@ async fn invoke(world: &World, function: &str, event: Value) -> Value {
         world.clock_at(NOW);
     }
     match function {
-        "storefront-webhook" | "payouts-api" | "track-click" | "paypal-webhook" => {
+        "storefront-webhook" | "payouts-api" | "render-documents" | "track-click" | "paypal-webhook" => {
             over_http(world, function, event).await["statusCode"].clone()
         }
         _ => world.system.invoke(function, event).await.unwrap(),
@@ -30,10 +30,12 @@ async fn over_http(world: &World, function: &str, event: Value) -> Value {
     let request: LambdaRequest = serde_json::from_value(event).unwrap();
     let event = LambdaEvent::new(request, lambda_runtime::Context::default());
     let response = match function {
-        "payouts-api" => Adapter::from(payouts_api::api(
+        // The renderer is the same API with a press, which takes too long to build for this.
+        "payouts-api" | "render-documents" => Adapter::from(payouts_api::api(
             context,
             world.system.files.clone(),
             "partner-payouts/cursor-key".to_owned(),
+            None,
         ))
         .call(event)
         .await

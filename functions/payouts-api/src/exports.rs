@@ -11,8 +11,8 @@ use domain::remittance::RemittanceFormat;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{Export, ExportProgress, LeftOut, Whose};
-use workflows::Refusal;
 use workflows::exports::Asked;
+use workflows::files::CSV;
 
 use crate::caller::{Caller, Role};
 use crate::extract::{Body, Filter, Id, Paging};
@@ -140,7 +140,7 @@ pub async fn file(
     let Path(FileOf { id, number }) = path.map_err(|_| Problem::not_found("file"))?;
     let id = bulk::parse::<ExportId>(&id, "export")?;
     let delivered = workflows::exports::file(&shared.context, &shared.files, &id, number).await?;
-    reports::answer(&format!("{id}-{number}.csv"), delivered).map_err(|error| Refusal::Service("HTTP", error).into())
+    Ok(reports::answer(&format!("{id}-{number}.csv"), CSV, delivered)?)
 }
 
 fn summary(export: &Export) -> Value {

@@ -155,6 +155,24 @@ where
     }
 }
 
+/// An id in the path, and the name of something of it.
+#[derive(Debug)]
+pub struct PartOf<T>(pub T, pub String);
+
+impl<T, S> FromRequestParts<S> for PartOf<T>
+where
+    T: std::str::FromStr + Send,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await.map(|Path(path)| path);
+        let both = path.ok().and_then(|(id, name)| Some(Self(id.parse().ok()?, name)));
+        both.ok_or_else(|| Problem::not_found("resource"))
+    }
+}
+
 /// The query string, without what pages a list. A parameter that is not known is refused: a filter that is silently ignored
 /// would show what was not asked for.
 #[derive(Debug)]

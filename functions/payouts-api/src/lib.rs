@@ -28,15 +28,18 @@ mod rules;
 mod runs;
 mod show;
 mod sources;
+mod statements;
 mod tagged;
 mod tax;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
+use serde_json::Value;
 use store::CursorKey;
 use tokio::sync::OnceCell;
 use workflows::files::Files;
@@ -55,7 +58,19 @@ pub struct Api {
     files: Files,
     cursor_secret: String,
     cursor_key: OnceCell<CursorKey>,
+    printer: Option<Arc<dyn Printer>>,
 }
+
+/// Makes a PDF of a statement or receipt, which comes as the API shows it. Apart from the API, because a renderer is ten times its
+/// size.
+pub trait Printer: std::fmt::Debug + Send + Sync {
+    fn print(&self, document: Value) -> Pin<Box<dyn Future<Output = Result<Vec<u8>, PrintError>> + Send + '_>>;
+}
+
+/// Why a document could not be printed: for the log.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct PrintError(pub String);
 
 type Shared = Arc<Api>;
 
@@ -75,8 +90,9 @@ impl Api {
 }
 
 /// The whole API. Files too large to answer with go to `files`; `cursor_secret` names the secret that list cursors are authenticated with.
-pub fn api(context: Context, files: Files, cursor_secret: String) -> Router {
-    let shared = Arc::new(Api { context, files, cursor_secret, cursor_key: OnceCell::new() });
+/// Without a printer it makes no PDF.
+pub fn api(context: Context, files: Files, cursor_secret: String, printer: Option<Arc<dyn Printer>>) -> Router {
+    let shared = Arc::new(Api { context, files, cursor_secret, cursor_key: OnceCell::new(), printer });
     let routes = Router::new()
         .route("/openapi.json", get(document::json))
         .route("/docs", get(document::page))
@@ -93,6 +109,8 @@ pub fn api(context: Context, files: Files, cursor_secret: String) -> Router {
         .route("/partners", post(partners::create).get(partners::list))
         .route("/partners/import", post(import::partners))
         .route("/partners/{id}", get(partners::read).patch(partners::change))
+        .route("/partners/{id}/statements", get(statements::list))
+        .route("/partners/{id}/statements/{document}", get(statements::of_month))
         .route("/partners/{id}/suspend", post(partners::suspend))
         .route("/partners/{id}/activate", post(partners::activate))
         .route("/partners/{id}/tax-form", get(tax::read_form).put(tax::put_form))
@@ -138,6 +156,11 @@ pub fn api(context: Context, files: Files, cursor_secret: String) -> Router {
         .route("/payouts/export", get(reports::payouts))
         .route("/payouts/{id}", get(payouts::read))
         .route("/payouts/{id}/lines", get(payouts::lines))
+        .route("/payouts/{id}/statement", get(statements::of_payout))
+        .route("/payouts/{id}/statement.csv", get(statements::of_payout_csv))
+        .route("/payouts/{id}/statement.pdf", get(statements::of_payout_pdf))
+        .route("/payouts/{id}/receipt", get(statements::receipt))
+        .route("/payouts/{id}/receipt.pdf", get(statements::receipt_pdf))
         .route("/exports", post(exports::create).get(exports::list))
         .route("/exports/{id}", get(exports::read))
         .route("/exports/{id}/left-out", get(exports::left_out))

@@ -4,5 +4,5 @@ use lambda_http::Error;
 async fn main() -> Result<(), Error> {
     let (context, files) = runtime::with_files()?;
     let cursor_secret = format!("{}/cursor-key", context.secret_prefix);
-    lambda_http::run(payouts_api::api(context, files, cursor_secret)).await
+    lambda_http::run(payouts_api::api(context, files, cursor_secret, None)).await
 }

@@ -9,7 +9,7 @@ use domain::balance::{NotPayable, NotPayableCode};
 use domain::conversion::Code;
 use domain::ids::PartnerId;
 use domain::money::Currency;
-use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, Program, is_email};
+use domain::program::{MAX_FORMER_NAMES, MethodKind, Partner, PartnerStatus, PayoutMethod, Program, is_email};
 use domain::tax::Country;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -96,6 +96,7 @@ pub fn parsed(begun: &Beginning, program: &Program, caller: &Caller, input: Inpu
         id: PartnerId::from_uuid(begun.uuid),
         program: program.id.clone(),
         name,
+        former_names: Vec::new(),
         email: input.email.trim().to_owned(),
         code,
         kind,
@@ -172,7 +173,9 @@ pub async fn change(
     let mut fields = Fields::default();
     let mut partner = Partner { version: read.version + 1, ..read.clone() };
     if let Some(name) = &input.name {
-        partner.name = fields.text("/name", name);
+        partner.rename(fields.text("/name", name), shared.context.now());
+        let often = partner.former_names.len() > MAX_FORMER_NAMES;
+        fields.check(!often, "/name", "has changed as often as a name may");
     }
     if let Some(kind) = &input.kind {
         partner.kind = fields.text("/type", kind);

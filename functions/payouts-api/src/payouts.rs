@@ -108,7 +108,7 @@ async fn load(shared: &Shared, id: &PayoutId) -> Answer<Payout> {
     shared.context.store.payout(OPERATION, id).await?.ok_or_else(|| Problem::not_found("payout"))
 }
 
-async fn visible(shared: &Shared, caller: &Caller, id: &PayoutId) -> Answer<Payout> {
+pub async fn visible(shared: &Shared, caller: &Caller, id: &PayoutId) -> Answer<Payout> {
     if caller.may_see(&id.partner()) { load(shared, id).await } else { Err(Problem::not_found("payout")) }
 }
 

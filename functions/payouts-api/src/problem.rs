@@ -93,6 +93,12 @@ impl Problem {
         Self::new("/problems/conflict", "Its state does not allow this", StatusCode::CONFLICT, detail)
     }
 
+    pub fn no_printer() -> Self {
+        let detail = "no PDF is made here: build the renderer with `cargo build --release --manifest-path \
+                      functions/render-documents/Cargo.toml --package documents` and start again; the same statement is there as JSON and CSV";
+        Self::new("/problems/no-printer", "No PDF is made here", StatusCode::NOT_ACCEPTABLE, detail)
+    }
+
     pub fn still_running() -> Self {
         let detail = "a request with this Idempotency-Key is still running; ask again in a moment";
         Self::new("/problems/still-running", "Still running", StatusCode::CONFLICT, detail)

@@ -19,7 +19,7 @@ use domain::remittance::shown_as_text;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use workflows::Refusal;
-use workflows::files::{Delivered, Outgoing, disposition};
+use workflows::files::{CSV, Delivered, Outgoing, disposition};
 
 use crate::caller::Caller;
 use crate::extract::Filter;
@@ -32,11 +32,11 @@ const OPERATION: &str = "reports";
 const MAX_ROWS: usize = 250_000;
 
 /// What a file looks like to a client: the file itself, or where it is.
-pub fn answer(name: &str, delivered: Delivered) -> Result<Response, String> {
+pub fn answer(name: &str, content_type: &str, delivered: Delivered) -> Result<Response, Refusal> {
     let response = match delivered {
         Delivered::Whole(rows) => Response::builder()
             .status(StatusCode::OK)
-            .header(header::CONTENT_TYPE, "text/csv; charset=utf-8")
+            .header(header::CONTENT_TYPE, content_type)
             .header(header::CONTENT_DISPOSITION, disposition(name))
             .body(Body::from(rows)),
         Delivered::Link(link) => Response::builder()
@@ -46,11 +46,11 @@ pub fn answer(name: &str, delivered: Delivered) -> Result<Response, String> {
             .header(header::CACHE_CONTROL, "no-store")
             .body(Body::empty()),
     };
-    response.map_err(|error| error.to_string())
+    response.map_err(|error| Refusal::Service("HTTP", error.to_string()))
 }
 
 pub async fn finish(name: &str, file: Outgoing<'_>) -> Answer<Response> {
-    answer(name, file.finish().await?).map_err(|error| Refusal::Service("HTTP", error).into())
+    Ok(answer(name, CSV, file.finish().await?)?)
 }
 
 pub fn check_rows(rows: usize) -> Answer<()> {
@@ -92,6 +92,12 @@ impl Row {
 
     pub fn at(self, moment: Option<Timestamp>) -> Self {
         self.maybe(moment)
+    }
+
+    /// Cells that this row has nothing for.
+    pub fn blanks(mut self, count: usize) -> Self {
+        self.0.extend(std::iter::repeat_n(String::new(), count));
+        self
     }
 
     /// Decimal, then minor units.

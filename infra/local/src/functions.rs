@@ -16,6 +16,8 @@ use workflows::fetch_rates::Source;
 use workflows::files::Files;
 use workflows::rails::Paypal;
 
+use crate::renderer::Renderer;
+
 /// A function's failure as the Lambda service would report it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -50,7 +52,12 @@ impl Functions {
     pub fn new(context: Context, files: Files, paypal: Arc<Paypal>) -> Self {
         Self {
             paypal,
-            api: payouts_api::api(context.clone(), files.clone(), crate::system::CURSOR_SECRET.to_owned()),
+            api: payouts_api::api(
+                context.clone(),
+                files.clone(),
+                crate::system::CURSOR_SECRET.to_owned(),
+                Renderer::found(),
+            ),
             webhook: Arc::new(storefront_webhook::Webhook::new(context.clone())),
             files,
             rates: None,

@@ -11,6 +11,7 @@ mod faults;
 mod functions;
 mod gateway;
 pub mod import;
+mod renderer;
 mod system;
 pub mod token;
 mod workers;

@@ -90,7 +90,6 @@ fn slice_of(line: &Line, rule: Option<&Rule>) -> Option<SliceOf> {
 fn sentence(line: &Line, known: &Known<'_>, slice: Option<&SliceOf>) -> Result<String, MoneyError> {
     let money = |amount| Money::new(amount, line.currency);
     let order = line.order.as_deref().map_or_else(String::new, |order| format!(" for order {order}"));
-    let because = known.why.map_or_else(String::new, |why| format!(": {why}"));
     let head = format!("{}{order}", line.amount_money());
     if line.kind == LineKind::Withholding {
         let Some((terms, gross)) = known.tax else { return Ok(format!("{head}: tax kept back from the payout.")) };
@@ -100,27 +99,11 @@ fn sentence(line: &Line, known: &Known<'_>, slice: Option<&SliceOf>) -> Result<S
         };
         return Ok(format!("{head}: {whose}: {} of the payout, which came to {}.", terms.rate, money(gross)));
     }
-    if line.kind == LineKind::WriteOff {
-        return Ok(format!("{head}: what was owed is written off{because}."));
+    if let Some(what) = without_rating(line, known.why) {
+        return Ok(format!("{head}: {what}."));
     }
-    let Some(basis) = &line.basis else {
-        return Ok(format!("{head}: a bonus, written by hand{because}."));
-    };
-    match line.kind {
-        LineKind::Clawback => {
-            return Ok(format!(
-                "{head}: taken back because the order was refunded after the commission was paid or on its way."
-            ));
-        }
-        LineKind::Reinstatement => {
-            return Ok(format!("{head}: given back because the refund it had been taken back for does not stand."));
-        }
-        LineKind::Adjustment => {
-            return Ok(format!("{head}: an adjustment of a commission that is paid or on its way{because}."));
-        }
-        LineKind::Commission | LineKind::TrueUp | LineKind::Bonus | LineKind::Withholding | LineKind::WriteOff => {}
-    }
-    let how = how(line, basis);
+    let Some(basis) = &line.basis else { return Ok(format!("{head}.")) };
+    let how = how(line, basis, true);
     let mut more = Vec::new();
     if let Some(share) = basis.share {
         let divided = if share.divided { ", by largest remainder" } else { "" };
@@ -153,6 +136,37 @@ fn sentence(line: &Line, known: &Known<'_>, slice: Option<&SliceOf>) -> Result<S
     Ok(more.join(" "))
 }
 
+/// What a line is that no rule rated by itself; `None` for one that a rule did.
+fn without_rating(line: &Line, why: Option<&str>) -> Option<String> {
+    let because = why.map_or_else(String::new, |why| format!(": {why}"));
+    let fixed = match line.kind {
+        LineKind::Withholding => "tax kept back from the payout",
+        LineKind::WriteOff => return Some(format!("what was owed is written off{because}")),
+        _ if line.basis.is_none() => return Some(format!("a bonus, written by hand{because}")),
+        LineKind::Clawback => "taken back because the order was refunded after the commission was paid or on its way",
+        LineKind::Reinstatement => "given back because the refund it had been taken back for does not stand",
+        LineKind::Adjustment => {
+            return Some(format!("an adjustment of a commission that is paid or on its way{because}"));
+        }
+        LineKind::Commission | LineKind::TrueUp | LineKind::Bonus => return None,
+    };
+    Some(fixed.to_owned())
+}
+
+/// What a line is for, without its amount and its history: a clause for lists and statements. `why` is what the person said who wrote
+/// or adjusted it.
+pub fn brief(line: &Line, rule: Option<&Rule>, why: Option<&str>) -> String {
+    if let Some(what) = without_rating(line, why) {
+        return what;
+    }
+    let Some(basis) = &line.basis else { return String::new() };
+    let slice = slice_of(line, rule).filter(|slice| slice.of > 1);
+    let part = slice
+        .map_or_else(String::new, |slice| format!(", part {} of {} ({} %)", slice.number, slice.of, slice.percent));
+    let name = rule.map_or(basis.rule.as_str(), |rule| rule.name.as_str());
+    format!("{}{part} by rule \"{name}\"", how(line, basis, false))
+}
+
 fn found(evidence: Option<&Evidence>) -> String {
     match evidence {
         Some(Evidence::PartnerId) => "named by the sale".to_owned(),
@@ -168,7 +182,8 @@ fn found(evidence: Option<&Evidence>) -> String {
     }
 }
 
-fn how(line: &Line, basis: &Basis) -> String {
+/// `in_full`: also of what the base consists.
+fn how(line: &Line, basis: &Basis, in_full: bool) -> String {
     let money = |amount| Money::new(amount, line.currency);
     let goods = match basis.base_kind {
         BaseKind::Net => "goods after discounts, without tax and shipping",
@@ -177,9 +192,15 @@ fn how(line: &Line, basis: &Basis) -> String {
     let converted = basis.exchange.as_ref().map_or_else(String::new, |exchanged| {
         let Exchanged { told, rate } = exchanged;
         let ExchangeRate { from, source, date, .. } = rate;
-        format!(" ({}, converted at {rate} as {source} published for {date})", Money::new(*told, *from))
+        let told = Money::new(*told, *from);
+        if in_full {
+            format!(" ({told}, converted at {rate} as {source} published for {date})")
+        } else {
+            format!(" ({told} at {rate})")
+        }
     });
-    let base = format!("{}{converted} of {goods}", money(basis.base));
+    let of_goods = if in_full { format!(" of {goods}") } else { String::new() };
+    let base = format!("{}{converted}{of_goods}", money(basis.base));
     let paid = |pay: Pay| match pay {
         Pay::Rate(rate) => format!("{rate} of {base}"),
         Pay::Amount(amount) => format!("{} per sale", money(amount)),
@@ -201,7 +222,8 @@ fn how(line: &Line, basis: &Basis) -> String {
                         };
                         format!("{rate} of {} in {}", money(share), tier(part))
                     };
-                    format!("{} ({goods}{converted})", parts.iter().map(portion).collect::<Vec<_>>().join(" and "))
+                    let portions = parts.iter().map(portion).collect::<Vec<_>>().join(" and ");
+                    if in_full { format!("{portions} ({goods}{converted})") } else { format!("{portions}{converted}") }
                 }
                 (_, [part]) if *metric == Metric::Count => {
                     let number = (*after).max(before + 1);
@@ -216,7 +238,7 @@ fn how(line: &Line, basis: &Basis) -> String {
                 amount(*metric, *before, line),
                 amount(*metric, *after, line)
             );
-            if *metric == Metric::Count { text } else { format!("{text}; {moved}") }
+            if *metric == Metric::Count || !in_full { text } else { format!("{text}; {moved}") }
         }
         Applied::Retroactive { window, tier, conversions, target, had } => {
             let pay = match tier.pay {

@@ -28,5 +28,6 @@ pub mod reversal;
 pub mod rules;
 pub mod schedule;
 pub mod selection;
+pub mod statement;
 pub mod tally;
 pub mod tax;

@@ -157,6 +157,9 @@ pub struct Partner {
     pub id: PartnerId,
     pub program: ProgramId,
     pub name: String,
+    /// Oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_names: Vec<FormerName>,
     pub email: String,
     pub code: Code,
     /// `affiliate`, `referral`, `reseller` or the merchant's own word.
@@ -190,11 +193,33 @@ pub struct Partner {
     pub created_by: String,
 }
 
+/// What a partner was called before, so that a statement of that time comes out the same for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerName {
+    pub name: String,
+    pub until: Timestamp,
+}
+
+/// How often a partner's name may change.
+pub const MAX_FORMER_NAMES: usize = 50;
+
 const fn first() -> u32 {
     1
 }
 
 impl Partner {
+    /// Takes another name, and remembers the one before.
+    pub fn rename(&mut self, name: String, now: Timestamp) {
+        if name != self.name {
+            let name = std::mem::replace(&mut self.name, name);
+            self.former_names.push(FormerName { name, until: now });
+        }
+    }
+
+    pub fn name_at(&self, moment: Timestamp) -> &str {
+        self.former_names.iter().find(|former| moment < former.until).map_or(&self.name, |former| &former.name)
+    }
+
     /// The method payouts use unless a request names another.
     pub fn preferred_method(&self) -> Option<&PayoutMethod> {
         self.payout_methods.iter().find(|method| method.preferred).or(self.payout_methods.first())

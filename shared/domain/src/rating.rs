@@ -509,6 +509,7 @@ pub(crate) mod tests {
             code: "PARTNER10".parse().unwrap(),
             kind: "affiliate".into(),
             group: Some("gold".into()),
+            former_names: vec![],
             customer_id: None,
             country: None,
             minimum_payout: None,

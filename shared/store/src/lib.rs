@@ -28,7 +28,7 @@ pub use items::paypal::{PaypalConnection, PaypalEnvironment};
 pub use items::program::{partner_position, program_position};
 pub use items::pulse::StoredPulse;
 pub use items::rate::ToldRate;
-pub use items::run::{CarriedSum, Decision, Outcome, PayoutRequest, Run, RunProgress, RunSummary};
+pub use items::run::{CarriedSum, Decision, Outcome, PayoutRequest, Run, RunProgress, RunSummary, run_position};
 pub use items::source::{CodeClaim, EventClaim, Source};
 pub use items::tally::{ReadTallies, StoredTally};
 pub use items::tax::{Payer, TaxYear};

@@ -83,6 +83,7 @@ fn partner(n: u128, shards: u8) -> Partner {
         email: "pay@partner.example".into(),
         code: format!("CODE{n}").parse().unwrap(),
         kind: "affiliate".into(),
+        former_names: vec![],
         customer_id: None,
         group: None,
         minimum_payout: None,

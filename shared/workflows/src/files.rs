@@ -1,4 +1,4 @@
-//! CSV files for people and rails: written row by row, answered whole while they are small, and moved to S3 where a function may
+//! Files for people and rails: CSV is written row by row, answered whole while they are small, and moved to S3 where a function may
 //! not answer with so much.
 //!
 //! However long a file is, no more of it is held than one part of an upload.
@@ -20,7 +20,8 @@ const MAX_TRAVELLING: usize = 5_500_000;
 const PART: usize = 8 * 1024 * 1024;
 /// How long a link works.
 pub const LINK_LIFE: Duration = Duration::from_mins(5);
-const CONTENT_TYPE: &str = "text/csv; charset=utf-8";
+pub const CSV: &str = "text/csv; charset=utf-8";
+pub const PDF: &str = "application/pdf";
 
 /// Where files are put that are too large to be answered with. Not a part of the context: S3's client is large, and one function only
 /// needs it.
@@ -81,34 +82,13 @@ impl<'a> Outgoing<'a> {
         if self.upload.is_none() && travels(&last) {
             return Ok(Delivered::Whole(last));
         }
-        let files = self.files;
         let key = if self.upload.is_some() {
             self.put_part(last).await?;
             self.complete().await?
         } else {
-            let key = self.fresh_key();
-            files
-                .s3
-                .put_object()
-                .bucket(&files.bucket)
-                .key(&key)
-                .content_type(CONTENT_TYPE)
-                .content_disposition(disposition(self.name))
-                .body(ByteStream::from(last))
-                .send()
-                .await
-                .map_err(unavailable)?;
-            key
+            put(self.context, self.files, self.name, CSV, last).await?
         };
-        let life =
-            PresigningConfig::expires_in(LINK_LIFE).map_err(|error| Refusal::Service("S3", error.to_string()))?;
-        let link = files.s3.get_object().bucket(&files.bucket).key(key).presigned(life).await.map_err(unavailable)?;
-        Ok(Delivered::Link(link.uri().to_owned()))
-    }
-
-    /// Nobody can guess it, and whatever is under the prefix is deleted after a day.
-    fn fresh_key(&self) -> String {
-        format!("exports/{:032x}", self.context.clock.random())
+        link(self.files, key).await
     }
 
     async fn put_part(&mut self, bytes: Vec<u8>) -> Result<()> {
@@ -143,13 +123,13 @@ impl<'a> Outgoing<'a> {
     /// An upload that is not completed is deleted by the bucket after a day.
     async fn begin(&self) -> Result<Upload> {
         let files = self.files;
-        let key = self.fresh_key();
+        let key = fresh_key(self.context);
         let begun = files
             .s3
             .create_multipart_upload()
             .bucket(&files.bucket)
             .key(&key)
-            .content_type(CONTENT_TYPE)
+            .content_type(CSV)
             .content_disposition(disposition(self.name))
             .send()
             .await
@@ -174,6 +154,40 @@ impl<'a> Outgoing<'a> {
             .map_err(unavailable)?;
         Ok(upload.key)
     }
+}
+
+/// A file that is made in one piece and is not text: it travels in base64.
+pub async fn deliver(
+    context: &Context,
+    files: &Files,
+    name: &str,
+    content_type: &str,
+    bytes: Vec<u8>,
+) -> Result<Delivered> {
+    if bytes.len() <= MAX_ANSWER {
+        return Ok(Delivered::Whole(bytes));
+    }
+    let key = put(context, files, name, content_type, bytes).await?;
+    link(files, key).await
+}
+
+async fn put(context: &Context, files: &Files, name: &str, content_type: &str, bytes: Vec<u8>) -> Result<String> {
+    let key = fresh_key(context);
+    let request = files.s3.put_object().bucket(&files.bucket).key(&key).content_type(content_type);
+    let request = request.content_disposition(disposition(name)).body(ByteStream::from(bytes));
+    request.send().await.map_err(unavailable)?;
+    Ok(key)
+}
+
+async fn link(files: &Files, key: String) -> Result<Delivered> {
+    let life = PresigningConfig::expires_in(LINK_LIFE).map_err(|error| Refusal::Service("S3", error.to_string()))?;
+    let link = files.s3.get_object().bucket(&files.bucket).key(key).presigned(life).await.map_err(unavailable)?;
+    Ok(Delivered::Link(link.uri().to_owned()))
+}
+
+/// Nobody can guess it, and whatever is under the prefix is deleted after a day.
+fn fresh_key(context: &Context) -> String {
+    format!("exports/{:032x}", context.clock.random())
 }
 
 /// RFC 4180: rows end in CR LF, cells are quoted where they must be.

@@ -36,6 +36,7 @@ pub mod rules;
 pub mod runs;
 pub mod sales;
 pub mod setup;
+pub mod statements;
 pub mod tax;
 
 pub use context::{Beginning, Clock, Context, SystemClock};

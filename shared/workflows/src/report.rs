@@ -115,7 +115,7 @@ pub async fn undecided(context: &Context, run: &Run, after: Option<&str>, limit:
     } else {
         (run.include.clone(), None)
     };
-    let decided = store.decisions_about(OPERATION, &run.id, &asked).await?;
+    let decided = store.decisions_about(OPERATION, asked.iter().map(|partner| (&run.id, partner))).await?;
     let decided: BTreeSet<_> = decided.into_iter().map(|decision| decision.partner).collect();
     Ok(Listing { items: asked.into_iter().filter(|partner| !decided.contains(partner)).collect(), after })
 }

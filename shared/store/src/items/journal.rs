@@ -64,6 +64,13 @@ impl Store {
         Ok(stored.is_some())
     }
 
+    /// Many at once, each checked against its hash, in the order they are named; those that do not exist are left out.
+    pub async fn entries(&self, operation: &'static str, at: &[EntryRef]) -> Result<Vec<Sealed>, StoreError> {
+        let keys: Vec<_> = at.iter().map(|at| Key::entry(&at.stream, at.position)).collect();
+        let stored: Vec<StoredEntry> = self.get_many(operation, &keys).await?;
+        stored.into_iter().map(StoredEntry::open).collect()
+    }
+
     pub async fn entry(&self, operation: &'static str, at: &EntryRef) -> Result<Option<Sealed>, StoreError> {
         let stored: Option<StoredEntry> = self.get(operation, &Key::entry(&at.stream, at.position)).await?;
         stored.map(StoredEntry::open).transpose()

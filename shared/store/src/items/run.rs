@@ -128,13 +128,18 @@ impl Item for Run {
     }
 
     fn list_place(&self) -> Option<Place> {
-        Some(Place::new(runs_list(&self.program), format!("{}#{}", sortable(self.planned_at), self.id)))
+        Some(Place::new(runs_list(&self.program), run_position(self)))
     }
 
     fn work_place(&self) -> Option<Place> {
         let unfinished = !self.of_one && !matches!(self.progress, RunProgress::Completed { .. });
         unfinished.then(|| Place::new(UNFINISHED_RUNS, self.id.as_str()))
     }
+}
+
+/// Where a run stands in the list of its program's runs.
+pub fn run_position(run: &Run) -> String {
+    format!("{}#{}", sortable(run.planned_at), run.id)
 }
 
 /// What a run decided about one partner. Written once: lines that become payable later wait for the next run.
@@ -229,14 +234,13 @@ impl Store {
         self.get(operation, &Key::decision(run, partner)).await
     }
 
-    /// The decisions about these partners, as far as there are any.
-    pub async fn decisions_about(
+    /// The decisions of these runs about these partners, in this order, as far as there are any.
+    pub async fn decisions_about<'a>(
         &self,
         operation: &'static str,
-        run: &RunId,
-        partners: &[PartnerId],
+        about: impl IntoIterator<Item = (&'a RunId, &'a PartnerId)>,
     ) -> Result<Vec<Decision>, StoreError> {
-        let keys: Vec<_> = partners.iter().map(|partner| Key::decision(run, partner)).collect();
+        let keys: Vec<_> = about.into_iter().map(|(run, partner)| Key::decision(run, partner)).collect();
         self.get_many(operation, &keys).await
     }
 
