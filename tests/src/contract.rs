@@ -129,7 +129,11 @@ impl Contract {
             given.insert(name.into_owned());
         }
         for parameter in parameters.iter().filter(|parameter| parameter["required"] == true) {
-            assert!(given.contains(parameter["name"].as_str().unwrap()), "accepted without {}: {what}", parameter["name"]);
+            assert!(
+                given.contains(parameter["name"].as_str().unwrap()),
+                "accepted without {}: {what}",
+                parameter["name"]
+            );
         }
     }
 
@@ -153,7 +157,8 @@ impl Contract {
     #[track_caller]
     pub fn must_fit(&self, answer: bool, schema: &Value, value: &Value, what: &str) {
         let validator = self.validator(answer, schema);
-        let wrong: Vec<_> = validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        let wrong: Vec<_> =
+            validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
         assert!(wrong.is_empty(), "{what}\nis not as described: {wrong:#?}");
     }
 

@@ -198,18 +198,51 @@ async fn what_was_read_is_changed_only_while_it_is_so() {
         let parameters = operation.described["parameters"].as_array().into_iter().flatten();
         parameters.into_iter().any(|parameter| parameter["$ref"] == "#/components/parameters/IfMatch")
     };
-    let mut taking: BTreeSet<_> =
-        contract.operations().filter(takes).map(|operation| operation.described["operationId"].as_str().unwrap()).collect();
+    let mut taking: BTreeSet<_> = contract
+        .operations()
+        .filter(takes)
+        .map(|operation| operation.described["operationId"].as_str().unwrap())
+        .collect();
     for (id, read, change, body) in [
         ("changePartner", "/partners/{par}", "PATCH /partners/{par}", json!({"name": "Anna B."})),
         ("suspendPartner", "/partners/{par}", "POST /partners/{par}/suspend", json!({})),
         ("activatePartner", "/partners/{par}", "POST /partners/{par}/activate", json!({})),
-        ("adjustCommission", "/commissions/{com}", "POST /commissions/adjust", json!({"id": "{com}", "amount": "7.00", "reason": "less"})),
-        ("attributeConversion", "/conversions/{cnv}", "POST /conversions/{cnv}/attribute", json!({"partnerId": "{par}", "reason": "theirs"})),
-        ("excludeCommissions", "/payouts/{pay}", "POST /payouts/exclude", json!({"id": "{pay}", "commissionIds": ["{line}"], "reason": "no"})),
-        ("connectPaypal", "/programs/{prg}/paypal", "PUT /programs/{prg}/paypal", json!({"environment": "sandbox", "clientId": "c", "clientSecret": "s", "webhookId": "w"})),
-        ("putTaxForm", "/partners/{par}/tax-form", "PUT /partners/{par}/tax-form", json!({"form": "w8ben", "name": "Anna", "country": "DE", "signedOn": "2026-01-02", "services": "foreign"})),
-        ("revokeTaxForm", "/partners/{par}/tax-form", "POST /partners/{par}/tax-form/revoke", json!({"reason": "wrong"})),
+        (
+            "adjustCommission",
+            "/commissions/{com}",
+            "POST /commissions/adjust",
+            json!({"id": "{com}", "amount": "7.00", "reason": "less"}),
+        ),
+        (
+            "attributeConversion",
+            "/conversions/{cnv}",
+            "POST /conversions/{cnv}/attribute",
+            json!({"partnerId": "{par}", "reason": "theirs"}),
+        ),
+        (
+            "excludeCommissions",
+            "/payouts/{pay}",
+            "POST /payouts/exclude",
+            json!({"id": "{pay}", "commissionIds": ["{line}"], "reason": "no"}),
+        ),
+        (
+            "connectPaypal",
+            "/programs/{prg}/paypal",
+            "PUT /programs/{prg}/paypal",
+            json!({"environment": "sandbox", "clientId": "c", "clientSecret": "s", "webhookId": "w"}),
+        ),
+        (
+            "putTaxForm",
+            "/partners/{par}/tax-form",
+            "PUT /partners/{par}/tax-form",
+            json!({"form": "w8ben", "name": "Anna", "country": "DE", "signedOn": "2026-01-02", "services": "foreign"}),
+        ),
+        (
+            "revokeTaxForm",
+            "/partners/{par}/tax-form",
+            "POST /partners/{par}/tax-form/revoke",
+            json!({"reason": "wrong"}),
+        ),
         ("putPayer", "/tax/payer", "PUT /tax/payer", json!({"name": "Shop Inc."})),
         ("resolveException", "/exceptions/{exc}", "POST /exceptions/{exc}/resolve", json!({})),
         ("replayException", "/exceptions/{exc}", "POST /exceptions/{exc}/replay", json!({})),
@@ -219,10 +252,14 @@ async fn what_was_read_is_changed_only_while_it_is_so() {
         assert!(taking.remove(id), "{id}");
         let furnished = Furnished::new().await;
         let world = &furnished.world;
-        let draft = json!({"rationale": "more", "effectiveFrom": "2030-01-01T00:00:00Z", "rules": [tests::percent("20")]});
+        let draft =
+            json!({"rationale": "more", "effectiveFrom": "2030-01-01T00:00:00Z", "rules": [tests::percent("20")]});
         world.post(ADMIN, &format!("/programs/{}/rule-sets", world.program), &draft).await.ok();
         if id == "publishRuleSet" {
-            world.post(SECOND_ADMIN, &format!("/programs/{}/rule-sets/2/sign-off", world.program), &json!({})).await.ok();
+            world
+                .post(SECOND_ADMIN, &format!("/programs/{}/rule-sets/2/sign-off", world.program), &json!({}))
+                .await
+                .ok();
         }
         if id == "revokeTaxForm" {
             let form = json!({"form": "w8ben", "name": "Anna", "country": "DE", "signedOn": "2026-01-02", "services": "foreign"});

@@ -81,7 +81,8 @@ fn complete(path: &str, method: &str, operation: &mut Value) {
         // The key may be in use, and the body is read for it.
         refusals.extend(["409", "413", "422"]);
     }
-    let responses = operation["responses"].as_object_mut().unwrap_or_else(|| panic!("{method} {path} has no responses"));
+    let responses =
+        operation["responses"].as_object_mut().unwrap_or_else(|| panic!("{method} {path} has no responses"));
     for status in refusals {
         let shared = json!({"$ref": format!("#/components/responses/{status}")});
         responses.entry(status).or_insert(shared);

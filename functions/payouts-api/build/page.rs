@@ -106,7 +106,8 @@ impl<'a> Page<'a> {
     }
 
     fn operation(&mut self, path: &str, method: &str, operation: &Value) {
-        let roles: Vec<&str> = operation["x-roles"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let roles: Vec<&str> =
+            operation["x-roles"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let roles = match (&operation["x-roles"], roles.as_slice()) {
             (Value::String(all), _) => all.clone(),
             (_, []) => "admin".to_owned(),
@@ -169,7 +170,8 @@ impl<'a> Page<'a> {
     }
 
     fn fields(&mut self, schema: &Value) {
-        let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: Vec<&str> =
+            schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let Some(fields) = schema["properties"].as_object() else {
             if schema.get("$ref").is_none() {
                 let kind = kind(schema);
@@ -205,7 +207,8 @@ fn kind(schema: &Value) -> String {
         }
     }
     if let Some(values) = schema["enum"].as_array() {
-        let values: Vec<_> = values.iter().map(|value| format!("<code>{}</code>", escaped(&value.to_string()))).collect();
+        let values: Vec<_> =
+            values.iter().map(|value| format!("<code>{}</code>", escaped(&value.to_string()))).collect();
         return values.join(" ");
     }
     if let Some(value) = schema.get("const") {
@@ -220,7 +223,8 @@ fn kind(schema: &Value) -> String {
     }
     if name == "object" && schema.get("properties").is_some() {
         let fields: Vec<_> = schema["properties"].as_object().into_iter().flatten().collect();
-        let fields: Vec<_> = fields.into_iter().map(|(name, field)| format!("<code>{name}</code>: {}", kind(field))).collect();
+        let fields: Vec<_> =
+            fields.into_iter().map(|(name, field)| format!("<code>{name}</code>: {}", kind(field))).collect();
         return format!("{{{}}}", fields.join(", "));
     }
     let mut limits = Vec::new();

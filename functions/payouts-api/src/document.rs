@@ -97,7 +97,8 @@ mod tests {
         walk(&document, &document);
         let paths = document["paths"].as_object().unwrap().values();
         let operations: Vec<_> = paths.flat_map(|operations| operations.as_object().unwrap().values()).collect();
-        let names: BTreeSet<_> = operations.iter().map(|operation| operation["operationId"].as_str().unwrap()).collect();
+        let names: BTreeSet<_> =
+            operations.iter().map(|operation| operation["operationId"].as_str().unwrap()).collect();
         assert_eq!(names.len(), operations.len());
     }
 

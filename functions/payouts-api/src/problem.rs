@@ -171,7 +171,8 @@ impl From<NotBooked> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let asks_again = matches!(self.kind, "/problems/still-running" | "/problems/throttled" | "/problems/unavailable");
+        let asks_again =
+            matches!(self.kind, "/problems/still-running" | "/problems/throttled" | "/problems/unavailable");
         let mut response = (status, axum::Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -450,5 +450,8 @@ fn show_payer(shared: &Shared, payer: &Payer) -> Answer<Tagged> {
         in_force.push(shown);
     }
     let years: Vec<_> = payer.years.iter().copied().map(show).collect();
-    Ok(Tagged::version(payer.version, json!({"country": "US", "name": payer.name, "years": years, "inForce": in_force})))
+    Ok(Tagged::version(
+        payer.version,
+        json!({"country": "US", "name": payer.name, "years": years, "inForce": in_force}),
+    ))
 }

@@ -48,7 +48,9 @@ impl StoreError {
     /// Whether the database refused because it was asked for too much at once.
     pub fn is_throttled(&self) -> bool {
         let Self::Unavailable(told) = self else { return false };
-        ["ProvisionedThroughputExceeded", "RequestLimitExceeded", "Throttling"].iter().any(|code| told.starts_with(code))
+        ["ProvisionedThroughputExceeded", "RequestLimitExceeded", "Throttling"]
+            .iter()
+            .any(|code| told.starts_with(code))
     }
 
     pub(crate) fn corrupt(error: impl std::fmt::Display) -> Self {

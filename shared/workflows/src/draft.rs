@@ -257,7 +257,7 @@ async fn write_off_old_debt(
     let Ok(since) = run.planned_at.checked_sub(SignedDuration::from_hours(i64::from(days) * 24)) else {
         return Ok(false);
     };
-    let Considered { payable, balance, terms } = considered;
+    let Considered { payable, balance, terms, conversion: _ } = considered;
     let Some(amount) = write_off(payable, balance, terms, since)? else { return Ok(false) };
     let now = context.now();
     let line = Line::write_off(partner, program.currency, amount, (&run.id, run.planned_at), now);

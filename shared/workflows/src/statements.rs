@@ -262,7 +262,8 @@ async fn decided_before(context: &Context, run: &Run, partner: &Partner) -> Resu
     let mut after = Some(run_position(run));
     for _ in 0..MAX_RUN_PAGES {
         let page = context.store.runs(OPERATION, &run.program, after.as_deref(), RUN_PAGE).await?;
-        let decisions = context.store.decisions_about(OPERATION, page.items.iter().map(|run| (&run.id, &partner.id))).await?;
+        let decisions =
+            context.store.decisions_about(OPERATION, page.items.iter().map(|run| (&run.id, &partner.id))).await?;
         if let Some(decision) = decisions.first() {
             let run = page.items.iter().find(|run| run.id == decision.run);
             return Ok(run.map(|run| Decided {

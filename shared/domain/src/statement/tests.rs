@@ -140,6 +140,7 @@ fn a_payment_in_another_currency_and_its_tax_are_told_in_both() {
         from: "USD".parse().unwrap(),
         to: "JPY".parse().unwrap(),
         rate: "150.5".parse().unwrap(),
+        per: "1".parse().unwrap(),
         source: "ecb".to_owned(),
         date: "2026-01-02".parse().unwrap(),
     });
