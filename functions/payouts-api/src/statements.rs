@@ -21,7 +21,7 @@ use crate::caller::Caller;
 use crate::extract::{Filter, Id, PartOf};
 use crate::problem::{Answer, Problem};
 use crate::reports::{self, Row, finish};
-use crate::{Api, Shared, partners, payouts, programs};
+use crate::{Api, Shared, partners, payouts, programs, show};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -234,7 +234,7 @@ fn show_payout(of: &OfPayout) -> Result<Value, Refusal> {
             "createdOn": date(payout.created_at, &zone), "paidAt": payout.paid_at, "paidOn": on(payout.paid_at),
             "reference": payout.reference, "earnings": money(breakdown.earnings), "takenBack": money(breakdown.taken_back),
             "carriedOver": money(breakdown.carried_over), "withheld": money(breakdown.withheld), "amount": payout.money(),
-            "conversion": payout.conversion, "pays": payout.pays()?,
+            "conversion": payout.conversion.as_ref().map(show::rate), "pays": payout.pays()?,
             "failure": failure.as_ref().map(|step| json!({"at": step.at, "date": date(step.at, &zone), "why": step.why})),
             "lines": lines,
         }),
@@ -250,7 +250,7 @@ fn show_receipt(of: &ReceiptOf) -> Value {
             "payoutId": payout.id, "number": payout.id.number(), "payment": receipt.number, "method": payout.method,
             "paid": receipt.paid, "at": receipt.at, "date": date(receipt.at, &zone), "reference": receipt.reference,
             "paidSoFar": receipt.paid_so_far, "open": receipt.open, "amount": payout.money(),
-            "withheld": Money::new(payout.withheld.negated(), payout.currency), "conversion": payout.conversion,
+            "withheld": Money::new(payout.withheld.negated(), payout.currency), "conversion": payout.conversion.as_ref().map(show::rate),
             "cameBack": receipt.came_back, "cameBackOn": receipt.came_back.map(|at| date(at, &zone)),
         }),
     )

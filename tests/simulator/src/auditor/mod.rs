@@ -662,13 +662,13 @@ fn leave_for(line: &mut Line, state: State) {
     line.payout = None;
 }
 
-/// Whether a payout may stand. Where it takes an override that nobody told the auditor of, what was written tells, and is held
-/// against what is stored.
 /// Whether the payout waits for approval by this entry.
 fn closes(entry: &Entry) -> bool {
     list(entry.value, "payouts").iter().any(|change| text(change, "to") == "pending")
 }
 
+/// Whether a payout may stand. Where it takes an override that nobody told the auditor of, what was written tells, and is held
+/// against what is stored.
 fn reaches_minimum(payout: &mut Payout, entry: &Entry, id: &str) -> bool {
     let amount = payout.amount();
     if amount <= 0 || amount >= payout.minimum {

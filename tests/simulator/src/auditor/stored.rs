@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::{Span, Timestamp};
+use jiff::{SignedDuration, Span, Timestamp};
 use serde_json::{Value, json};
 
 use super::model::{Balance, Base, Conversion, PageLine, Payout, State, Tally, TallyKey};
@@ -175,8 +175,9 @@ impl Auditor {
             hashes += &hash(lines.to_string().as_bytes());
         }
         if payout.state != "drafting" {
-            // What an approval names covers the pages and where the money goes.
-            let terms = json!([item["method"], item["destination"], item["currency"]]);
+            // What an approval names covers the pages, where the money goes, at what rate, and what tax is kept back.
+            let terms =
+                json!([item["method"], item["destination"], item["currency"], item["conversion"], item["withholding"]]);
             let content = hash((hashes + &hash(terms.to_string().as_bytes())).as_bytes());
             let named = text(item, "linesHash");
             ensure!(content == named, PayoutIsItsLines, "{id}: linesHash is {named}, of its pages it is {content}");
@@ -273,10 +274,8 @@ impl Auditor {
         }
         for ((run, sk), item) in items.iter().filter(|((pk, _), _)| pk.starts_with("RUN#")) {
             if sk == "RUN" {
-                let decisions = items.range((run.clone(), "PAR#".to_owned())..(run.clone(), "PAR$".to_owned())).count();
-                // Whoever was asked got a decision. Another planner may have asked more, through a fresher index.
-                let planned = item["state"] == "planned" && int(item, "asked") <= decisions as i128;
-                ensure!(planned, Runs, "{run}: {decisions} decision(s) by the end of {item}");
+                let decided = items.range((run.clone(), "PAR#".to_owned())..(run.clone(), "PAR$".to_owned()));
+                ended(run, item, decided.map(|(_, decision)| decision))?;
             } else if item["outcome"] == "payout" {
                 let known = self.payouts.get(text(item, "payout")).is_some_and(|payout| sk[4..] == payout.partner);
                 ensure!(known, Runs, "{run}: decided on a payout that is not there: {item}");
@@ -476,6 +475,48 @@ fn check_run(told: &Told, program: &Program, items: &Items, id: &str, payout: &P
     Ok(())
 }
 
+/// A run at its end: whoever was asked got a decision, and the summary is the fold of them. Another planner may have asked more than it
+/// noted, through a fresher index.
+fn ended<'a>(id: &str, run: &Value, decisions: impl Iterator<Item = &'a Value>) -> Checked {
+    let (mut count, mut payouts, mut amount) = (0, 0, 0);
+    let mut last = Timestamp::MIN;
+    let mut carried: BTreeMap<&str, (i128, i128)> = BTreeMap::new();
+    for decision in decisions {
+        count += 1;
+        last = last.max(time(decision, "at")?);
+        ensure!(decision["drafting"].is_null(), Runs, "{id}: a payout is still being drafted: {decision}");
+        if decision["outcome"] == "payout" {
+            payouts += 1;
+            amount += int(&decision["amount"], "minor");
+        } else {
+            let sum = carried.entry(text(decision, "because")).or_default();
+            *sum = (sum.0 + 1, sum.1 + int(&decision["payable"], "minor"));
+        }
+    }
+    ensure!(int(run, "asked") <= count, Runs, "{id}: {count} decision(s) by the end of {run}");
+    // What is about one partner is decided as it is written.
+    if run["ofOne"] == true {
+        ensure!(run["state"] == "planned" && count == 1, Runs, "{id}: {count} decision(s) of {run}");
+        return Ok(());
+    }
+    ensure!(run["state"] == "completed", Runs, "{id}: is not completed: {run}");
+    let summary = &run["summary"];
+    let told: BTreeMap<_, _> = list(summary, "carried")
+        .iter()
+        .map(|sum| (text(sum, "because"), (int(sum, "partners"), int(sum, "payable"))))
+        .collect();
+    // A day after the last was asked, the rest is not waited for.
+    let counted = int(summary, "payouts") + told.values().map(|(partners, _)| partners).sum::<i128>();
+    if counted < int(run, "asked") || int(summary, "drafting") > 0 {
+        let since = time(run, "at")? + SignedDuration::from_hours(24);
+        ensure!(last + skew() + skew() >= since, Runs, "{id}: was closed before all was decided: {run}");
+        return Ok(());
+    }
+    let same = (int(summary, "payouts"), int(summary, "amount")) == (payouts, amount);
+    ensure!(same && carried == told, Runs, "{id}: decided {payouts} payout(s) of {amount}, carried {carried:?}: {run}");
+    Ok(())
+}
+
 /// Whether a scheduled run has a date of its schedule, and that date's times.
 fn scheduled(program: &Program, run: &Value, cut_off: Timestamp, planned_at: Timestamp) -> bool {
     let (Ok(date), Ok(zone)) = (text(run, "period").parse::<Date>(), TimeZone::get(program.time_zone)) else {
@@ -517,7 +558,7 @@ pub fn events_of(entry: &Entry) -> Vec<String> {
         let kind = match (from, to) {
             _ if from == to && entry.what != "mark_paid" => return None,
             (_, "drafting") => return None,
-            ("drafting", "pending") => "created",
+            ("" | "drafting", "pending") => "created",
             (_, "pending") => "sent_back",
             (_, to) => to,
         };
