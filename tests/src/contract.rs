@@ -57,7 +57,9 @@ impl Contract {
     fn path_of(&self, path: &str) -> Option<&str> {
         let fits = |described: &&String| {
             let (described, path) = (described.split('/'), path.split('/'));
-            described.clone().count() == path.clone().count()
+            // As the router does: an id may be empty, but for the last.
+            path.clone().next_back() != Some("")
+                && described.clone().count() == path.clone().count()
                 && described.zip(path).all(|(described, part)| described.starts_with('{') || described == part)
         };
         let words = |described: &&String| described.split('/').filter(|part| !part.starts_with('{')).count();

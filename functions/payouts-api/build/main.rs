@@ -4,6 +4,7 @@
 
 mod page;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::{env, fs};
 
@@ -19,6 +20,79 @@ fn main() {
     let write = |name: &str, text: String| fs::write(Path::new(&out).join(name), text).expect("OUT_DIR can be written");
     write("openapi.json", document.to_string());
     write("docs.html", page::of(&document));
+    write("queries.rs", queries(&document));
+    write("objects.rs", format!("&{:?}", objects(&document)));
+}
+
+/// The fields of bodies that hold an object, and never a list.
+fn objects(document: &Value) -> Vec<String> {
+    let mut fields = Fields::default();
+    for operations in document["paths"].as_object().into_iter().flatten().map(|(_, operations)| operations) {
+        for operation in operations.as_object().into_iter().flatten().map(|(_, operation)| operation) {
+            for content in operation["requestBody"]["content"].as_object().into_iter().flatten() {
+                fields.collect(document, "", &content.1["schema"]);
+            }
+        }
+    }
+    fields.objects.difference(&fields.lists).cloned().collect()
+}
+
+#[derive(Default)]
+struct Fields {
+    objects: BTreeSet<String>,
+    lists: BTreeSet<String>,
+    /// References that were followed.
+    seen: BTreeSet<String>,
+}
+
+impl Fields {
+    /// `name`: of the field whose schema it is. Entries of a list have the name of the list with `[]`.
+    fn collect(&mut self, document: &Value, name: &str, schema: &Value) {
+        if let Some(at) = schema["$ref"].as_str() {
+            if self.seen.insert(format!("{name} {at}")) {
+                let target = at.strip_prefix('#').and_then(|at| document.pointer(at));
+                self.collect(document, name, target.expect("a reference leads somewhere"));
+            }
+            return;
+        }
+        let is = |kind: &str| {
+            schema["type"] == kind || schema["type"].as_array().is_some_and(|all| all.contains(&json!(kind)))
+        };
+        if is("object") {
+            self.objects.insert(name.to_owned());
+        }
+        if is("array") {
+            self.lists.insert(name.to_owned());
+            self.collect(document, &format!("{name}[]"), &schema["items"]);
+        }
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            self.collect(document, name, field);
+        }
+        for choice in ["anyOf", "oneOf", "allOf"].iter().filter_map(|choice| schema[choice].as_array()).flatten() {
+            self.collect(document, name, choice);
+        }
+    }
+}
+
+/// The names of the query's parameters, by method and path.
+fn queries(document: &Value) -> String {
+    let mut known = Vec::new();
+    for (path, operations) in document["paths"].as_object().into_iter().flatten() {
+        for (method, operation) in operations.as_object().into_iter().flatten() {
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let parameters = parameters.map(|parameter| {
+                let at = parameter["$ref"].as_str().and_then(|at| at.strip_prefix('#'));
+                at.map_or(Some(parameter), |at| document.pointer(at)).expect("a reference leads somewhere")
+            });
+            let names: Vec<_> = parameters
+                .filter(|parameter| parameter["in"] == "query")
+                .filter_map(|parameter| parameter["name"].as_str())
+                .collect();
+            known.push((method.to_uppercase(), path, names));
+        }
+    }
+    // How Rust shows lists of strings is how it writes them.
+    format!("&{known:?}").replace(", [", ", &[")
 }
 
 fn read(path: &Path) -> Value {
@@ -63,12 +137,9 @@ fn assembled(directory: &Path) -> Value {
 fn complete(path: &str, method: &str, operation: &mut Value) {
     let is_open = operation["security"].as_array().is_some_and(Vec::is_empty);
     let has_body = operation.get("requestBody").is_some();
-    let mut refusals = vec!["429", "503"];
+    let mut refusals = vec!["400", "429", "503"];
     if !is_open {
         refusals.extend(["401", "403"]);
-        if has_body || operation.get("parameters").is_some() || method == "post" {
-            refusals.push("400");
-        }
     }
     if has_body {
         refusals.extend(["413", "415", "422"]);

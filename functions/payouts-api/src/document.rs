@@ -1,11 +1,18 @@
 //! The API's own description: OpenAPI 3.1, and the same as a page. `build/` puts both together from `openapi/`.
 
+use axum::extract::{MatchedPath, Request};
+use axum::http::Method;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::response::IntoResponse;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::problem::Problem;
 
 /// Everything under `/api/v1`, as it is served.
 pub const DOCUMENT: &str = include_str!(concat!(env!("OUT_DIR"), "/openapi.json"));
 const PAGE: &str = include_str!(concat!(env!("OUT_DIR"), "/docs.html"));
+/// Method, path, and the names of the query's parameters.
+const QUERIES: &[(&str, &str, &[&str])] = include!(concat!(env!("OUT_DIR"), "/queries.rs"));
 
 /// It changes with the version of the function only.
 const KEPT: (axum::http::HeaderName, &str) = (CACHE_CONTROL, "public, max-age=300");
@@ -17,6 +24,20 @@ pub async fn json() -> impl IntoResponse {
 pub async fn page() -> impl IntoResponse {
     let policy = (CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'");
     ([(CONTENT_TYPE, "text/html; charset=utf-8"), KEPT, policy], PAGE)
+}
+
+/// A filter that is misspelled must not look like one that lets everything through.
+pub async fn refuse_unknown_parameters(path: MatchedPath, request: Request, next: Next) -> Result<Response, Problem> {
+    let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
+    let known = QUERIES.iter().find(|(of, at, _)| *of == method.as_str() && *at == path.as_str());
+    if let (Some((_, _, known)), Some(query)) = (known, request.uri().query()) {
+        let mut given = form_urlencoded::parse(query.as_bytes());
+        if let Some((unknown, _)) = given.find(|(name, _)| !known.contains(&name.as_ref())) {
+            let takes = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(Problem::malformed("", format!("unknown query parameter {unknown:?}; this takes {takes}")));
+        }
+    }
+    Ok(next.run(request).await)
 }
 
 #[cfg(test)]

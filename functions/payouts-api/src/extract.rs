@@ -101,8 +101,10 @@ fn unreadable(rejection: &BytesRejection) -> Problem {
 
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // Serde would also take a list, as the fields in the order they are declared in.
-    if bytes.trim_ascii_start().starts_with(b"[") {
-        return Err(Problem::malformed("", "must be an object, not a list"));
+    if let Ok(body) = serde_json::from_slice::<serde_json::Value>(bytes)
+        && let Some(pointer) = list_for_object("", "", &body)
+    {
+        return Err(Problem::malformed(pointer, "must be an object, not a list"));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
@@ -112,6 +114,27 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })?;
     deserializer.end().map_err(|_| Problem::malformed("", "something follows the JSON value"))?;
     Ok(parsed)
+}
+
+/// Fields of bodies that hold an object; entries of a list have its name with `[]`, and the body itself has none.
+const OBJECTS: &[&str] = include!(concat!(env!("OUT_DIR"), "/objects.rs"));
+
+/// Where there is a list in the place of an object.
+fn list_for_object(pointer: &str, name: &str, value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::Array(_) if OBJECTS.contains(&name) => Some(pointer.to_owned()),
+        serde_json::Value::Array(entries) => {
+            let entries = entries.iter().enumerate();
+            entries
+                .into_iter()
+                .find_map(|(n, entry)| list_for_object(&format!("{pointer}/{n}"), &format!("{name}[]"), entry))
+        }
+        serde_json::Value::Object(fields) => {
+            let fields = fields.iter();
+            fields.into_iter().find_map(|(name, field)| list_for_object(&format!("{pointer}/{name}"), name, field))
+        }
+        _ => None,
+    }
 }
 
 /// `rules[0].reward` as `/rules/0/reward`.

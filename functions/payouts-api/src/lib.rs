@@ -37,7 +37,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post, put};
 use serde_json::Value;
 use store::CursorKey;
@@ -169,6 +169,7 @@ pub fn api(context: Context, files: Files, cursor_secret: String, printer: Optio
         .route("/exceptions/{id}", get(exceptions::read))
         .route("/exceptions/{id}/resolve", post(exceptions::resolve))
         .route("/exceptions/{id}/replay", post(exceptions::replay))
+        .route_layer(from_fn(document::refuse_unknown_parameters))
         .fallback(|| async { Problem::not_found("route") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(from_fn_with_state(Arc::clone(&shared), idempotency::remember))
