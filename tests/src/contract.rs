@@ -204,7 +204,7 @@ fn close(value: &mut Value) {
 /// The routes as README tells them, a row for each resource.
 pub fn table_of_routes() -> String {
     let contract = Contract::get();
-    let mut table = "| resource | routes under `/api/v1` |\n|---|---|\n".to_owned();
+    let mut table = vec!["| resource | routes under `/api/v1` |\n|---|---|\n".to_owned()];
     for tag in contract.document["tags"].as_array().unwrap() {
         let mut by_path: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for operation in contract.operations().filter(|operation| operation.described["tags"][0] == tag["name"]) {
@@ -216,7 +216,7 @@ pub fn table_of_routes() -> String {
         });
         let routes = routes.collect::<Vec<_>>().join(", ");
         let (name, said) = (tag["name"].as_str().unwrap(), tag["description"].as_str().unwrap());
-        table.push_str(&format!("| **{name}**: {said} | {routes} |\n"));
+        table.push(format!("| **{name}**: {said} | {routes} |\n"));
     }
-    table
+    table.concat()
 }

@@ -54,7 +54,8 @@ fn blocks(markdown: &str) -> String {
         let items: Option<Vec<&str>> = block.lines().map(|line| line.strip_prefix("- ")).collect();
         match items {
             Some(items) => {
-                let items: String = items.into_iter().map(|item| format!("<li>{}</li>", words(item))).collect();
+                let items: Vec<_> = items.into_iter().map(|item| format!("<li>{}</li>", words(item))).collect();
+                let items = items.concat();
                 format!("<ul>{items}</ul>")
             }
             None => format!("<p>{}</p>", words(block)),

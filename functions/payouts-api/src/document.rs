@@ -1,4 +1,4 @@
-//! The API's own description: OpenAPI 3.1, and the same as a page. `build/` puts both together from `openapi/`.
+//! The API's own description: `OpenAPI` 3.1, and the same as a page. `build/` puts both together from `openapi/`.
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;

@@ -102,7 +102,7 @@ pub async fn start(
     };
     if let Some(both) = manual.include.iter().find(|partner| manual.exclude.contains(partner)) {
         let at = input.exclude.iter().position(|id| id == both.as_str()).unwrap_or_default();
-        return Err(Problem::invalid_field(&format!("/exclude/{at}"), "is named in /include, too"));
+        return Err(Problem::invalid_field(format!("/exclude/{at}"), "is named in /include, too"));
     }
     if input.preview {
         return Ok((StatusCode::OK, previewed(&shared, &caller, &program, &manual, input.cursor).await?));

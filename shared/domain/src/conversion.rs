@@ -556,14 +556,14 @@ pub(crate) mod tests {
                     sale.items = vec![Item {
                         quantity: Decimal::NEGATIVE_ONE,
                         ..super::tests::sale(0, 0, &[("A", 1)]).items.remove(0)
-                    }]
+                    }];
                 },
                 "/items",
             ),
             (
                 |sale| {
                     sale.items =
-                        vec![Item { quantity: Decimal::ZERO, ..super::tests::sale(0, 0, &[("A", 1)]).items.remove(0) }]
+                        vec![Item { quantity: Decimal::ZERO, ..super::tests::sale(0, 0, &[("A", 1)]).items.remove(0) }];
                 },
                 "",
             ),

@@ -294,7 +294,9 @@ mod tests {
     fn a_debt_is_written_off_whole_when_it_is_old_and_nothing_else_is_under_way() {
         let balance = |lines: &[Line]| {
             let mut balance = Balance::default();
-            lines.iter().for_each(|line| balance.apply(&Balance::of_line(line).unwrap()).unwrap());
+            for line in lines {
+                balance.apply(&Balance::of_line(line).unwrap()).unwrap();
+            }
             balance
         };
         let given_up = |lines: &[Line], terms: &Terms, since| {

@@ -146,17 +146,15 @@ impl PayoutStep {
 
     /// How much of what was owed it settled: by payment, and by tax. Tax is kept back when the whole is paid.
     fn settled(&self, payout: &Payout) -> Result<(Minor, Minor), MoneyError> {
-        match self.state {
-            PayoutState::Paid => Ok((self.amount, self.withheld)),
-            _ => {
-                let whole = match &payout.conversion {
-                    Some(rate) => rate.convert(self.amount)?.amount,
-                    None => self.amount,
-                };
-                let part = self.amount.proportion(self.out().units().into(), whole.units().into())?;
-                Ok((part, Minor::ZERO))
-            }
+        if self.state == PayoutState::Paid {
+            return Ok((self.amount, self.withheld));
         }
+        let whole = match &payout.conversion {
+            Some(rate) => rate.convert(self.amount)?.amount,
+            None => self.amount,
+        };
+        let part = self.amount.proportion(self.out().units().into(), whole.units().into())?;
+        Ok((part, Minor::ZERO))
     }
 }
 
