@@ -54,7 +54,7 @@ impl Furnished {
     fn path(&self, operation: &Operation<'_>) -> String {
         let contract = Contract::get();
         let mut path = operation.path.strip_prefix("/api/v1").unwrap().to_owned();
-        let mut query = String::new();
+        let mut query = Vec::new();
         for parameter in operation.described["parameters"].as_array().into_iter().flatten() {
             let parameter = contract.resolved(parameter);
             let (name, schema) = (parameter["name"].as_str().unwrap(), &parameter["schema"]);
@@ -72,11 +72,11 @@ impl Furnished {
             };
             match (parameter["in"].as_str().unwrap(), parameter["required"] == true) {
                 ("path", _) => path = path.replace(&format!("{{{name}}}"), &value),
-                ("query", true) => query.push_str(&format!("&{name}={value}")),
+                ("query", true) => query.push(format!("{name}={value}")),
                 _ => {}
             }
         }
-        if query.is_empty() { path } else { format!("{path}?{}", &query[1..]) }
+        if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) }
     }
 
     async fn send(&self, who: Who<'_>, request: Request) -> Reply {
