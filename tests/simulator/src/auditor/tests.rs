@@ -824,7 +824,7 @@ fn what_is_stored_and_published_agrees_with_the_journal() {
 fn stored_draft(book: &Book) -> BTreeMap<(String, String), Value> {
     let (id, entry) = (payout(1), &book.latest[&payout(1)]);
     let lines = json!([[line(1), 1_000]]);
-    let terms = json!(["manual", "somewhere", "USD"]);
+    let terms = json!(["manual", "somewhere", "USD", null, null]);
     let content = hash((hash(lines.to_string().as_bytes()) + &hash(terms.to_string().as_bytes())).as_bytes());
     let midnight = "1970-01-01T00:00:00Z";
     let items = [
