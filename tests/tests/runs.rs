@@ -319,6 +319,25 @@ async fn a_partner_whose_message_was_lost_shows_as_undecided_and_is_asked_again(
 }
 
 #[tokio::test]
+async fn whoever_is_asked_only_when_a_run_asks_again_is_waited_for_too() {
+    let world = Plan::new().start().await;
+    world.clock_at("2026-02-01T00:20:00Z");
+    world.fire("batch-payouts").await;
+    let id = text(&latest(&world).await["id"]).to_owned();
+    // Of the moment of planning, as if the index had not shown it then.
+    world.add_partner(&json!({"code": "LATE"})).await;
+    assert_eq!(report(&world, &id).await["partners"], 1);
+    world.pass("1h");
+    world.fire("batch-payouts").await;
+    assert_eq!(report(&world, &id).await["summary"]["undecided"], 2);
+    world.tick().await;
+    let done = report(&world, &id).await;
+    assert_eq!((&done["state"], &done["partners"]), (&json!("completed"), &json!(2)));
+    assert_eq!(done["summary"]["carried"][0]["partners"], 2);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
 async fn after_a_day_a_run_no_longer_waits_for_those_who_cannot_be_decided_about() {
     let world = Plan::new().start().await;
     world.sale("o1", "100.00").await;

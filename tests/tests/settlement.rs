@@ -482,6 +482,24 @@ async fn nobody_approves_what_they_wrote_adjusted_released_reinstated_or_attribu
     }
 }
 
+#[tokio::test]
+async fn what_a_new_attribution_takes_back_from_a_partner_is_its_authors_work() {
+    let world = with_sales(Plan::new(), 1).await;
+    let other = world.add_partner(&json!({"code": "BEN20"})).await;
+    world.pay_everything().await;
+    let conversion = world.line_of("o0").await["conversionId"].as_str().unwrap().to_owned();
+    let path = format!("/conversions/{conversion}/attribute");
+    world.post(ADMIN, &path, &json!({"partnerId": other, "reason": "x"})).await.ok();
+    assert_eq!(world.buckets().await, [("payable", -1_000), ("paid", 1_000)]);
+    for order in ["o1", "o2"] {
+        world.sale(order, "100.00").await;
+    }
+    let id = world.request_payout().await["id"].clone();
+    assert_eq!(world.approve_payout(ADMIN, &id).await, 409);
+    assert_eq!(world.approve_payout(SECOND_ADMIN, &id).await, 200);
+    world.audit_holds().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_approvals_at_once_by_one_person_count_once() {
     let world = with_sales(Plan::new().program("largePayoutLimit", "10.00"), 1).await;

@@ -126,13 +126,17 @@ impl<'a> Booking<'a> {
                 attribution: self.after.attribution,
                 open: self.open,
                 event: self.cause,
+                by_hand: accruing.and_then(|accruing| accruing.by_hand),
                 now: self.now,
             };
             all = reversal.apply(all)?;
         }
         let before: Vec<_> =
             gross.iter().filter(|line| line.earning().is_some_and(|key| accrued.contains(&key))).chain(lines).collect();
-        let trued_up = self.settle(&before, &accrued, &all, tallies)?;
+        let mut trued_up = self.settle(&before, &accrued, &all, tallies)?;
+        for line in &mut trued_up {
+            line.hands = accruing.and_then(|accruing| accruing.by_hand).map(str::to_owned).into_iter().collect();
+        }
         all.extend(trued_up);
         Ok(changes(lines, all))
     }

@@ -632,7 +632,7 @@ impl Line {
         Ok(self.into_state(state))
     }
 
-    /// A person sets another amount. Up, it is looked at again; down, it stays where it is. What refunds took is not recomputed here:
+    /// A person sets another amount. Up, it is looked at again, also where less is owed than before; down, it stays where it is. What refunds took is not recomputed here:
     /// [`crate::reversal`] brings it to the share of the new amount.
     pub fn adjust(mut self, gross: Minor, by: &str, open: Option<&OpenPayout>) -> Result<Self, LineError> {
         self.check_adjustment(gross, self.amount)?;
@@ -640,7 +640,7 @@ impl Line {
         if matches!(self.state, LineState::Paid { .. } | LineState::Rejected { .. } | LineState::Reversed { .. }) {
             return self.illegal("adjusted");
         }
-        let up = gross.units().abs() > self.amount.units().abs();
+        let up = gross > self.amount;
         self.amount = gross;
         if self.taken_back.units().abs() > gross.units().abs() {
             self.taken_back = gross;
@@ -1018,8 +1018,8 @@ pub(crate) mod tests {
         };
         assert_eq!(
             (debt(-1_500), debt(-500)),
-            (StateName::Pending, StateName::Payable),
-            "more of a debt is looked at, too"
+            (StateName::Payable, StateName::Pending),
+            "less of a debt gives, and is looked at; more of it is payable at once, as what is written anew"
         );
         for state in [
             LineState::Paid { payout: payout_id(), page: 0 },

@@ -29,6 +29,8 @@ pub struct Reversal<'a> {
     pub open: &'a BTreeMap<PayoutId, OpenPayout>,
     /// Names the event; it becomes part of the identity of what it writes.
     pub event: &'a str,
+    /// Who attributes the conversion by hand, if that is what happens: what it takes back from others is that person's work.
+    pub by_hand: Option<&'a str>,
     pub now: Timestamp,
 }
 
@@ -215,6 +217,7 @@ fn compensation(origin: &Line, left: Minor, of: &Reversal<'_>) -> Line {
         occurred_at: of.now,
         due_at,
         approved_at: Some(of.now),
+        hands: of.by_hand.map(str::to_owned).into_iter().collect(),
         ..origin.fresh(of.now)
     }
 }
@@ -278,7 +281,8 @@ mod tests {
 
     fn apply(lines: &mut Vec<Line>, order: &Sale, refunds: &[Refund], event: &str) {
         let order = order_of(order, refunds);
-        let reversal = Reversal { order: &order, attribution: 0, open: &BTreeMap::new(), event, now: now() };
+        let reversal =
+            Reversal { order: &order, attribution: 0, open: &BTreeMap::new(), event, by_hand: None, now: now() };
         *lines = reversal.apply(std::mem::take(lines)).unwrap();
     }
 
@@ -387,8 +391,14 @@ mod tests {
         let of = |edit: Option<&str>, attribution: u32| {
             let origin =
                 Line { edit: edit.map(str::to_owned), attribution, ..paid(lines(&goods, "10", json!([]))[0].clone()) };
-            let reversal =
-                Reversal { order: &order_of(&goods, []), attribution, open: &BTreeMap::new(), event: "e", now: now() };
+            let reversal = Reversal {
+                order: &order_of(&goods, []),
+                attribution,
+                open: &BTreeMap::new(),
+                event: "e",
+                by_hand: None,
+                now: now(),
+            };
             compensation(&origin, minor(100), &reversal)
         };
         let ids: std::collections::BTreeSet<_> =
@@ -397,6 +407,26 @@ mod tests {
         let written = of(None, 0);
         assert_eq!((written.occurred_at, written.due_at, written.approved_at), (now(), now(), Some(now())));
         assert_eq!((written.amount, written.paid_at, written.version), (minor(-100), None, 1));
+    }
+
+    #[test]
+    fn what_is_taken_back_is_the_work_of_whoever_attributes_by_hand() {
+        let goods = sale(10_000, 0, &[]);
+        let hands = |by_hand| {
+            let reversal = Reversal {
+                order: &order_of(&goods, []),
+                attribution: 1,
+                open: &BTreeMap::new(),
+                event: "e",
+                by_hand,
+                now: now(),
+            };
+            let after = reversal.apply(vec![paid(lines(&goods, "10", json!([]))[0].clone())]).unwrap();
+            assert_eq!(nets(&after), [1_000, -1_000]);
+            after[1].hands.clone()
+        };
+        assert_eq!(hands(Some("ann")), ["ann"]);
+        assert!(hands(None).is_empty(), "a refund is nobody's work");
     }
 
     #[test]

@@ -194,9 +194,22 @@ async fn one_on(context: &Context, run: &Run, time_left: &impl Fn() -> bool) -> 
         };
     }
     if waited >= ASK_AGAIN {
-        let mut after: Option<String> = None;
+        let (mut run, mut after) = (run, None::<String>);
+        let mut asked = summary.decided();
         loop {
             let page = undecided(context, &run, after.as_deref(), PAGE).await?;
+            // The index may not have shown all of them when the run was planned: whoever is asked only now is waited for, too.
+            asked += u32::try_from(page.items.len()).unwrap_or(u32::MAX);
+            if asked > run.asked {
+                let more = Run { asked, changes: run.changes + 1, ..run.clone() };
+                let mut transaction = Transaction::new(OPERATION);
+                transaction.replace_run(&more, &run)?;
+                match context.store.commit(transaction).await {
+                    Ok(()) => run = more,
+                    Err(StoreError::Stale) => return Ok(Progress::UnderWay),
+                    Err(error) => return Err(error.into()),
+                }
+            }
             let again = page.items.into_iter().map(|partner| DraftRequest::Decide { run: run.id.clone(), partner });
             context.queues.send_drafts(&again.collect::<Vec<_>>()).await?;
             after = page.after;

@@ -19,6 +19,8 @@ pub struct Work {
     /// New ones without an id.
     pub all: Vec<(Option<String>, Line)>,
     pub changed: BTreeSet<usize>,
+    /// How many earnings it had before.
+    pub earlier: usize,
 }
 
 impl Work {
@@ -87,7 +89,8 @@ pub struct Occasion<'a> {
 impl Auditor {
     pub(super) fn work(&self, stream: &str, conversion: Conversion) -> Work {
         let all = conversion.lines.iter().map(|id| (Some(id.clone()), self.lines[id].clone())).collect();
-        Work { stream: stream.to_owned(), conversion, all, changed: BTreeSet::new() }
+        let earlier = conversion.earnings.len();
+        Work { stream: stream.to_owned(), conversion, all, changed: BTreeSet::new(), earlier }
     }
 
     /// Explicit partner, coupon, click, touches, and the customer's first partners for renewals.

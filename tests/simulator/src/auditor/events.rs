@@ -68,7 +68,8 @@ impl Auditor {
         if let Some(program) = program_of(told, &work.conversion) {
             let after = work.conversion.order().map_or(0, |order| order.parts.len());
             for part in parts..after {
-                let occasion = Occasion { program, part, attribution: 0, occurred_at, received_at, hand: None };
+                let attribution = work.conversion.attribution;
+                let occasion = Occasion { program, part, attribution, occurred_at, received_at, hand: None };
                 self.earn(told, entry, &mut work, &occasion)?;
             }
             self.reverse(entry, &mut work)?;

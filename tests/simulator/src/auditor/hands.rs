@@ -6,7 +6,6 @@ use jiff::Timestamp;
 
 use super::accrual::{Occasion, Work};
 use super::model::{Kind, Line, Payout, State};
-use super::rates::round;
 use super::{Auditor, Checked, Effect, Entry, Invariant, caused, ensure, leave_for, list, text, violation};
 use crate::told::{About, Told};
 
@@ -107,40 +106,23 @@ impl Auditor {
 
     pub(super) fn adjust(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let name = entry.name();
-        // A closed payout's line stays as it is, and the entry has only the new one.
-        let known = entry.line_ids().into_iter().filter(|id| self.lines.contains_key(*id)).collect::<Vec<_>>();
-        let commanded = told.commands.iter().filter(|command| {
+        let set = &entry.value["adjusted"];
+        let (id, amount) = (text(set, "line"), super::int(set, "amount"));
+        let commanded = told.commands.iter().any(|command| {
             (command.about, command.verb, command.by.as_str()) == (About::Commissions, "adjust", entry.by)
-                && command.ids.iter().all(|id| {
-                    self.lines.get(id).is_some_and(|line| {
-                        let own_stream =
-                            if line.conversion.is_empty() { id.as_str() } else { line.conversion.as_str() };
-                        own_stream == entry.stream && (known.is_empty() || known == [id.as_str()])
-                    })
-                })
+                && command.ids == [id]
+                && command.amount.map(i128::from) == Some(amount)
         });
-        let mut last = violation(Invariant::Access, format!("{name}: nobody commanded it"));
-        for command in commanded {
-            let Some((id, amount)) = command.ids.first().zip(command.amount) else { continue };
-            let effect = self.adjusted(entry, id, i128::from(amount))?;
-            // Of several commands, whichever tells the same.
-            if tells(entry, &effect) {
-                return Ok(effect);
-            }
-            last = Ok(effect);
-        }
-        last
-    }
-
-    fn adjusted(&self, entry: &Entry, id: &str, amount: i128) -> Checked<Effect> {
-        let (name, mut line) = (entry.name(), self.line(entry, id)?.clone());
+        ensure!(commanded, Access, "{name}: nobody commanded it");
+        let mut line = self.line(entry, id)?.clone();
+        let own_stream = if line.conversion.is_empty() { id } else { line.conversion.as_str() };
+        ensure!(own_stream == entry.stream, OneEffect, "{name}: is about {id}, of {own_stream}");
         let legal = !matches!(line.state, State::Rejected | State::Reversed);
         ensure!(legal, OneState, "{name}: {id} is {} and cannot be adjusted", line.state.as_str());
-        let mut effect = Effect::default();
-        if self.is_open(&line) || line.state == State::Held {
+        let changed = if self.is_open(&line) || line.state == State::Held {
             let up = amount > line.amount;
-            line.taken = round(amount * line.taken, line.amount);
             line.amount = amount;
+            line.taken = line.taken.min(amount.max(0));
             line.hands.insert(entry.by.to_owned());
             if up {
                 line.reviewed = false;
@@ -148,48 +130,53 @@ impl Auditor {
                 let state = if line.state == State::Held { State::Held } else { State::Pending };
                 leave_for(&mut line, state);
             }
-            effect.lines.push((Some(id.to_owned()), line));
-            return Ok(self.retally(entry, effect));
-        }
-        let adjustments = self.lines.values().filter(|other| other.of.as_deref() == Some(id));
-        let current = line.amount + adjustments.map(|other| other.amount).sum::<i128>();
-        let difference = amount - current;
-        let (part, whole) = self.share(&line);
-        let amount = difference - round(difference * part, whole);
-        let reviewed = amount < 0;
-        effect.lines.push((
-            None,
-            Line {
-                kind: Kind::Adjustment,
-                slice: None,
-                of: Some(id.to_owned()),
-                amount,
-                taken: 0,
-                recorded: 0,
-                state: if reviewed { State::Payable } else { State::Pending },
-                reviewed,
-                was_held: false,
-                payout: None,
-                hands: BTreeSet::from([entry.by.to_owned()]),
-                occurred_at: entry.at,
-                due_at: entry.at,
-                seen_at: entry.now,
-                fell_at: Timestamp::MAX,
-                version: 0,
-                entry: String::new(),
-                ..line
-            },
-        ));
-        Ok(effect)
+            (Some(id.to_owned()), line)
+        } else {
+            (None, self.adjustment(entry, id, line, amount))
+        };
+        // What went back is measured in the whole earning, so that it may come off another of its lines.
+        let lines = match self.conversions.get(&changed.1.conversion) {
+            None => vec![changed],
+            Some(conversion) => {
+                let mut work = self.work(entry.stream, conversion.clone());
+                match work.all.iter().position(|(known, _)| changed.0.is_some() && *known == changed.0) {
+                    Some(at) => {
+                        work.changed.insert(at);
+                        work.all[at] = changed;
+                    }
+                    None => work.add(changed.1),
+                }
+                self.reverse(entry, &mut work)?;
+                work.into_changed()
+            }
+        };
+        Ok(self.retally(entry, Effect { lines, ..Effect::default() }))
     }
 
-    /// The refunded share of a line's earning.
-    fn share(&self, line: &Line) -> (i128, i128) {
-        let conversion = self.conversions.get(&line.conversion);
-        let earning = conversion.and_then(|conversion| conversion.earnings.get(line.earning?));
-        match conversion.and_then(super::model::Conversion::order).zip(earning) {
-            Some((order, earning)) => order.refunded(earning.part, &earning.items),
-            None => (0, 1),
+    /// What is paid or being paid stays as it is; another line has the difference.
+    fn adjustment(&self, entry: &Entry, id: &str, line: Line, amount: i128) -> Line {
+        let adjustments = self.lines.values().filter(|other| other.of.as_deref() == Some(id));
+        let amount = amount - line.amount - adjustments.map(|other| other.amount).sum::<i128>();
+        let reviewed = amount < 0;
+        Line {
+            kind: Kind::Adjustment,
+            slice: None,
+            of: Some(id.to_owned()),
+            amount,
+            taken: 0,
+            recorded: 0,
+            state: if reviewed { State::Payable } else { State::Pending },
+            reviewed,
+            was_held: false,
+            payout: None,
+            hands: BTreeSet::from([entry.by.to_owned()]),
+            occurred_at: entry.at,
+            due_at: entry.at,
+            seen_at: entry.now,
+            fell_at: Timestamp::MAX,
+            version: 0,
+            entry: String::new(),
+            ..line
         }
     }
 
@@ -269,6 +256,7 @@ impl Auditor {
             earning.given_away = true;
         }
         conversion.credits = command.shares.iter().map(|(id, share)| (id.clone(), i128::from(*share))).collect();
+        conversion.attribution = entry.position;
         conversion.before.clear();
         // Silent in the rules: a person looked at it.
         conversion.suspicious = false;
@@ -300,15 +288,4 @@ impl Auditor {
             known.filter_map(|(stream, conversion)| Some((stream.clone(), conversion.sale.as_ref()?.program)));
         with_program.filter(|(_, program)| told.programs.len() > *program).collect()
     }
-}
-
-fn tells(entry: &Entry, effect: &Effect) -> bool {
-    let changes = list(entry.value, "lines");
-    let told = |line: &Line| {
-        changes.iter().any(|change| {
-            let to = &change["to"];
-            (text(to, "state"), super::int(to, "amount"), super::int(to, "net")) == line.facts()
-        })
-    };
-    changes.len() == effect.lines.len() && effect.lines.iter().all(|(_, line)| told(line))
 }

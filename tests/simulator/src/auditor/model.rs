@@ -210,6 +210,8 @@ pub struct Conversion {
     pub standing: Standing,
     /// Whose it is, by how many parts.
     pub credits: Vec<(String, i128)>,
+    /// The entry by which a person last gave it to them; zero: nobody had to.
+    pub attribution: u64,
     /// Where partners stood under rules when the sale was rated.
     pub before: BTreeMap<(String, String), i128>,
     /// Why its lines are born held.
@@ -231,6 +233,7 @@ impl Conversion {
             withdrawn: BTreeSet::new(),
             standing: Standing::default(),
             credits: Vec::new(),
+            attribution: 0,
             before: BTreeMap::new(),
             suspicious: false,
             earnings: Vec::new(),

@@ -1,9 +1,16 @@
 //! What refunds take back of earnings, and what comes back when they do not stand.
 
+use std::collections::BTreeSet;
+
 use super::accrual::Work;
 use super::model::{Kind, Line, Payout, State};
 use super::rates;
 use super::{Auditor, Checked, Entry, ensure, leave_for};
+
+/// Who gives a conversion to others has a hand in whatever that takes and gives.
+pub fn author(entry: &Entry) -> BTreeSet<String> {
+    (entry.what == "attribute").then(|| entry.by.to_owned()).into_iter().collect()
+}
 
 impl Auditor {
     /// Brings every earning to its cumulative target. What is missing comes off the newest slice first, and in the end as a
@@ -15,28 +22,34 @@ impl Auditor {
             let (part, whole) = if earning.given_away { (1, 1) } else { order.refunded(earning.part, &earning.items) };
             let own = |line: &Line| line.earning == Some(n) && line.kind != Kind::TrueUp;
             let of_earning: Vec<usize> = (0..work.all.len()).filter(|at| own(&work.all[*at].1)).collect();
-            let mut slices: Vec<usize> =
-                of_earning.iter().copied().filter(|at| work.all[*at].1.slice.is_some()).collect();
-            slices.sort_by_key(|at| std::cmp::Reverse(work.all[*at].1.slice));
-            let Some(newest) = slices.first().map(|at| work.all[*at].1.clone()) else { continue };
+            // Silent in the rules: what people added goes first, the latest of it before the rest.
+            let mut shrinking = of_earning.clone();
+            shrinking.retain(|at| matches!(work.all[*at].1.kind, Kind::Commission | Kind::Adjustment));
+            shrinking.sort_by_key(|at| {
+                let line = &work.all[*at].1;
+                std::cmp::Reverse((line.kind == Kind::Adjustment, line.slice, *at))
+            });
+            let newest = shrinking.iter().map(|at| &work.all[*at].1).find(|line| line.slice.is_some());
+            let Some(newest) = newest.cloned() else { continue };
             let earned: i128 = of_earning.iter().map(|at| work.all[*at].1.earned()).sum();
             let reversed: i128 = of_earning.iter().map(|at| work.all[*at].1.reversed()).sum();
             let left = rates::round(earned * part, whole) - reversed;
             if left >= 0 {
-                let left = self.take(entry, work, &slices, left, part == whole)?;
+                let left = self.take(entry, work, &shrinking, left, part == whole)?;
                 if left > 0 {
                     let line = work.line_of(entry, n, Kind::Clawback, -left);
-                    work.add(line);
+                    work.add(Line { hands: author(entry), ..line });
                 }
             }
             if left <= 0 && part < whole {
-                slices.reverse();
-                let back = self.give_back(entry, work, &slices, -left);
+                shrinking.reverse();
+                let back = self.give_back(entry, work, &shrinking, -left);
                 if back > 0 {
                     // Silent in the rules: of several slices, the newest one's gates.
                     let state = State::at_gates(newest.reviewed, newest.due_at, entry.at);
                     let line = work.line_of(entry, n, Kind::Reinstatement, back);
-                    work.add(Line { state, reviewed: newest.reviewed, due_at: newest.due_at, ..line });
+                    let (reviewed, due_at, hands) = (newest.reviewed, newest.due_at, author(entry));
+                    work.add(Line { state, reviewed, due_at, hands, ..line });
                 }
             }
         }

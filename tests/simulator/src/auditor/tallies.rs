@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use super::accrual::Work;
 use super::model::{Base, Conversion, Earning, Kind, Line, State, Tally, TallyKey};
 use super::rates::{self, WHOLE, round};
+use super::reversal::author;
 use super::{Auditor, Entry};
 use crate::told::{Metric, Pay, Program, Reward, Rule, Shape, Tiers, Window};
 
@@ -161,11 +162,24 @@ fn tier_number(tiers: &Tiers, position: i128) -> usize {
 
 fn true_up_line(entry: &Entry, program: &Program, work: &Work, earning: usize, owed: i128) -> Line {
     let of = &work.conversion.earnings[earning];
-    let due_at: Timestamp = of.due_at;
+    // What is due waits for the conversion that crossed; nothing waits to be taken back.
+    let due_at: Timestamp = if owed < 0 { entry.at } else { of.due_at };
     let reviewed = owed < 0 || program.approves_automatically;
-    let state = if owed < 0 { State::Payable } else { State::at_gates(reviewed, due_at, entry.at) };
+    let sold_now = earning >= work.earlier;
+    // Of a sale that somebody should look at, all that could be paid waits.
+    let stopped = owed > 0 && sold_now && work.conversion.suspicious;
+    let reviewed = reviewed && !stopped;
+    let state = if owed < 0 {
+        State::Payable
+    } else if stopped {
+        State::Held
+    } else {
+        State::at_gates(reviewed, due_at, entry.at)
+    };
     let mut line = work.line_of(entry, earning, Kind::TrueUp, owed);
-    (line.state, line.reviewed, line.due_at) = (state, reviewed, due_at);
-    line.occurred_at = work.conversion.sale.as_ref().map_or(entry.at, |sale| sale.occurred_at);
+    (line.state, line.reviewed, line.due_at, line.hands) = (state, reviewed, due_at, author(entry));
+    // Where something was sold, it happened then; where something else moved what is owed, it happens now.
+    let sold = work.all.iter().map(|(_, line)| line).find(|line| line.earning == Some(earning));
+    line.occurred_at = sold.filter(|_| sold_now).map_or(entry.at, |line| line.occurred_at);
     line
 }
