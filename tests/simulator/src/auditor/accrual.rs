@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::model::{Conversion, Earning, Kind, Line, State};
+use super::model::{Conversion, Earning, Kind, Line, State, Tally, TallyKey};
 use super::order::{Order, Part};
 use super::rates::{self, Ratio, Sold};
 use super::{Auditor, Checked, Entry, Invariant, days, violation};
-use crate::told::{Named, Partner, Program, Rule, Sale, Told};
+use crate::told::{Named, Partner, Program, Reward, Rule, Sale, Shape, Told};
 
 /// A conversion, its lines and what becomes of them.
 #[derive(Debug, Clone)]
@@ -19,6 +19,10 @@ pub struct Work {
     /// New ones without an id.
     pub all: Vec<(Option<String>, Line)>,
     pub changed: BTreeSet<usize>,
+    /// What giving the conversion away took off tallies before it was earned anew.
+    pub freed: Vec<(TallyKey, Tally)>,
+    /// What new earnings added to tallies, before anything of them went back.
+    pub fresh: Vec<(TallyKey, Tally)>,
 }
 
 impl Work {
@@ -87,7 +91,8 @@ pub struct Occasion<'a> {
 impl Auditor {
     pub(super) fn work(&self, stream: &str, conversion: Conversion) -> Work {
         let all = conversion.lines.iter().map(|id| (Some(id.clone()), self.lines[id].clone())).collect();
-        Work { stream: stream.to_owned(), conversion, all, changed: BTreeSet::new() }
+        let (changed, freed, fresh) = (BTreeSet::new(), Vec::new(), Vec::new());
+        Work { stream: stream.to_owned(), conversion, all, changed, freed, fresh }
     }
 
     /// Explicit partner, coupon, click, touches, and the customer's first partners for renewals.
@@ -156,8 +161,9 @@ impl Auditor {
             let Some(partner) = told.partners.iter().find(|partner| partner.id == *id) else { continue };
             for (rule, items) in rates::groups(&sale, &part.items, &set.rules, partner, standing, &zone) {
                 let before = match work.conversion.before.get(&(id.clone(), rule.key.clone())) {
-                    Some(before) if occasion.part > 0 => *before,
-                    _ => self.position(std::slice::from_ref(work), rule, id, date),
+                    // What an edit adds is rated where its order started, if orders are rated whole.
+                    Some(before) if occasion.part > 0 && rates_orders(rule) => *before,
+                    _ => self.position(work, rule, id, date),
                 };
                 let sold = Sold {
                     base: rates::base(part, rule, &items).into(),
@@ -180,14 +186,16 @@ impl Auditor {
             for (cap, owner) in [(rule.caps.partner_month, partner), (rule.caps.program_month, &program.id)] {
                 let Some(cap) = cap else { continue };
                 let key = (owner.clone(), rule.key.clone(), rates::month_key(date));
-                let used = self.tally(std::slice::from_ref(work), &key).commission;
+                let used = self.accrued(work, &key).commission;
                 earned = earned.min((i128::from(cap) - used).max(0));
             }
             let hold = rule.hold_days.unwrap_or(program.hold_days);
             let received = occasion.received_at + days(program.min_hold_days.into());
             let due = |slice_days: u32| (occasion.occurred_at + days(hold.max(slice_days).into())).max(received);
             let earning = work.conversion.earnings.len();
-            work.conversion.before.entry((partner.clone(), rule.key.clone())).or_insert(before);
+            if occasion.part == 0 {
+                work.conversion.before.insert((partner.clone(), rule.key.clone()), before);
+            }
             work.conversion.earnings.push(Earning {
                 partner: partner.clone(),
                 rule: rule.clone(),
@@ -216,6 +224,8 @@ impl Auditor {
                     ..line
                 });
             }
+            self.count(work, earning);
+            self.cross(entry, work, occasion, earning, before);
         }
         Ok(())
     }
@@ -233,6 +243,10 @@ fn spent(conversion: &Conversion, order: &Order, occasion: &Occasion, rule: &Rul
         spent.1 += if earning.partner == partner { stands } else { 0 };
     }
     spent
+}
+
+fn rates_orders(rule: &Rule) -> bool {
+    matches!(&rule.reward, Reward::Tiered(tiers) if tiers.shape == Shape::MarginalByOrder)
 }
 
 /// Case does not matter in codes.

@@ -72,7 +72,7 @@ impl Auditor {
                 self.earn(told, entry, &mut work, &occasion)?;
             }
             self.reverse(entry, &mut work)?;
-            self.true_up(entry, program, std::slice::from_mut(&mut work), false);
+            self.true_up(entry, program, std::slice::from_mut(&mut work));
         }
         self.conversions.insert(entry.stream.to_owned(), work.conversion.clone());
         Ok(self.retally(entry, Effect { lines: work.into_changed(), ..Effect::default() }))
@@ -123,7 +123,7 @@ impl Auditor {
         }
         // Refunds that came first apply before anything is written.
         self.reverse(entry, &mut work)?;
-        self.true_up(entry, program, std::slice::from_mut(&mut work), true);
+        self.true_up(entry, program, std::slice::from_mut(&mut work));
         self.conversions.insert(entry.stream.to_owned(), work.conversion.clone());
         Ok(Effect { lines: work.into_changed(), ..Effect::default() })
     }
@@ -170,7 +170,7 @@ fn keys(sale: &Sale) -> Vec<(usize, String)> {
     customer.id.iter().chain(&customer.email_hash).map(|key| (sale.program, key.clone())).collect()
 }
 
-fn program_of<'a>(told: &'a Told, conversion: &Conversion) -> Option<&'a Program> {
+pub(super) fn program_of<'a>(told: &'a Told, conversion: &Conversion) -> Option<&'a Program> {
     told.programs.get(conversion.sale.as_ref()?.program)
 }
 

@@ -6,7 +6,6 @@ use jiff::Timestamp;
 
 use super::accrual::{Occasion, Work};
 use super::model::{Kind, Line, Payout, State};
-use super::rates::round;
 use super::{Auditor, Checked, Effect, Entry, Invariant, caused, ensure, leave_for, list, text, violation};
 use crate::told::{About, Told};
 
@@ -86,7 +85,7 @@ impl Auditor {
         for (program, mut works) in works {
             let program = told.programs.iter().find(|told| told.id == program);
             if let Some(program) = program.filter(|_| matches!(entry.what, "reject" | "reinstate")) {
-                self.true_up(entry, program, &mut works, false);
+                self.true_up(entry, program, &mut works);
             }
             others.extend(works.into_iter().flat_map(Work::into_changed));
         }
@@ -122,7 +121,7 @@ impl Auditor {
         let mut last = violation(Invariant::Access, format!("{name}: nobody commanded it"));
         for command in commanded {
             let Some((id, amount)) = command.ids.first().zip(command.amount) else { continue };
-            let effect = self.adjusted(entry, id, i128::from(amount))?;
+            let effect = self.adjusted(told, entry, id, i128::from(amount))?;
             // Of several commands, whichever tells the same.
             if tells(entry, &effect) {
                 return Ok(effect);
@@ -132,14 +131,15 @@ impl Auditor {
         last
     }
 
-    fn adjusted(&self, entry: &Entry, id: &str, amount: i128) -> Checked<Effect> {
+    fn adjusted(&self, told: &Told, entry: &Entry, id: &str, amount: i128) -> Checked<Effect> {
         let (name, mut line) = (entry.name(), self.line(entry, id)?.clone());
         let legal = !matches!(line.state, State::Rejected | State::Reversed);
         ensure!(legal, OneState, "{name}: {id} is {} and cannot be adjusted", line.state.as_str());
-        let mut effect = Effect::default();
         if self.is_open(&line) || line.state == State::Held {
-            let up = amount > line.amount;
-            line.taken = round(amount * line.taken, line.amount);
+            let up = amount.abs() > line.amount.abs();
+            if line.taken.abs() > amount.abs() {
+                line.taken = amount;
+            }
             line.amount = amount;
             line.hands.insert(entry.by.to_owned());
             if up {
@@ -148,49 +148,53 @@ impl Auditor {
                 let state = if line.state == State::Held { State::Held } else { State::Pending };
                 leave_for(&mut line, state);
             }
-            effect.lines.push((Some(id.to_owned()), line));
-            return Ok(self.retally(entry, effect));
+            return self.settled(told, entry, Some(id.to_owned()), line);
         }
         let adjustments = self.lines.values().filter(|other| other.of.as_deref() == Some(id));
         let current = line.amount + adjustments.map(|other| other.amount).sum::<i128>();
-        let difference = amount - current;
-        let (part, whole) = self.share(&line);
-        let amount = difference - round(difference * part, whole);
+        let amount = amount - current;
         let reviewed = amount < 0;
-        effect.lines.push((
-            None,
-            Line {
-                kind: Kind::Adjustment,
-                slice: None,
-                of: Some(id.to_owned()),
-                amount,
-                taken: 0,
-                recorded: 0,
-                state: if reviewed { State::Payable } else { State::Pending },
-                reviewed,
-                was_held: false,
-                payout: None,
-                hands: BTreeSet::from([entry.by.to_owned()]),
-                occurred_at: entry.at,
-                due_at: entry.at,
-                seen_at: entry.now,
-                fell_at: Timestamp::MAX,
-                version: 0,
-                entry: String::new(),
-                ..line
-            },
-        ));
-        Ok(effect)
+        let line = Line {
+            kind: Kind::Adjustment,
+            slice: None,
+            of: Some(id.to_owned()),
+            amount,
+            taken: 0,
+            recorded: 0,
+            state: if reviewed { State::Payable } else { State::Pending },
+            reviewed,
+            was_held: false,
+            payout: None,
+            hands: BTreeSet::from([entry.by.to_owned()]),
+            occurred_at: entry.at,
+            due_at: entry.at,
+            seen_at: entry.now,
+            fell_at: Timestamp::MAX,
+            version: 0,
+            entry: String::new(),
+            ..line
+        };
+        self.settled(told, entry, None, line)
     }
 
-    /// The refunded share of a line's earning.
-    fn share(&self, line: &Line) -> (i128, i128) {
+    /// What was refunded of the earning is refunded of what it is now.
+    fn settled(&self, told: &Told, entry: &Entry, id: Option<String>, line: Line) -> Checked<Effect> {
         let conversion = self.conversions.get(&line.conversion);
-        let earning = conversion.and_then(|conversion| conversion.earnings.get(line.earning?));
-        match conversion.and_then(super::model::Conversion::order).zip(earning) {
-            Some((order, earning)) => order.refunded(earning.part, &earning.items),
-            None => (0, 1),
+        let Some((conversion, program)) = conversion.and_then(|of| Some((of, super::events::program_of(told, of)?)))
+        else {
+            return Ok(self.retally(entry, Effect { lines: vec![(id, line)], ..Effect::default() }));
+        };
+        let mut work = self.work(&line.conversion, conversion.clone());
+        match work.all.iter().position(|(known, _)| id.is_some() && *known == id) {
+            Some(at) => {
+                work.changed.insert(at);
+                work.all[at].1 = line;
+            }
+            None => work.add(line),
         }
+        self.reverse(entry, &mut work)?;
+        self.true_up(entry, program, std::slice::from_mut(&mut work));
+        Ok(self.retally(entry, Effect { lines: work.into_changed(), ..Effect::default() }))
     }
 
     pub(super) fn bonus(told: &Told, entry: &Entry) -> Checked<Effect> {
@@ -274,6 +278,7 @@ impl Auditor {
         conversion.suspicious = false;
         let mut work = self.work(entry.stream, conversion);
         self.reverse(entry, &mut work)?;
+        self.free(&mut work);
         let parts = work.conversion.order().map(|order| order.parts).unwrap_or_default();
         for (n, part) in parts.iter().enumerate() {
             let edit = work.conversion.edits.iter().find(|edit| Some(&edit.id) == part.edit.as_ref());
@@ -288,7 +293,7 @@ impl Auditor {
             self.earn(told, entry, &mut work, &occasion)?;
         }
         self.reverse(entry, &mut work)?;
-        self.true_up(entry, program, std::slice::from_mut(&mut work), false);
+        self.true_up(entry, program, std::slice::from_mut(&mut work));
         self.conversions.insert(entry.stream.to_owned(), work.conversion.clone());
         Ok(self.retally(entry, Effect { lines: work.into_changed(), ..Effect::default() }))
     }

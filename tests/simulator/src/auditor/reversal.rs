@@ -19,6 +19,9 @@ impl Auditor {
                 of_earning.iter().copied().filter(|at| work.all[*at].1.slice.is_some()).collect();
             slices.sort_by_key(|at| std::cmp::Reverse(work.all[*at].1.slice));
             let Some(newest) = slices.first().map(|at| work.all[*at].1.clone()) else { continue };
+            // Silent in the rules: what a person added besides goes first.
+            let added = of_earning.iter().rev().filter(|at| work.all[**at].1.kind == Kind::Adjustment);
+            let mut slices: Vec<usize> = added.copied().chain(slices).collect();
             let earned: i128 = of_earning.iter().map(|at| work.all[*at].1.earned()).sum();
             let reversed: i128 = of_earning.iter().map(|at| work.all[*at].1.reversed()).sum();
             let left = rates::round(earned * part, whole) - reversed;
@@ -33,10 +36,10 @@ impl Auditor {
                 slices.reverse();
                 let back = self.give_back(entry, work, &slices, -left);
                 if back > 0 {
-                    // Silent in the rules: of several slices, the newest one's gates.
-                    let state = State::at_gates(newest.reviewed, newest.due_at, entry.at);
+                    // Silent in the rules: of several slices, due with the newest.
+                    let state = State::at_gates(true, newest.due_at, entry.at);
                     let line = work.line_of(entry, n, Kind::Reinstatement, back);
-                    work.add(Line { state, reviewed: newest.reviewed, due_at: newest.due_at, ..line });
+                    work.add(Line { state, due_at: newest.due_at, ..line });
                 }
             }
         }
