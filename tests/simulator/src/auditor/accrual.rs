@@ -9,7 +9,7 @@ use super::model::{Conversion, Earning, Kind, Line, State, Tally, TallyKey};
 use super::order::{Order, Part};
 use super::rates::{self, Ratio, Sold};
 use super::{Auditor, Checked, Entry, Invariant, days, violation};
-use crate::told::{Named, Partner, Program, Reward, Rule, Sale, Shape, Told};
+use crate::told::{Named, Partner, Program, Reward, Rule, Sale, Shape, Told, Touch};
 
 /// A conversion, its lines and what becomes of them.
 #[derive(Debug, Clone)]
@@ -128,7 +128,7 @@ impl Auditor {
         };
         let first_partners = || {
             let known = self.known(sale).filter_map(|known| known.first_attributed.as_ref());
-            let first = known.min_by_key(|first| first.number)?;
+            let first = known.min_by_key(|first| first.at)?;
             let (own, others): (Vec<_>, Vec<_>) =
                 first.credits.iter().cloned().partition(|(id, _)| of_program().any(|of| of.id == *id && own(of)));
             Some(if others.is_empty() { own } else { others })
@@ -139,6 +139,34 @@ impl Auditor {
             .or_else(|| Some(by_touches()).filter(|credits| !credits.is_empty()))
             .or_else(|| if sale.action == "renewal" { first_partners() } else { None })
             .unwrap_or_default()
+    }
+
+    /// The channel of the latest link by which each partner touched the customer, where touches tell whose the sale is.
+    pub(super) fn channels(&self, told: &Told, sale: &Sale) -> BTreeMap<String, &'static str> {
+        let unlinked = Sale { click: None, visitor: None, ..sale.clone() };
+        let blank = Self::default();
+        let outright = Sale { action: "sale", ..unlinked };
+        if !blank.attribute(told, &outright).is_empty() {
+            return BTreeMap::new();
+        }
+        let of_program = |touch: &&Touch| told.partners.get(touch.partner).is_some_and(|of| of.program == sale.program);
+        let clicked = told.touches.iter().filter(|touch| touch.click.is_some() && touch.click == sale.click);
+        let mut touches: Vec<_> = clicked.filter(of_program).collect();
+        if touches.is_empty() {
+            let window = days(told.programs[sale.program].attribution.window_days.into());
+            let seen = sale.occurred_at - window..=sale.occurred_at;
+            let of_customer = |visitor: &String| self.known(sale).any(|known| known.visitors.contains(visitor));
+            let of_visitor =
+                |touch: &&Touch| Some(&touch.visitor) == sale.visitor.as_ref() || of_customer(&touch.visitor);
+            let counted = told.touches.iter().filter(of_visitor).filter(of_program);
+            touches = counted.filter(|touch| seen.contains(&touch.at)).collect();
+            touches.sort_by_key(|touch| (touch.at, &touch.click));
+        }
+        let mut latest = BTreeMap::new();
+        for touch in touches {
+            latest.insert(told.partners[touch.partner].id.clone(), touch.channel);
+        }
+        latest.into_iter().filter_map(|(partner, channel)| Some((partner, channel?))).collect()
     }
 
     /// Adds what a part of the order earns for everybody it is attributed to.
@@ -159,6 +187,8 @@ impl Auditor {
         let mut rated = Vec::new();
         for (n, (id, credit)) in credits.iter().enumerate() {
             let Some(partner) = told.partners.iter().find(|partner| partner.id == *id) else { continue };
+            let channel = sale.channel.or_else(|| work.conversion.channels.get(id).copied());
+            let sale = Sale { channel, ..sale.clone() };
             for (rule, items) in rates::groups(&sale, &part.items, &set.rules, partner, standing, &zone) {
                 let before = match work.conversion.before.get(&(id.clone(), rule.key.clone())) {
                     // What an edit adds is rated where its order started, if orders are rated whole.

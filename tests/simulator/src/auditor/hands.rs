@@ -274,6 +274,8 @@ impl Auditor {
         }
         conversion.credits = command.shares.iter().map(|(id, share)| (id.clone(), i128::from(*share))).collect();
         conversion.before.clear();
+        conversion.channels.clear();
+        conversion.standing.first_attributed = self.first_attributed(&sale, entry.stream);
         // Silent in the rules: a person looked at it.
         conversion.suspicious = false;
         let mut work = self.work(entry.stream, conversion);

@@ -210,6 +210,8 @@ pub struct Conversion {
     pub standing: Standing,
     /// Whose it is, by how many parts.
     pub credits: Vec<(String, i128)>,
+    /// The channels of the links by which partners were found: rules that ask for one take it where the sale tells none.
+    pub channels: BTreeMap<String, &'static str>,
     /// Where partners stood under rules when the sale was rated.
     pub before: BTreeMap<(String, String), i128>,
     /// Why its lines are born held.
@@ -231,6 +233,7 @@ impl Conversion {
             withdrawn: BTreeSet::new(),
             standing: Standing::default(),
             credits: Vec::new(),
+            channels: BTreeMap::new(),
             before: BTreeMap::new(),
             suspicious: false,
             earnings: Vec::new(),
@@ -256,8 +259,7 @@ pub struct Customer {
 
 #[derive(Debug, Clone)]
 pub struct Attributed {
-    /// How many entries came before.
-    pub number: usize,
+    pub stream: String,
     pub at: Timestamp,
     pub credits: Vec<(String, i128)>,
 }
