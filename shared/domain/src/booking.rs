@@ -113,32 +113,41 @@ impl<'a> Booking<'a> {
         accruing: Option<&Accruing<'_>>,
         tallies: &mut Tallies,
     ) -> Result<Vec<Change>, LineError> {
+        // What is attributed anew frees its positions and caps before it is earned again.
+        let by_hand = accruing.and_then(|accruing| accruing.by_hand);
+        let freed = if self.after.attribution > self.before.attribution {
+            self.reverse(decided.clone(), by_hand)?
+        } else {
+            Vec::new()
+        };
+        let nothing_new = BTreeSet::new();
+        let mut moved = self.moved(self.before, &lines.iter().collect::<Vec<_>>(), &nothing_new, &freed, tallies)?;
+        let (from, known, decided) =
+            if freed.is_empty() { (self.before, lines, decided) } else { (self.after, &freed[..], freed.clone()) };
         let new = match accruing {
             Some(accruing) => self.accrue(&decided, accruing, tallies)?,
             None => Vec::new(),
         };
         let accrued: BTreeSet<_> = new.iter().filter_map(Line::earning).collect();
-        let mut all = [decided, new].concat();
-        let gross = all.clone();
-        if let Some(order) = self.after.order {
-            let reversal = Reversal {
-                order,
-                attribution: self.after.attribution,
-                open: self.open,
-                event: self.cause,
-                by_hand: accruing.and_then(|accruing| accruing.by_hand),
-                now: self.now,
-            };
-            all = reversal.apply(all)?;
-        }
+        let gross = [decided, new].concat();
+        let mut all = self.reverse(gross.clone(), by_hand)?;
         let before: Vec<_> =
-            gross.iter().filter(|line| line.earning().is_some_and(|key| accrued.contains(&key))).chain(lines).collect();
-        let mut trued_up = self.settle(&before, &accrued, &all, tallies)?;
+            gross.iter().filter(|line| line.earning().is_some_and(|key| accrued.contains(&key))).chain(known).collect();
+        moved.extend(self.moved(from, &before, &accrued, &all, tallies)?);
+        let mut trued_up = true_ups(&moved, self.program, &Terms::of(self.program), tallies, self.cause, self.now)?;
         for line in &mut trued_up {
-            line.hands = accruing.and_then(|accruing| accruing.by_hand).map(str::to_owned).into_iter().collect();
+            line.hands = by_hand.map(str::to_owned).into_iter().collect();
         }
         all.extend(trued_up);
         Ok(changes(lines, all))
+    }
+
+    /// All lines once what went back came off them.
+    fn reverse(&self, lines: Vec<Line>, by_hand: Option<&str>) -> Result<Vec<Line>, LineError> {
+        let Some(order) = self.after.order else { return Ok(lines) };
+        let attribution = self.after.attribution;
+        let reversal = Reversal { order, attribution, open: self.open, event: self.cause, by_hand, now: self.now };
+        reversal.apply(lines)
     }
 
     /// What new parts of the order earn, before anything of it went back.
@@ -183,15 +192,19 @@ impl<'a> Booking<'a> {
         rules.iter().find(|rule| line.basis.as_ref().is_some_and(|basis| basis.rule == rule.key))
     }
 
-    /// Moves the tallies by what the contributions of the earnings moved, and trues up. New earnings stand in `before` as they accrued,
-    /// which their tallies have already.
-    fn settle(
+    /// Moves the tallies by what the contributions of the earnings moved. New earnings stand in `before` as they accrued, which their
+    /// tallies have already.
+    fn moved<'b>(
         &self,
+        from: State<'_>,
         before: &[&Line],
         accrued: &BTreeSet<EarningKey>,
-        after: &[Line],
+        after: &'b [Line],
         tallies: &mut Tallies,
-    ) -> Result<Vec<Line>, MoneyError> {
+    ) -> Result<Vec<Moved<'b>>, MoneyError>
+    where
+        'a: 'b,
+    {
         let sold_at =
             self.after.order.and_then(|order| order.parts().first()).map_or(self.now, |sale| sale.occurred_at);
         let mut moved = Vec::new();
@@ -200,8 +213,8 @@ impl<'a> Booking<'a> {
             if tallies_of(of).next().is_none() {
                 continue;
             }
-            let share_before = match self.before.order {
-                Some(order) if !accrued.contains(&key) => share(order, self.before.attribution, of)?,
+            let share_before = match from.order {
+                Some(order) if !accrued.contains(&key) => share(order, from.attribution, of)?,
                 _ => (0, 1),
             };
             let share_after = match self.after.order {
@@ -221,7 +234,7 @@ impl<'a> Booking<'a> {
             }
             moved.push(Moved { of, rule, sold_at });
         }
-        true_ups(&moved, self.program, &Terms::of(self.program), tallies, self.cause, self.now)
+        Ok(moved)
     }
 }
 

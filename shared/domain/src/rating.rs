@@ -394,8 +394,7 @@ fn tiered(tiers: &Tiers, of: &Rateable, before: i64, window: &WindowKey) -> Resu
     let (parts, amount) = match (tiers.shape, tiers.metric) {
         (Shape::MarginalByAmount, _) => by_amount(tiers, of, before)?,
         // The tier where the order starts: at its own number, or at its first minor unit.
-        (Shape::MarginalByOrder, Metric::Count) => whole(tiers, of, reached)?,
-        (Shape::MarginalByOrder, Metric::Revenue | Metric::Commission) => whole(tiers, of, before.saturating_add(1))?,
+        (Shape::MarginalByOrder, _) => whole(tiers, of, before.saturating_add(1))?,
         (Shape::Retroactive, Metric::Count | Metric::Revenue) => whole(tiers, of, reached)?,
         (Shape::Retroactive, Metric::Commission) => {
             // What it earns decides how far it comes: at the tier it started in.
@@ -599,6 +598,20 @@ pub(crate) mod tests {
         let total: i64 = (0..150).map(|before| earned(&tiers, &order, before)[0]).sum();
         assert_eq!(total, 17_500);
         assert_eq!((earned(&tiers, &order, 99), earned(&tiers, &order, 100)), (vec![100], vec![150]));
+    }
+
+    #[test]
+    fn what_an_edit_adds_is_rated_in_the_tier_of_its_order() {
+        let tiers =
+            tiered("count", "marginal_by_order", json!([{"after": "0", "rate": "10"}, {"after": "1", "rate": "20"}]));
+        let window = WindowKey::month("2026-06-01".parse().unwrap());
+        let earned = |before: i64, extra: bool| {
+            let of = Rateable { base: minor(1_000).into(), units: Decimal::ONE, part: 1, whole: 1, extra };
+            reward(&tiers[0], &of, before, &window).unwrap().amount
+        };
+        for before in [0, 1, 2] {
+            assert_eq!(earned(before, true), earned(before, false), "after {before}");
+        }
     }
 
     #[test]

@@ -98,9 +98,20 @@ fn accrued_again(
         return Ok(Vec::new());
     };
     let Some(accruing) = moment.accruing() else { return Ok(Vec::new()) };
+    // What was given up before it was earned anew stands in no single entry; replaying all of them tells.
+    let given_up = |entries: &[&Entry]| match entries.split_last() {
+        Some((last, before)) => last.what == What::Attribute && before.iter().any(|entry| !entry.lines.is_empty()),
+        None => false,
+    };
+    if given_up(entries) {
+        return Ok(Vec::new());
+    }
     // An edit is rated where the sale was; what the sale earned tells where.
     let lines = if moment.has_order_before() && entry.what == What::Edit {
         let made = earlier.iter().rposition(|entry| matches!(entry.what, What::Accrue | What::Attribute));
+        if made.is_some_and(|at| given_up(&earlier[..=at])) {
+            return Ok(Vec::new());
+        }
         made.map_or(Ok(Vec::new()), |at| accrued_again(&earlier[..=at], program, conversion, rules))?
     } else {
         Vec::new()

@@ -76,6 +76,31 @@ impl Book {
         after: Option<&Order>,
         cause: &str,
     ) -> Vec<Line> {
+        self.step_between(
+            lines,
+            decided,
+            (order, cause),
+            [State { order: before, attribution: 0 }, State { order: after, attribution: 0 }],
+        )
+    }
+
+    /// A person gives an order to whom the book's sales are credited to now.
+    fn attribute(&mut self, order: &str, attribution: u32) {
+        self.now += SignedDuration::from_secs(1);
+        let (events, lines) = self.conversions.remove(order).unwrap();
+        let whole = Order::of(&events).unwrap();
+        let states = [attribution - 1, attribution].map(|attribution| State { order: whole.as_ref(), attribution });
+        let lines = self.step_between(&lines, lines.clone(), (order, "attribute"), states);
+        self.conversions.insert(order.to_owned(), (events, lines));
+    }
+
+    fn step_between(
+        &mut self,
+        lines: &[Line],
+        decided: Vec<Line>,
+        (order, cause): (&str, &str),
+        [before, after]: [State<'_>; 2],
+    ) -> Vec<Line> {
         let source = SourceId::of_api(&self.program.id);
         let circumstances = Circumstances {
             rule_set: 1,
@@ -93,8 +118,8 @@ impl Book {
             conversion: &conversion,
             order,
             rules: &self.rules,
-            before: State { order: before, attribution: 0 },
-            after: State { order: after, attribution: 0 },
+            before,
+            after,
             open: &BTreeMap::new(),
             cause,
             received_at: self.now,
@@ -260,6 +285,25 @@ fn what_a_cap_leaves_is_clamped_and_a_freed_cap_serves_later_sales_only() {
     assert_eq!([book.nets("2"), book.nets("3"), book.nets("4")], [[500], [0], [1_000]]);
     let month = WindowKey::month(book.now.to_zoned(jiff::tz::TimeZone::UTC).date());
     assert_eq!(book.tally(month.as_str()).commission, minor(1_500));
+}
+
+#[test]
+fn what_is_attributed_anew_is_earned_where_it_was_given_up() {
+    let mut capped = json!({"name": "t", "reward": {"kind": "percent", "rate": "10"}});
+    capped["caps"] = json!({"perProgramMonth": "15.00"});
+    let mut book = Book::new(capped);
+    book.sell("1", 10_000);
+    book = book.among(&[1, 1]);
+    book.attribute("1", 1);
+    assert_eq!(book.nets("1"), [0, 500, 500], "of 15.00 nothing else is used");
+    let mut book = Book::new(tiered(
+        "count",
+        "marginal_by_order",
+        json!([{"after": "0", "rate": "10"}, {"after": "1", "rate": "20"}]),
+    ));
+    book.sell("1", 10_000);
+    book.attribute("1", 1);
+    assert_eq!((book.nets("1"), book.tally("life").count), (vec![0, 1_000], 1), "it is number one again");
 }
 
 #[test]

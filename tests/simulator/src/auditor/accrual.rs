@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::model::{Conversion, Earning, Kind, Line, State};
+use super::model::{Conversion, Earning, Kind, Line, State, Tally, TallyKey};
 use super::order::{Order, Part};
 use super::rates::{self, Ratio, Sold};
 use super::{Auditor, Checked, Entry, Invariant, days, violation};
-use crate::told::{Named, Partner, Program, Rule, Sale, Told};
+use crate::told::{Named, Partner, Program, Reward, Rule, Sale, Shape, Told, Touch};
 
 /// A conversion, its lines and what becomes of them.
 #[derive(Debug, Clone)]
@@ -21,6 +21,10 @@ pub struct Work {
     pub changed: BTreeSet<usize>,
     /// How many earnings it had before.
     pub earlier: usize,
+    /// What giving the conversion away took off tallies before it was earned anew.
+    pub freed: Vec<(TallyKey, Tally)>,
+    /// What new earnings added to tallies, before anything of them went back.
+    pub fresh: Vec<(TallyKey, Tally)>,
 }
 
 impl Work {
@@ -90,7 +94,8 @@ impl Auditor {
     pub(super) fn work(&self, stream: &str, conversion: Conversion) -> Work {
         let all = conversion.lines.iter().map(|id| (Some(id.clone()), self.lines[id].clone())).collect();
         let earlier = conversion.earnings.len();
-        Work { stream: stream.to_owned(), conversion, all, changed: BTreeSet::new(), earlier }
+        let (changed, freed, fresh) = (BTreeSet::new(), Vec::new(), Vec::new());
+        Work { stream: stream.to_owned(), conversion, all, changed, earlier, freed, fresh }
     }
 
     /// Explicit partner, coupon, click, touches, and the customer's first partners for renewals.
@@ -126,7 +131,7 @@ impl Auditor {
         };
         let first_partners = || {
             let known = self.known(sale).filter_map(|known| known.first_attributed.as_ref());
-            let first = known.min_by_key(|first| first.number)?;
+            let first = known.min_by_key(|first| first.at)?;
             let (own, others): (Vec<_>, Vec<_>) =
                 first.credits.iter().cloned().partition(|(id, _)| of_program().any(|of| of.id == *id && own(of)));
             Some(if others.is_empty() { own } else { others })
@@ -137,6 +142,34 @@ impl Auditor {
             .or_else(|| Some(by_touches()).filter(|credits| !credits.is_empty()))
             .or_else(|| if sale.action == "renewal" { first_partners() } else { None })
             .unwrap_or_default()
+    }
+
+    /// The channel of the latest link by which each partner touched the customer, where touches tell whose the sale is.
+    pub(super) fn channels(&self, told: &Told, sale: &Sale) -> BTreeMap<String, &'static str> {
+        let unlinked = Sale { click: None, visitor: None, ..sale.clone() };
+        let blank = Self::default();
+        let outright = Sale { action: "sale", ..unlinked };
+        if !blank.attribute(told, &outright).is_empty() {
+            return BTreeMap::new();
+        }
+        let of_program = |touch: &&Touch| told.partners.get(touch.partner).is_some_and(|of| of.program == sale.program);
+        let clicked = told.touches.iter().filter(|touch| touch.click.is_some() && touch.click == sale.click);
+        let mut touches: Vec<_> = clicked.filter(of_program).collect();
+        if touches.is_empty() {
+            let window = days(told.programs[sale.program].attribution.window_days.into());
+            let seen = sale.occurred_at - window..=sale.occurred_at;
+            let of_customer = |visitor: &String| self.known(sale).any(|known| known.visitors.contains(visitor));
+            let of_visitor =
+                |touch: &&Touch| Some(&touch.visitor) == sale.visitor.as_ref() || of_customer(&touch.visitor);
+            let counted = told.touches.iter().filter(of_visitor).filter(of_program);
+            touches = counted.filter(|touch| seen.contains(&touch.at)).collect();
+            touches.sort_by_key(|touch| (touch.at, &touch.click));
+        }
+        let mut latest = BTreeMap::new();
+        for touch in touches {
+            latest.insert(told.partners[touch.partner].id.clone(), touch.channel);
+        }
+        latest.into_iter().filter_map(|(partner, channel)| Some((partner, channel?))).collect()
     }
 
     /// Adds what a part of the order earns for everybody it is attributed to.
@@ -157,10 +190,13 @@ impl Auditor {
         let mut rated = Vec::new();
         for (n, (id, credit)) in credits.iter().enumerate() {
             let Some(partner) = told.partners.iter().find(|partner| partner.id == *id) else { continue };
+            let channel = sale.channel.or_else(|| work.conversion.channels.get(id).copied());
+            let sale = Sale { channel, ..sale.clone() };
             for (rule, items) in rates::groups(&sale, &part.items, &set.rules, partner, standing, &zone) {
                 let before = match work.conversion.before.get(&(id.clone(), rule.key.clone())) {
-                    Some(before) if occasion.part > 0 => *before,
-                    _ => self.position(std::slice::from_ref(work), rule, id, date),
+                    // What an edit adds is rated where its order started, if orders are rated whole.
+                    Some(before) if occasion.part > 0 && rates_orders(rule) => *before,
+                    _ => self.position(work, rule, id, date),
                 };
                 let sold = Sold {
                     base: rates::base(part, rule, &items).into(),
@@ -183,14 +219,16 @@ impl Auditor {
             for (cap, owner) in [(rule.caps.partner_month, partner), (rule.caps.program_month, &program.id)] {
                 let Some(cap) = cap else { continue };
                 let key = (owner.clone(), rule.key.clone(), rates::month_key(date));
-                let used = self.tally(std::slice::from_ref(work), &key).commission;
+                let used = self.accrued(work, &key).commission;
                 earned = earned.min((i128::from(cap) - used).max(0));
             }
             let hold = rule.hold_days.unwrap_or(program.hold_days);
             let received = occasion.received_at + days(program.min_hold_days.into());
             let due = |slice_days: u32| (occasion.occurred_at + days(hold.max(slice_days).into())).max(received);
             let earning = work.conversion.earnings.len();
-            work.conversion.before.entry((partner.clone(), rule.key.clone())).or_insert(before);
+            if occasion.part == 0 {
+                work.conversion.before.insert((partner.clone(), rule.key.clone()), before);
+            }
             work.conversion.earnings.push(Earning {
                 partner: partner.clone(),
                 rule: rule.clone(),
@@ -219,6 +257,8 @@ impl Auditor {
                     ..line
                 });
             }
+            self.count(work, earning);
+            self.cross(entry, work, occasion, earning, before);
         }
         Ok(())
     }
@@ -236,6 +276,10 @@ fn spent(conversion: &Conversion, order: &Order, occasion: &Occasion, rule: &Rul
         spent.1 += if earning.partner == partner { stands } else { 0 };
     }
     spent
+}
+
+fn rates_orders(rule: &Rule) -> bool {
+    matches!(&rule.reward, Reward::Tiered(tiers) if tiers.shape == Shape::MarginalByOrder)
 }
 
 /// Case does not matter in codes.

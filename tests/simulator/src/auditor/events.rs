@@ -73,7 +73,7 @@ impl Auditor {
                 self.earn(told, entry, &mut work, &occasion)?;
             }
             self.reverse(entry, &mut work)?;
-            self.true_up(entry, program, std::slice::from_mut(&mut work), false);
+            self.true_up(entry, program, std::slice::from_mut(&mut work));
         }
         self.conversions.insert(entry.stream.to_owned(), work.conversion.clone());
         Ok(self.retally(entry, Effect { lines: work.into_changed(), ..Effect::default() }))
@@ -85,6 +85,7 @@ impl Auditor {
             return violation(Invariant::OneEffect, format!("{name}: is of no program"));
         };
         conversion.credits = self.attribute(told, &sale);
+        conversion.channels = self.channels(told, &sale);
         let own = |(id, _): &(String, i128)| told.partners.iter().find(|partner| partner.id == *id);
         let owns =
             |id: &(String, i128)| own(id).is_some_and(|own| Some(&own.email_hash) == sale.customer.email_hash.as_ref());
@@ -93,9 +94,8 @@ impl Auditor {
         let nobody = conversion.credits.is_empty();
         ensure!(nobody == unattributed, ExactCents, "{name}: is of {:?}, by {sale:?}", conversion.credits);
         let known = || self.known(&sale);
-        conversion.standing.returning = known().any(|known| known.bought);
-        let first = known().filter_map(|known| known.first_attributed.as_ref()).min_by_key(|first| first.number);
-        conversion.standing.first_attributed = first.map(|first| first.at);
+        conversion.standing.returning = is_purchase(&sale) && known().any(|known| known.bought);
+        conversion.standing.first_attributed = self.first_attributed(&sale, entry.stream);
         let alike = |(source, total, at): &(String, i64, Timestamp)| {
             let apart = sale.occurred_at.duration_since(*at).abs();
             *source != sale.source && *total == sale.total && apart <= days(1)
@@ -105,7 +105,7 @@ impl Auditor {
         for (partner, _) in &conversion.credits {
             self.pulses.entry(partner.clone()).or_default().push(sale.occurred_at);
         }
-        self.remember(&sale, &conversion.credits);
+        self.remember(&sale, entry.stream, &conversion.credits);
 
         let mut work = self.work(entry.stream, conversion);
         let parts = work.conversion.order().map(|order| order.parts).unwrap_or_default();
@@ -124,7 +124,7 @@ impl Auditor {
         }
         // Refunds that came first apply before anything is written.
         self.reverse(entry, &mut work)?;
-        self.true_up(entry, program, std::slice::from_mut(&mut work), true);
+        self.true_up(entry, program, std::slice::from_mut(&mut work));
         self.conversions.insert(entry.stream.to_owned(), work.conversion.clone());
         Ok(Effect { lines: work.into_changed(), ..Effect::default() })
     }
@@ -144,12 +144,18 @@ impl Auditor {
         keys(sale).into_iter().filter_map(|key| self.customers.get(&key))
     }
 
+    /// When the first of the customer's other sales that were somebody's happened. Silent in the rules: what is no purchase is rated as
+    /// if nobody knew the customer.
+    pub(super) fn first_attributed(&self, sale: &Sale, stream: &str) -> Option<Timestamp> {
+        let known = self.known(sale).filter_map(|known| known.first_attributed.as_ref());
+        known.filter(|first| is_purchase(sale) && first.stream != stream).map(|first| first.at).min()
+    }
+
     /// Silent in the rules: only sales and renewals tell of a customer.
-    fn remember(&mut self, sale: &Sale, credits: &[(String, i128)]) {
-        let number = self.entries;
+    fn remember(&mut self, sale: &Sale, stream: &str, credits: &[(String, i128)]) {
         for key in keys(sale) {
             let known = self.customers.entry(key).or_default();
-            if !matches!(sale.action, "sale" | "renewal") {
+            if !is_purchase(sale) {
                 continue;
             }
             known.visitors.extend(sale.visitor.clone());
@@ -160,10 +166,15 @@ impl Auditor {
                 known.sales.remove(0);
             }
             if !credits.is_empty() && known.first_attributed.is_none() {
-                known.first_attributed = Some(Attributed { number, at: sale.occurred_at, credits: credits.to_vec() });
+                known.first_attributed =
+                    Some(Attributed { stream: stream.to_owned(), at: sale.occurred_at, credits: credits.to_vec() });
             }
         }
     }
+}
+
+fn is_purchase(sale: &Sale) -> bool {
+    matches!(sale.action, "sale" | "renewal")
 }
 
 fn keys(sale: &Sale) -> Vec<(usize, String)> {
@@ -171,7 +182,7 @@ fn keys(sale: &Sale) -> Vec<(usize, String)> {
     customer.id.iter().chain(&customer.email_hash).map(|key| (sale.program, key.clone())).collect()
 }
 
-fn program_of<'a>(told: &'a Told, conversion: &Conversion) -> Option<&'a Program> {
+pub(super) fn program_of<'a>(told: &'a Told, conversion: &Conversion) -> Option<&'a Program> {
     told.programs.get(conversion.sale.as_ref()?.program)
 }
 

@@ -85,7 +85,7 @@ impl Auditor {
         for (program, mut works) in works {
             let program = told.programs.iter().find(|told| told.id == program);
             if let Some(program) = program.filter(|_| matches!(entry.what, "reject" | "reinstate")) {
-                self.true_up(entry, program, &mut works, false);
+                self.true_up(entry, program, &mut works);
             }
             others.extend(works.into_iter().flat_map(Work::into_changed));
         }
@@ -147,6 +147,9 @@ impl Auditor {
                     None => work.add(changed.1),
                 }
                 self.reverse(entry, &mut work)?;
+                if let Some(program) = super::events::program_of(told, conversion) {
+                    self.true_up(entry, program, std::slice::from_mut(&mut work));
+                }
                 work.into_changed()
             }
         };
@@ -258,10 +261,13 @@ impl Auditor {
         conversion.credits = command.shares.iter().map(|(id, share)| (id.clone(), i128::from(*share))).collect();
         conversion.attribution = entry.position;
         conversion.before.clear();
+        conversion.channels.clear();
+        conversion.standing.first_attributed = self.first_attributed(&sale, entry.stream);
         // Silent in the rules: a person looked at it.
         conversion.suspicious = false;
         let mut work = self.work(entry.stream, conversion);
         self.reverse(entry, &mut work)?;
+        self.free(&mut work);
         let parts = work.conversion.order().map(|order| order.parts).unwrap_or_default();
         for (n, part) in parts.iter().enumerate() {
             let edit = work.conversion.edits.iter().find(|edit| Some(&edit.id) == part.edit.as_ref());
@@ -276,7 +282,7 @@ impl Auditor {
             self.earn(told, entry, &mut work, &occasion)?;
         }
         self.reverse(entry, &mut work)?;
-        self.true_up(entry, program, std::slice::from_mut(&mut work), false);
+        self.true_up(entry, program, std::slice::from_mut(&mut work));
         self.conversions.insert(entry.stream.to_owned(), work.conversion.clone());
         Ok(self.retally(entry, Effect { lines: work.into_changed(), ..Effect::default() }))
     }

@@ -212,6 +212,8 @@ pub struct Conversion {
     pub credits: Vec<(String, i128)>,
     /// The entry by which a person last gave it to them; zero: nobody had to.
     pub attribution: u64,
+    /// The channels of the links by which partners were found: rules that ask for one take it where the sale tells none.
+    pub channels: BTreeMap<String, &'static str>,
     /// Where partners stood under rules when the sale was rated.
     pub before: BTreeMap<(String, String), i128>,
     /// Why its lines are born held.
@@ -234,6 +236,7 @@ impl Conversion {
             standing: Standing::default(),
             credits: Vec::new(),
             attribution: 0,
+            channels: BTreeMap::new(),
             before: BTreeMap::new(),
             suspicious: false,
             earnings: Vec::new(),
@@ -259,8 +262,7 @@ pub struct Customer {
 
 #[derive(Debug, Clone)]
 pub struct Attributed {
-    /// How many entries came before.
-    pub number: usize,
+    pub stream: String,
     pub at: Timestamp,
     pub credits: Vec<(String, i128)>,
 }

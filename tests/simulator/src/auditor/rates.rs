@@ -192,6 +192,8 @@ pub fn reward(rule: &Rule, sold: Sold, weight: Ratio, before: i128, added: bool,
             let own = sold.base.times(weight);
             let position = match (tiers.shape, tiers.metric) {
                 (Shape::Retroactive, Metric::Revenue) => before + own.round(),
+                // What an edit adds is no conversion of its own.
+                (Shape::Retroactive, Metric::Count) => before + i128::from(!added),
                 // Silent in the rules: what it earns itself is counted at the tier where it starts.
                 (Shape::Retroactive, Metric::Commission) => before + pay(tier_at(tiers, before + 1), own).round(),
                 _ => before + 1,

@@ -45,11 +45,11 @@ impl Auditor {
                 shrinking.reverse();
                 let back = self.give_back(entry, work, &shrinking, -left);
                 if back > 0 {
-                    // Silent in the rules: of several slices, the newest one's gates.
-                    let state = State::at_gates(newest.reviewed, newest.due_at, entry.at);
+                    // Silent in the rules: of several slices, due with the newest.
+                    let state = State::at_gates(true, newest.due_at, entry.at);
                     let line = work.line_of(entry, n, Kind::Reinstatement, back);
-                    let (reviewed, due_at, hands) = (newest.reviewed, newest.due_at, author(entry));
-                    work.add(Line { state, reviewed, due_at, hands, ..line });
+                    let (due_at, hands) = (newest.due_at, author(entry));
+                    work.add(Line { state, due_at, hands, ..line });
                 }
             }
         }

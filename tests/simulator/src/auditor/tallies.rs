@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::accrual::Work;
+use super::accrual::{Occasion, Work};
 use super::model::{Base, Conversion, Earning, Kind, Line, State, Tally, TallyKey};
 use super::rates::{self, WHOLE, round};
 use super::reversal::author;
@@ -50,13 +51,15 @@ pub fn contributions(conversion: &Conversion, lines: &[&Line]) -> Vec<(TallyKey,
         let own = || lines.iter().filter(|line| line.earning == Some(n));
         let counts = part < whole && own().any(|line| line.kind == Kind::Commission && line.stands());
         let standing = || own().filter(|line| line.stands());
-        let commission: i128 = standing().map(|line| line.net()).sum();
+        // A true-up was decided by what the window owed: whoever rejects it does not make it owed again.
+        let trued_up: i128 = own().filter(|line| line.kind == Kind::TrueUp).map(|line| line.amount).sum();
+        let of_earning = || standing().filter(|line| line.kind != Kind::TrueUp);
+        let commission = of_earning().map(|line| line.net()).sum::<i128>() + trued_up;
         let count = i128::from(counts && earning.part == 0);
         let revenue = if counts { earning.base - round(earning.base * part, whole) } else { 0 };
         let mut tally = Tally { count, revenue, commission, bases: BTreeMap::new() };
         if retroactive(&earning.rule).is_some() {
             // Silent in the rules: an amount per conversion that was refunded in part is not due again.
-            let of_earning = || standing().filter(|line| line.kind != Kind::TrueUp);
             let partial = of_earning().map(|line| line.earned() - line.net()).sum();
             let base = Base { count, revenue, earned: commission, partial: if counts { partial } else { 0 } };
             tally.bases.insert(earning.rule_set, base);
@@ -94,8 +97,75 @@ impl Auditor {
         tally
     }
 
+    /// A tally while a conversion accrues: nothing of what is new went back yet.
+    pub(super) fn accrued(&self, work: &Work, key: &TallyKey) -> Tally {
+        let mut tally = self.tallies.get(key).cloned().unwrap_or_default();
+        let steps = work.freed.iter().chain(&work.fresh);
+        steps.filter(|(other, _)| other == key).for_each(|(_, step)| tally.add(step, 1));
+        tally
+    }
+
+    /// What taking back what was given away took off tallies.
+    pub(super) fn free(&self, work: &mut Work) {
+        for (contributed, sign) in [
+            (self.contributed.get(&work.stream).cloned().unwrap_or_default(), -1),
+            (contributions(&work.conversion, &work.lines()), 1),
+        ] {
+            for (key, part) in contributed {
+                let mut step = Tally::default();
+                step.add(&part, sign);
+                work.freed.push((key, step));
+            }
+        }
+    }
+
+    /// Counts what was just earned.
+    pub(super) fn count(&self, work: &mut Work, earning: usize) {
+        let of = &work.conversion.earnings[earning];
+        let (count, revenue, earned) = (i128::from(of.part == 0), of.base, of.earned);
+        let mut step = Tally { count, revenue, commission: earned, bases: BTreeMap::new() };
+        if retroactive(&of.rule).is_some() {
+            step.bases.insert(of.rule_set, Base { count, revenue, earned, partial: 0 });
+        }
+        let keys = keys(of, &work.conversion.program);
+        work.fresh.extend(keys.into_iter().map(|key| (key, step.clone())));
+    }
+
+    /// Reaching a tier that pays for the whole open window again: one line, within what caps have left. What an edit adds settles what
+    /// the window lacks even where it reaches none.
+    pub(super) fn cross(&self, entry: &Entry, work: &mut Work, occasion: &Occasion, earning: usize, before: i128) {
+        let program = occasion.program;
+        let of = work.conversion.earnings[earning].clone();
+        let Some(tiers) = retroactive(&of.rule) else { return };
+        let window = rates::window_key(tiers.window, of.date);
+        let tally = self.accrued(work, &(of.partner.clone(), of.rule.key.clone(), window));
+        let crossed = tier_number(tiers, before) != tier_number(tiers, at(tiers.metric, &tally));
+        if !(crossed || of.part > 0) || !rates::is_open(tiers.window, of.date, today(entry, program)) {
+            return;
+        }
+        let mut owed = outstanding(tiers, &tally, of.rule_set);
+        for (cap, owner) in [(of.rule.caps.partner_month, &of.partner), (of.rule.caps.program_month, &program.id)] {
+            let Some(cap) = cap else { continue };
+            let key = (owner.clone(), of.rule.key.clone(), rates::month_key(of.date));
+            owed = owed.min((i128::from(cap) - self.accrued(work, &key).commission).max(0));
+        }
+        if owed == 0 {
+            return;
+        }
+        let base = Base { earned: owed, ..Base::default() };
+        let step = Tally { commission: owed, bases: BTreeMap::from([(of.rule_set, base)]), ..Tally::default() };
+        let keys = keys(&of, &work.conversion.program);
+        work.fresh.extend(keys.into_iter().map(|key| (key, step.clone())));
+        let mut line = true_up_line(entry, program, work, earning, owed);
+        if work.conversion.suspicious && owed > 0 {
+            (line.state, line.reviewed) = (State::Held, false);
+        }
+        line.hands.extend(occasion.hand.map(str::to_owned));
+        work.add(line);
+    }
+
     /// Where a partner stands under a tiered rule, in conversions or minor units.
-    pub(super) fn position(&self, works: &[Work], rule: &Rule, partner: &str, date: jiff::civil::Date) -> i128 {
+    pub(super) fn position(&self, work: &Work, rule: &Rule, partner: &str, date: Date) -> i128 {
         let Reward::Tiered(tiers) = &rule.reward else { return 0 };
         let first = match tiers.window {
             Window::Rolling(days) => i64::from(days) - 1,
@@ -104,15 +174,15 @@ impl Auditor {
         let of_day = |back: i64| {
             let date = date.checked_sub(jiff::Span::new().days(back)).unwrap_or(date);
             let key = (partner.to_owned(), rule.key.clone(), rates::window_key(tiers.window, date));
-            at(tiers.metric, &self.tally(works, &key))
+            at(tiers.metric, &self.accrued(work, &key))
         };
         (0..=first).map(of_day).sum()
     }
 
-    /// What retroactive tiers owe, or have too much of, after changes: one line each. A sale owes only where it crosses.
-    pub(super) fn true_up(&self, entry: &Entry, program: &Program, works: &mut [Work], sale: bool) {
-        let zone = TimeZone::get(program.time_zone).unwrap_or(TimeZone::UTC);
-        let today = entry.at.to_zoned(zone).date();
+    /// What retroactive tiers owe, or have too much of, once something went back or returned: one line each, while the window is open.
+    /// Silent in the rules: what a cap kept back stays so.
+    pub(super) fn true_up(&self, entry: &Entry, program: &Program, works: &mut [Work]) {
+        let today = today(entry, program);
         let mut seen = Vec::new();
         for w in (0..works.len()).rev() {
             for n in (0..works[w].conversion.earnings.len()).rev() {
@@ -124,22 +194,17 @@ impl Auditor {
                     continue;
                 }
                 seen.push((key.clone(), earning.rule_set));
-                let before = self.tallies.get(&key).cloned().unwrap_or_default();
+                let mut before = self.tallies.get(&key).cloned().unwrap_or_default();
+                let fresh = works.iter().flat_map(|work| &work.fresh).filter(|(other, _)| *other == key);
+                fresh.for_each(|(_, step)| before.add(step, 1));
                 let after = self.tally(works, &key);
-                let reached = |tally: &Tally| rates::tier_at(tiers, at(tiers.metric, tally));
-                let crossed =
-                    tier_number(tiers, at(tiers.metric, &before)) != tier_number(tiers, at(tiers.metric, &after));
-                let due =
-                    if sale { crossed } else { before != after && rates::is_open(tiers.window, earning.date, today) };
-                if !due {
+                if before == after || !rates::is_open(tiers.window, earning.date, today) {
                     continue;
                 }
-                let base = after.bases.get(&earning.rule_set).copied().unwrap_or_default();
-                let owed = match reached(&after) {
-                    Pay::Rate(rate) => round(base.revenue * i128::from(rate), WHOLE) - base.earned,
-                    Pay::Amount(amount) => i128::from(amount) * base.count - base.earned - base.partial,
-                };
-                if owed != 0 {
+                let owed = outstanding(tiers, &after, earning.rule_set);
+                let caps = &earning.rule.caps;
+                let capped = caps.partner_month.is_some() || caps.program_month.is_some();
+                if owed < 0 || (owed > 0 && !capped) {
                     let line = true_up_line(entry, program, &works[w], n, owed);
                     works[w].add(line);
                 }
@@ -154,6 +219,20 @@ pub const fn at(metric: Metric, tally: &Tally) -> i128 {
         Metric::Revenue => tally.revenue,
         Metric::Commission => tally.commission,
     }
+}
+
+/// What the window lacks for all of it to have been rated at the tier it reached.
+fn outstanding(tiers: &Tiers, tally: &Tally, rule_set: u32) -> i128 {
+    let base = tally.bases.get(&rule_set).copied().unwrap_or_default();
+    match rates::tier_at(tiers, at(tiers.metric, tally)) {
+        Pay::Rate(rate) => round(base.revenue * i128::from(rate), WHOLE) - base.earned,
+        Pay::Amount(amount) => i128::from(amount) * base.count - base.earned - base.partial,
+    }
+}
+
+fn today(entry: &Entry, program: &Program) -> Date {
+    let zone = TimeZone::get(program.time_zone).unwrap_or(TimeZone::UTC);
+    entry.at.to_zoned(zone).date()
 }
 
 fn tier_number(tiers: &Tiers, position: i128) -> usize {
