@@ -211,9 +211,11 @@ class Cloud:
         name_batches(template)
         refer_to_secrets_by_arn(template)
         add_routes(template)
+        # Larger than what can be sent with the request, as for the SAM CLI.
+        s3.put_object(Bucket=bucket, Key="template.json", Body=json.dumps(template))
         cloudformation = self.client("cloudformation")
         cloudformation.create_stack(
-            StackName=STACK, TemplateBody=json.dumps(template),
+            StackName=STACK, TemplateURL=f"{self.endpoint}/{bucket}/template.json",
             Parameters=[{"ParameterKey": "Architecture", "ParameterValue": ARCHITECTURE}],
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
         )

@@ -24,11 +24,7 @@ impl Items {
     }
 
     /// Ids and states of all lines.
-    pub fn lines(&self) -> Vec<(&str, &str)> {
-        self.with("LIN#", "").filter_map(|line| Some((line["id"].as_str()?, line["state"].as_str()?))).collect()
-    }
-
-    pub fn whole_lines(&self) -> Vec<&Value> {
+    pub fn lines(&self) -> Vec<&Value> {
         self.with("LIN#", "").collect()
     }
 

@@ -533,8 +533,7 @@ impl World {
         let Some(sale) = chance.pick(&self.told.sales).cloned() else { return };
         self.orders += 1;
         let mut refund = shop::refund(chance, &sale, format!("refund-{}", self.orders), self.clock.now());
-        let rejected =
-            self.items.whole_lines().into_iter().filter(|line| line["state"] == "rejected" && line["amount"] == 0);
+        let rejected = self.items.lines().into_iter().filter(|line| line["state"] == "rejected" && line["amount"] == 0);
         let orders: Vec<_> = rejected.map(|line| text(&line["order"])).collect();
         // Hardly ever by chance alone: what earned nothing, was rejected, and goes back whole.
         if let Some(sale) =
@@ -840,15 +839,17 @@ impl World {
             ])
             .unwrap_or(&("approve", &["pending"]));
         let anything = chance.percent(10);
-        let lines = self.items.lines();
-        let fitting: Vec<&str> =
-            lines.iter().filter(|(_, state)| anything || from.contains(state)).map(|(id, _)| *id).collect();
+        let mut lines = self.items.lines();
+        lines.retain(|line| anything || from.iter().any(|state| line["state"] == *state));
+        if matches!(verb, "reject" | "reinstate") {
+            lines.retain(|line| !self.is_retroactive(line));
+        }
         let mut ids: Vec<String> = Vec::new();
         for _ in 0..=chance.below(5) {
-            if let Some(id) = chance.pick(&fitting)
-                && !ids.iter().any(|known| known == id)
+            if let Some(id) = chance.pick(&lines).map(|line| text(&line["id"]))
+                && !ids.contains(&id)
             {
-                ids.push((*id).to_owned());
+                ids.push(id);
             }
         }
         if ids.is_empty() {
@@ -860,7 +861,7 @@ impl World {
 
     /// A new gross amount, for some line.
     fn adjust(&mut self, chance: &mut Chance) -> Outcome {
-        let mut lines = self.items.whole_lines();
+        let mut lines = self.items.lines();
         lines.retain(|line| !self.is_retroactive(line));
         let Some(line) = chance.pick(&lines) else { return Ok(()) };
         let amount = line["amount"].as_i64().unwrap_or_default().abs();
@@ -877,7 +878,7 @@ impl World {
         self.command(chance, About::Commissions, "adjust", "/commissions/adjust", vec![id], &body)
     }
 
-    /// What a retroactive tier makes of an adjustment is not settled: worlds do without.
+    /// What a retroactive tier makes of an adjustment, of a rejection, and of what is given to others is not settled: worlds do without.
     fn is_retroactive(&self, line: &Value) -> bool {
         let rules = self.told.programs.iter().filter(|program| line["program"] == program.id.as_str());
         let mut rules = rules.flat_map(|program| &program.rule_sets).flat_map(|set| &set.rules);
@@ -901,7 +902,11 @@ impl World {
 
     /// A conversion is given to somebody by hand.
     fn attribute(&mut self, chance: &mut Chance) -> Outcome {
-        let conversions = self.auditor.conversions_of(&self.told, chance.percent(50));
+        let mut conversions = self.auditor.conversions_of(&self.told, chance.percent(50));
+        let lines = self.items.lines();
+        let tiered: Vec<_> =
+            lines.iter().filter(|line| self.is_retroactive(line)).map(|line| text(&line["conversion"])).collect();
+        conversions.retain(|(conversion, _)| !tiered.contains(conversion));
         let Some((conversion, program)) = chance.pick(&conversions).cloned() else { return Ok(()) };
         let partners = self.partners_of(program);
         let mut body = json!({"reason": "the seed says so"});
