@@ -33,7 +33,10 @@ pub fn expected() -> Vec<(&'static str, Value)> {
             json!({"batchItemFailures": [{"itemIdentifier": "11111111-0000-4000-8000-000000000002"}]}),
         ),
         ("mature-commissions/hourly.json", json!({"lines": 0, "failed": 0, "unfinished": false})),
-        ("batch-payouts/hourly.json", json!({"runsStarted": 1, "payoutsResumed": 0, "failed": 0, "unfinished": false})),
+        (
+            "batch-payouts/hourly.json",
+            json!({"runsStarted": 1, "runsCompleted": 0, "payoutsResumed": 0, "instant": 0, "failed": 0, "unfinished": false}),
+        ),
         ("fetch-rates/daily.json", json!({"new": 0, "known": 0, "refused": 0, "unknown": 0})),
         ("draft-payout/one-partner.json", json!({"batchItemFailures": []})),
         (
