@@ -257,7 +257,7 @@ impl Auditor {
                     ..line
                 });
             }
-            self.count(work, earning);
+            Self::count(work, earning);
             self.cross(entry, work, occasion, earning, before);
         }
         Ok(())

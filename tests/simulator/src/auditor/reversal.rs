@@ -48,8 +48,8 @@ impl Auditor {
                     // Silent in the rules: of several slices, due with the newest.
                     let state = State::at_gates(true, newest.due_at, entry.at);
                     let line = work.line_of(entry, n, Kind::Reinstatement, back);
-                    let (due_at, hands) = (newest.due_at, author(entry));
-                    work.add(Line { state, due_at, hands, ..line });
+                    let (hands, due_at) = (author(entry), newest.due_at);
+                    work.add(Line { state, hands, due_at, ..line });
                 }
             }
         }

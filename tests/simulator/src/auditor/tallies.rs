@@ -120,7 +120,7 @@ impl Auditor {
     }
 
     /// Counts what was just earned.
-    pub(super) fn count(&self, work: &mut Work, earning: usize) {
+    pub(super) fn count(work: &mut Work, earning: usize) {
         let of = &work.conversion.earnings[earning];
         let (count, revenue, earned) = (i128::from(of.part == 0), of.base, of.earned);
         let mut step = Tally { count, revenue, commission: earned, bases: BTreeMap::new() };
