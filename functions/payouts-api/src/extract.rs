@@ -124,14 +124,12 @@ fn list_for_object(pointer: &str, name: &str, value: &serde_json::Value) -> Opti
     match value {
         serde_json::Value::Array(_) if OBJECTS.contains(&name) => Some(pointer.to_owned()),
         serde_json::Value::Array(entries) => {
-            let entries = entries.iter().enumerate();
-            entries
-                .into_iter()
-                .find_map(|(n, entry)| list_for_object(&format!("{pointer}/{n}"), &format!("{name}[]"), entry))
+            let mut entries = entries.iter().enumerate();
+            entries.find_map(|(n, entry)| list_for_object(&format!("{pointer}/{n}"), &format!("{name}[]"), entry))
         }
         serde_json::Value::Object(fields) => {
-            let fields = fields.iter();
-            fields.into_iter().find_map(|(name, field)| list_for_object(&format!("{pointer}/{name}"), name, field))
+            let mut fields = fields.iter();
+            fields.find_map(|(name, field)| list_for_object(&format!("{pointer}/{name}"), name, field))
         }
         _ => None,
     }
@@ -160,38 +158,21 @@ where
     }
 }
 
-/// An id in the path, and the number of one of its versions.
+/// An id in the path, and the number or the name of something of it. What is malformed names nothing here, too.
 #[derive(Debug)]
-pub struct VersionOf<T>(pub T, pub u32);
+pub struct PartOf<T, P>(pub T, pub P);
 
-impl<T, S> FromRequestParts<S> for VersionOf<T>
+impl<T, P, S> FromRequestParts<S> for PartOf<T, P>
 where
     T: std::str::FromStr + Send,
+    P: std::str::FromStr + Send,
     S: Send + Sync,
 {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = Path::<(String, String)>::from_request_parts(parts, state).await.map(|Path(path)| path);
-        let both = path.ok().and_then(|(id, version)| Some(Self(id.parse().ok()?, version.parse().ok()?)));
-        both.ok_or_else(|| Problem::not_found("resource"))
-    }
-}
-
-/// An id in the path, and the name of something of it.
-#[derive(Debug)]
-pub struct PartOf<T>(pub T, pub String);
-
-impl<T, S> FromRequestParts<S> for PartOf<T>
-where
-    T: std::str::FromStr + Send,
-    S: Send + Sync,
-{
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = Path::<(String, String)>::from_request_parts(parts, state).await.map(|Path(path)| path);
-        let both = path.ok().and_then(|(id, name)| Some(Self(id.parse().ok()?, name)));
+        let both = path.ok().and_then(|(id, part)| Some(Self(id.parse().ok()?, part.parse().ok()?)));
         both.ok_or_else(|| Problem::not_found("resource"))
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use workflows::Refusal;
 
 use crate::caller::{Caller, Role};
-use crate::extract::{Body, Fields, Filter, Id, VersionOf};
+use crate::extract::{Body, Fields, Filter, Id, PartOf};
 use crate::idempotency::Begun;
 use crate::problem::{Answer, Problem};
 use crate::programs::load;
@@ -79,9 +79,9 @@ async fn load_version(shared: &Shared, program: &Program, version: u32) -> Answe
     Ok(set.ok_or(Refusal::NotFound("rule set"))?)
 }
 
-pub async fn read(State(shared): State<Shared>, caller: Caller, path: VersionOf<ProgramId>) -> Answer<Tagged> {
+pub async fn read(State(shared): State<Shared>, caller: Caller, path: PartOf<ProgramId, u32>) -> Answer<Tagged> {
     caller.must_be_staff()?;
-    let VersionOf(program, version) = path;
+    let PartOf(program, version) = path;
     let program = load(&shared, &program).await?;
     Ok(tagged(&load_version(&shared, &program, version).await?))
 }
@@ -90,7 +90,7 @@ pub async fn sign_off(
     State(shared): State<Shared>,
     caller: Caller,
     if_match: IfMatch,
-    VersionOf(program, version): VersionOf<ProgramId>,
+    PartOf(program, version): PartOf<ProgramId, u32>,
 ) -> Answer<Tagged> {
     caller.must_be(&[Role::ProgramManager])?;
     let program = load(&shared, &program).await?;
@@ -103,7 +103,7 @@ pub async fn publish(
     State(shared): State<Shared>,
     caller: Caller,
     if_match: IfMatch,
-    VersionOf(program, version): VersionOf<ProgramId>,
+    PartOf(program, version): PartOf<ProgramId, u32>,
 ) -> Answer<Tagged> {
     caller.must_be(&[Role::ProgramManager])?;
     let program = load(&shared, &program).await?;
@@ -122,7 +122,7 @@ pub struct Period {
 pub async fn dry_run(
     State(shared): State<Shared>,
     caller: Caller,
-    VersionOf(program, version): VersionOf<ProgramId>,
+    PartOf(program, version): PartOf<ProgramId, u32>,
     period: Body<Period>,
 ) -> Answer<Json<Value>> {
     caller.must_be(&[Role::ProgramManager, Role::Finance, Role::Analyst])?;
@@ -161,7 +161,7 @@ pub struct Against {
 pub async fn diff(
     State(shared): State<Shared>,
     caller: Caller,
-    VersionOf(program, version): VersionOf<ProgramId>,
+    PartOf(program, version): PartOf<ProgramId, u32>,
     Filter(Against { against }): Filter<Against>,
 ) -> Answer<Json<Value>> {
     caller.must_be_staff()?;

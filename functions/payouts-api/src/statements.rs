@@ -64,7 +64,7 @@ async fn of_partner(shared: &Shared, caller: &Caller, id: &PartnerId) -> Answer<
 pub async fn of_month(
     State(shared): State<Shared>,
     caller: Caller,
-    PartOf(id, document): PartOf<PartnerId>,
+    PartOf(id, document): PartOf<PartnerId, String>,
 ) -> Answer<Response> {
     let (program, partner) = of_partner(&shared, &caller, &id).await?;
     let (month, form) = document.split_once('.').map_or((document.as_str(), None), |(month, form)| (month, Some(form)));
