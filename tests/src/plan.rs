@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use local::{LocalClock, Options, Storage, System};
+use local::{LocalClock, Options, QuickbooksOptions, Storage, System};
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -16,6 +16,7 @@ pub struct Plan {
     now: String,
     storage: Storage,
     paypal: Option<String>,
+    quickbooks: QuickbooksOptions,
     program: Value,
     rules: Vec<Value>,
     partner: Value,
@@ -27,6 +28,7 @@ impl Default for Plan {
             now: "2026-01-01T00:00:00Z".to_owned(),
             storage: Storage::Memory,
             paypal: None,
+            quickbooks: QuickbooksOptions::default(),
             program: json!({
                 "name": "Program", "approval": "automatic", "holdDays": 0, "minimumPayout": "0",
                 "largePayoutLimit": "1000000.00",
@@ -78,6 +80,13 @@ impl Plan {
         self
     }
 
+    /// How QuickBooks' counterpart is set up.
+    #[must_use]
+    pub fn quickbooks(mut self, options: QuickbooksOptions) -> Self {
+        self.quickbooks = options;
+        self
+    }
+
     /// One field of the program.
     #[must_use]
     pub fn program(mut self, field: &str, value: impl Into<Value>) -> Self {
@@ -118,11 +127,8 @@ impl Plan {
     /// The system alone, with nothing in it.
     pub async fn system(&self) -> Arc<System> {
         let clock = LocalClock::standing_at(self.now.parse().unwrap());
-        Arc::new(
-            System::start(Options { storage: self.storage.clone(), clock, aws: None, paypal: self.paypal.clone() })
-                .await
-                .unwrap(),
-        )
+        let (storage, paypal, quickbooks) = (self.storage.clone(), self.paypal.clone(), self.quickbooks.clone());
+        Arc::new(System::start(Options { storage, clock, aws: None, paypal, quickbooks }).await.unwrap())
     }
 
     /// A world with program, published rules and partner, all made through the API.

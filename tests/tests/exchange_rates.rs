@@ -258,6 +258,7 @@ async fn the_local_system_fetches_from_a_server_beside_it() {
         clock: local::LocalClock::standing_at("2026-01-01T17:00:00Z".parse().unwrap()),
         aws: None,
         paypal: None,
+        quickbooks: local::QuickbooksOptions::default(),
     };
     let system = local::System::start(options).await.unwrap().with_rates_from(&url).unwrap();
     assert_eq!(system.fire("fetch-rates").await.unwrap(), counted(2, 0, 0));

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use domain::ids::{ConversionId, LineId, SourceId};
 use domain::journal::{Sealed, What};
 use domain::line::{Line, LineKind};
-use local::{LocalClock, Options, Storage, System};
+use local::{LocalClock, Options, QuickbooksOptions, Storage, System};
 use serde_json::{Value, json};
 use store::Everything;
 use tests::{ADMIN, APPROVER, Plan, SECOND_ADMIN, Who, World, percent, result_codes};
@@ -568,7 +568,7 @@ async fn lines_of_several_conversions_and_programs_decided_at_once_replay() {
 #[tokio::test]
 async fn the_demos_history_replays() {
     let clock = LocalClock::standing_at(local::demo::start().unwrap());
-    let system = System::start(Options { storage: Storage::Memory, clock, aws: None, paypal: None }).await.unwrap();
+    let system = System::start(Options { storage: Storage::Memory, clock, aws: None, paypal: None, quickbooks: QuickbooksOptions::default() }).await.unwrap();
     local::demo::play(&system, &mut Vec::new()).await.unwrap();
     let replayed = replay(&system.context.store.everything().await.unwrap());
     assert_eq!(replayed.differing, []);

@@ -18,7 +18,7 @@ async fn invoke(world: &World, function: &str, event: Value) -> Value {
         world.clock_at(NOW);
     }
     match function {
-        "storefront-webhook" | "payouts-api" | "render-documents" | "track-click" | "paypal-webhook" => {
+        "storefront-webhook" | "payouts-api" | "render-documents" | "track-click" | "paypal-webhook" | "qbo-webhook" => {
             over_http(world, function, event).await["statusCode"].clone()
         }
         _ => world.system.invoke(function, event).await.unwrap(),
@@ -35,16 +35,25 @@ async fn over_http(world: &World, function: &str, event: Value) -> Value {
             context,
             world.system.files.clone(),
             "partner-payouts/cursor-key".to_owned(),
+            std::sync::Arc::new(local::rails().unwrap()),
             None,
         ))
         .call(event)
         .await
         .unwrap(),
         "paypal-webhook" => {
-            let paypal = std::sync::Arc::new(local::paypal(None).unwrap());
+            let rails = std::sync::Arc::new(local::rails().unwrap());
             let service = service_fn(move |request| {
-                let (context, paypal) = (context.clone(), std::sync::Arc::clone(&paypal));
-                async move { paypal_webhook::handle(&context, &paypal, request).await }
+                let (context, rails) = (context.clone(), std::sync::Arc::clone(&rails));
+                async move { paypal_webhook::handle(&context, &rails.paypal, request).await }
+            });
+            Adapter::from(service).call(event).await.unwrap()
+        }
+        "qbo-webhook" => {
+            let rails = std::sync::Arc::new(local::rails().unwrap());
+            let service = service_fn(move |request| {
+                let (context, rails) = (context.clone(), std::sync::Arc::clone(&rails));
+                async move { qbo_webhook::handle(&context, &rails.quickbooks, request).await }
             });
             Adapter::from(service).call(event).await.unwrap()
         }

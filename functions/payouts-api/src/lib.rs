@@ -23,6 +23,7 @@ mod payouts;
 mod paypal;
 mod problem;
 mod programs;
+mod quickbooks;
 mod reports;
 mod rules;
 mod runs;
@@ -43,6 +44,7 @@ use serde_json::Value;
 use store::CursorKey;
 use tokio::sync::OnceCell;
 use workflows::files::Files;
+use workflows::rails::Rails;
 use workflows::{Context, Refusal};
 
 pub use crate::document::DOCUMENT;
@@ -58,6 +60,7 @@ pub struct Api {
     files: Files,
     cursor_secret: String,
     cursor_key: OnceCell<CursorKey>,
+    rails: Arc<Rails>,
     printer: Option<Arc<dyn Printer>>,
 }
 
@@ -91,8 +94,14 @@ impl Api {
 
 /// The whole API. Files too large to answer with go to `files`; `cursor_secret` names the secret that list cursors are authenticated with.
 /// Without a printer it makes no PDF.
-pub fn api(context: Context, files: Files, cursor_secret: String, printer: Option<Arc<dyn Printer>>) -> Router {
-    let shared = Arc::new(Api { context, files, cursor_secret, cursor_key: OnceCell::new(), printer });
+pub fn api(
+    context: Context,
+    files: Files,
+    cursor_secret: String,
+    rails: Arc<Rails>,
+    printer: Option<Arc<dyn Printer>>,
+) -> Router {
+    let shared = Arc::new(Api { context, files, cursor_secret, cursor_key: OnceCell::new(), rails, printer });
     let routes = Router::new()
         .route("/openapi.json", get(document::json))
         .route("/docs", get(document::page))
@@ -100,6 +109,7 @@ pub fn api(context: Context, files: Files, cursor_secret: String, printer: Optio
         .route("/programs/{id}", get(programs::read))
         .route("/programs/{id}/next-run", get(runs::next))
         .route("/programs/{id}/paypal", put(paypal::connect).get(paypal::read))
+        .route("/programs/{id}/quickbooks", put(quickbooks::put_program_settings).get(quickbooks::read_program_settings))
         .route("/programs/{id}/rule-sets", post(rules::draft).get(rules::list))
         .route("/programs/{id}/rule-sets/{version}", get(rules::read))
         .route("/programs/{id}/rule-sets/{version}/sign-off", post(rules::sign_off))
@@ -169,6 +179,14 @@ pub fn api(context: Context, files: Files, cursor_secret: String, printer: Optio
         .route("/exceptions/{id}", get(exceptions::read))
         .route("/exceptions/{id}/resolve", post(exceptions::resolve))
         .route("/exceptions/{id}/replay", post(exceptions::replay))
+        .route("/quickbooks/app", put(quickbooks::put_app).get(quickbooks::read_app))
+        .route("/quickbooks/settings", put(quickbooks::put_settings).get(quickbooks::read_settings))
+        .route("/quickbooks/connect", get(quickbooks::connect))
+        .route("/quickbooks/callback", get(quickbooks::callback))
+        .route("/quickbooks/connections", get(quickbooks::list))
+        .route("/quickbooks/connections/{realmId}", get(quickbooks::read))
+        .route("/quickbooks/connections/{realmId}/choices", get(quickbooks::choices))
+        .route("/quickbooks/connections/{realmId}/disconnect", post(quickbooks::disconnect))
         .route_layer(from_fn(document::refuse_unknown_parameters))
         .fallback(|| async { Problem::not_found("route") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })

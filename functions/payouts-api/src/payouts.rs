@@ -10,7 +10,7 @@ use domain::program::MethodKind;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use store::{PayoutRequest, program_position};
+use store::{PayoutRequest, QuickbooksBill, program_position};
 use workflows::balances::reasons_of_lines;
 use workflows::payouts::Attested;
 use workflows::review::{MAX_ATOMIC, MAX_BULK, Verdict};
@@ -89,7 +89,7 @@ pub async fn request(
     };
     let id = workflows::runs::request(&shared.context, &asked, &caller.subject).await?;
     let payout = load(&shared, &id).await?;
-    Ok((StatusCode::CREATED, tagged(&payout, &caller)))
+    Ok((StatusCode::CREATED, tagged(&shared, &payout, &caller).await?))
 }
 
 /// What a partner may ask for: what is their own, above the minimum.
@@ -112,12 +112,20 @@ pub async fn visible(shared: &Shared, caller: &Caller, id: &PayoutId) -> Answer<
     if caller.may_see(&id.partner()) { load(shared, id).await } else { Err(Problem::not_found("payout")) }
 }
 
-fn tagged(payout: &Payout, caller: &Caller) -> Tagged {
-    Tagged::version(payout.entries, show::payout(payout, caller.is_staff()))
+async fn tagged(shared: &Shared, payout: &Payout, caller: &Caller) -> Answer<Tagged> {
+    let bills = bills(shared, std::slice::from_ref(payout)).await?;
+    Ok(Tagged::version(payout.entries, show::payout(payout, bills.first(), caller.is_staff())))
+}
+
+/// What those of them are in QuickBooks that are paid there.
+async fn bills(shared: &Shared, payouts: &[Payout]) -> Answer<Vec<QuickbooksBill>> {
+    let there = payouts.iter().filter(|payout| payout.method == MethodKind::Quickbooks);
+    let there: Vec<_> = there.map(|payout| payout.id.clone()).collect();
+    Ok(shared.context.store.quickbooks_bills(OPERATION, &there).await?)
 }
 
 pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<PayoutId>) -> Answer<Tagged> {
-    Ok(tagged(&visible(&shared, &caller, &id).await?, &caller))
+    tagged(&shared, &visible(&shared, &caller, &id).await?, &caller).await
 }
 
 /// The lines of a payout, page by page as they were claimed.
@@ -230,7 +238,9 @@ pub async fn list(
         examined += looked_at;
         more = then;
     }
-    let data = found.iter().map(|payout| show::payout(payout, caller.is_staff())).collect();
+    let bills = bills(&shared, &found).await?;
+    let bill = |payout: &Payout| bills.iter().find(|bill| bill.payout == payout.id);
+    let data = found.iter().map(|payout| show::payout(payout, bill(payout), caller.is_staff())).collect();
     query.page(data, more.then_some(walk.at)).await
 }
 

@@ -11,7 +11,7 @@ use domain::program::{Partner, PayoutMethod, Program};
 use domain::rules::RuleSet;
 use domain::selection::CarriedBecause;
 use serde_json::{Value, json};
-use store::{Decision, Exception, Link, Outcome, Source, ToldRate, Unrewarded};
+use store::{Decision, Exception, Link, Outcome, QuickbooksBill, Source, ToldRate, Unrewarded};
 use workflows::balances::PartnerBalance;
 use workflows::report::Report;
 use workflows::runs::{Foreseen, Preview};
@@ -102,8 +102,8 @@ pub fn line(line: &Line, reason: Option<&Reason>) -> Value {
     })
 }
 
-/// Who approved it is for staff.
-pub fn payout(payout: &Payout, for_staff: bool) -> Value {
+/// Who approved it is for staff, and so is what it is in QuickBooks.
+pub fn payout(payout: &Payout, bill: Option<&QuickbooksBill>, for_staff: bool) -> Value {
     let approvals = if for_staff { payout.approvals.as_slice() } else { &[] };
     let money = |amount| Money::new(amount, payout.currency);
     let pays = payout.pays().unwrap_or_else(|_| payout.money());
@@ -117,8 +117,14 @@ pub fn payout(payout: &Payout, for_staff: bool) -> Value {
         "belowMinimum": payout.below_minimum, "payOn": payout.pay_on,
         "approvals": approvals, "createdAt": payout.created_at, "approvedAt": payout.approved_at,
         "submittedAt": payout.submitted_at, "paidAt": payout.paid_at, "reference": payout.reference,
-        "exportId": payout.export, "quickbooks": Value::Null,
+        "exportId": payout.export, "quickbooks": bill.filter(|_| for_staff).and_then(there),
     })
+}
+
+/// Once the Bill is known to be there.
+fn there(bill: &QuickbooksBill) -> Option<Value> {
+    let id = bill.bill.as_ref()?;
+    Some(json!({"billId": id, "vendorId": bill.vendor}))
 }
 
 pub fn balance(partner: &Partner, program: &Program, of: &PartnerBalance) -> Value {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use workflows::Context;
 use workflows::fetch_rates::Source;
 use workflows::files::Files;
-use workflows::rails::Paypal;
+use workflows::rails::Rails;
 
 use crate::renderer::Renderer;
 
@@ -45,19 +45,20 @@ pub struct Functions {
     webhook: Arc<storefront_webhook::Webhook>,
     files: Files,
     rates: Option<Source>,
-    paypal: Arc<Paypal>,
+    rails: Arc<Rails>,
 }
 
 impl Functions {
-    pub fn new(context: Context, files: Files, paypal: Arc<Paypal>) -> Self {
+    pub fn new(context: Context, files: Files, rails: Arc<Rails>) -> Self {
         Self {
-            paypal,
             api: payouts_api::api(
                 context.clone(),
                 files.clone(),
                 crate::system::CURSOR_SECRET.to_owned(),
+                Arc::clone(&rails),
                 Renderer::found(),
             ),
+            rails,
             webhook: Arc::new(storefront_webhook::Webhook::new(context.clone())),
             files,
             rates: None,
@@ -81,10 +82,19 @@ impl Functions {
         // Each apart, because the adapter may not cross threads while it waits.
         let response = match (first, second) {
             ("webhooks", "paypal") => {
-                let (context, paypal) = (self.context.clone(), Arc::clone(&self.paypal));
+                let (context, rails) = (self.context.clone(), Arc::clone(&self.rails));
                 let service = lambda_runtime::service_fn(move |request| {
-                    let (context, paypal) = (context.clone(), Arc::clone(&paypal));
-                    async move { paypal_webhook::handle(&context, &paypal, request).await }
+                    let (context, rails) = (context.clone(), Arc::clone(&rails));
+                    async move { paypal_webhook::handle(&context, &rails.paypal, request).await }
+                });
+                let response = Adapter::from(service).call(event);
+                response.await.map_err(Failed::of)?
+            }
+            ("webhooks", "quickbooks") => {
+                let (context, rails) = (self.context.clone(), Arc::clone(&self.rails));
+                let service = lambda_runtime::service_fn(move |request| {
+                    let (context, rails) = (context.clone(), Arc::clone(&rails));
+                    async move { qbo_webhook::handle(&context, &rails.quickbooks, request).await }
                 });
                 let response = Adapter::from(service).call(event);
                 response.await.map_err(Failed::of)?
@@ -124,7 +134,10 @@ impl Functions {
             }
             "draft-payout" => reply(Box::pin(draft_payout::handle(context, event(payload, deadline)?)).await),
             "submit-payouts" => {
-                reply(Box::pin(submit_payouts::handle(context, &self.paypal, event(payload, deadline)?)).await)
+                reply(Box::pin(submit_payouts::handle(context, &self.rails, event(payload, deadline)?)).await)
+            }
+            "apply-qbo-events" => {
+                reply(Box::pin(apply_qbo_events::handle(context, &self.rails, event(payload, deadline)?)).await)
             }
             "publish-changes" => reply(Box::pin(publish_changes::handle(context, event(payload, deadline)?)).await),
             "mature-commissions" => {

@@ -40,6 +40,13 @@ pub async fn serve(
         .route("/_local/paypal/payouts", get(paypal_payouts))
         .route("/_local/paypal/set", post(paypal_set))
         .route("/_local/paypal/faults", post(paypal_faults))
+        .route("/_local/quickbooks/bills", get(quickbooks_bills))
+        .route("/_local/quickbooks/vendors", get(quickbooks_vendors))
+        .route("/_local/quickbooks/payments", get(quickbooks_payments))
+        .route("/_local/quickbooks/pay", post(quickbooks_pay))
+        .route("/_local/quickbooks/void-payment", post(quickbooks_void_payment))
+        .route("/_local/quickbooks/delete-bill", post(quickbooks_delete_bill))
+        .route("/_local/quickbooks/faults", post(quickbooks_faults))
         .route("/_local/audit", get(audit))
         .route("/_local/replay", get(replay))
         .route("/_local/outbox", get(outbox))
@@ -188,6 +195,95 @@ async fn paypal_faults(State(system): State<Shared>, body: Bytes) -> Answer {
         return Err(Refused(StatusCode::BAD_REQUEST, format!("{name} is a probability from 0 to 1")));
     }
     system.paypal.set_faults(faults.clone());
+    Ok(Json(json!(faults)))
+}
+
+/// What is in QuickBooks' counterpart, as QuickBooks would return it.
+fn in_quickbooks(system: &System, entity: &str, name: &str) -> Answer {
+    let realm = system.quickbooks.settings().realm;
+    let all = system.quickbooks.company(&realm, |company, _| company.all(entity).cloned().collect::<Vec<_>>());
+    Ok(Json(json!({ name: all.unwrap_or_default() })))
+}
+
+async fn quickbooks_bills(State(system): State<Shared>) -> Answer {
+    in_quickbooks(&system, "Bill", "bills")
+}
+
+async fn quickbooks_vendors(State(system): State<Shared>) -> Answer {
+    in_quickbooks(&system, "Vendor", "vendors")
+}
+
+async fn quickbooks_payments(State(system): State<Shared>) -> Answer {
+    in_quickbooks(&system, "BillPayment", "payments")
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct QuickbooksPay {
+    bill_id: String,
+    /// All that is open where it is left out.
+    #[serde(default)]
+    amount: Option<Value>,
+}
+
+/// Somebody pays a Bill in QuickBooks. QuickBooks tells by its webhook, with the next delivery.
+async fn quickbooks_pay(State(system): State<Shared>, body: Bytes) -> Answer {
+    let QuickbooksPay { bill_id, amount } = parse(&body)?;
+    let amount = match &amount {
+        None | Some(Value::Null) => None,
+        Some(told) => {
+            let told = quickbooks_counterpart::company::amount(told).filter(|amount| amount.is_sign_positive());
+            Some(told.ok_or_else(|| Refused(StatusCode::BAD_REQUEST, "amount is a decimal number".to_owned()))?)
+        }
+    };
+    let realm = system.quickbooks.settings().realm;
+    match system.quickbooks.company(&realm, |company, now| company.pay(&bill_id, amount, now)) {
+        Some(Ok(payment)) => Ok(Json(json!({ "paymentId": payment }))),
+        Some(Err(refusal)) => Err(Refused(StatusCode::CONFLICT, refusal.detail)),
+        None => Err(no_such("company")),
+    }
+}
+
+fn no_such(what: &str) -> Refused {
+    Refused(StatusCode::NOT_FOUND, format!("there is no such {what} in QuickBooks"))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct QuickbooksPayment {
+    payment_id: String,
+}
+
+async fn quickbooks_void_payment(State(system): State<Shared>, body: Bytes) -> Answer {
+    let QuickbooksPayment { payment_id } = parse(&body)?;
+    let realm = system.quickbooks.settings().realm;
+    match system.quickbooks.company(&realm, |company, now| company.void_payment(&payment_id, now)) {
+        Some(true) => Ok(Json(json!({ "paymentId": payment_id }))),
+        _ => Err(no_such("payment")),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct QuickbooksBillId {
+    bill_id: String,
+}
+
+async fn quickbooks_delete_bill(State(system): State<Shared>, body: Bytes) -> Answer {
+    let QuickbooksBillId { bill_id } = parse(&body)?;
+    let realm = system.quickbooks.settings().realm;
+    match system.quickbooks.company(&realm, |company, now| company.delete_bill(&bill_id, now)) {
+        Some(true) => Ok(Json(json!({ "billId": bill_id }))),
+        _ => Err(no_such("Bill")),
+    }
+}
+
+async fn quickbooks_faults(State(system): State<Shared>, body: Bytes) -> Answer {
+    let faults: quickbooks_counterpart::Faults = parse(&body)?;
+    if let Some(name) = faults.wrong() {
+        return Err(Refused(StatusCode::BAD_REQUEST, format!("{name} is a probability from 0 to 1")));
+    }
+    system.quickbooks.fail(faults);
     Ok(Json(json!(faults)))
 }
 

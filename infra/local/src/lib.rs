@@ -11,6 +11,7 @@ mod faults;
 mod functions;
 mod gateway;
 pub mod import;
+mod quickbooks;
 mod renderer;
 mod system;
 pub mod token;
@@ -20,7 +21,8 @@ pub use clock::LocalClock;
 pub use faults::{Faults, Odds};
 pub use functions::{Failed, Functions, HttpAnswer};
 pub use gateway::serve;
+pub use quickbooks::QuickbooksOptions;
 pub use system::{
-    CONVERSIONS, DRAFTS, Options, SUBMISSIONS, StartError, Storage, System, TABLE, files, paypal, provision,
+    CONVERSIONS, DRAFTS, Options, QUICKBOOKS, SUBMISSIONS, StartError, Storage, System, TABLE, files, provision, rails,
 };
 pub use workers::Stream;

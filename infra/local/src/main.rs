@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 use local::import::{Import, Kind, import};
-use local::{LocalClock, Options, Storage, System, demo, serve};
+use local::{LocalClock, Options, QuickbooksOptions, Storage, System, demo, serve};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
@@ -100,8 +100,7 @@ async fn run() -> Result<(), Error> {
             let storage = if memory { Storage::Memory } else { Storage::Directory(data) };
             let clock = clock.map_or_else(LocalClock::wall, LocalClock::standing_at);
             let beside = Beside::bind(&ports).await?;
-            let (aws, paypal) = beside.endpoints()?;
-            let mut system = System::start(Options { storage, clock, aws, paypal }).await?;
+            let mut system = System::start(beside.options(storage, clock)?).await?;
             if let Some(url) = rate_source {
                 system = system.with_rates_from(&url)?;
             }
@@ -110,8 +109,7 @@ async fn run() -> Result<(), Error> {
         Command::Demo { ports, exit } => {
             let clock = LocalClock::standing_at(demo::start()?);
             let beside = Beside::bind(&ports).await?;
-            let (aws, paypal) = beside.endpoints()?;
-            let system = Arc::new(System::start(Options { storage: Storage::Memory, clock, aws, paypal }).await?);
+            let system = Arc::new(System::start(beside.options(Storage::Memory, clock)?).await?);
             demo::play(&system, &mut std::io::stdout()).await?;
             if exit {
                 return Ok(());
@@ -137,28 +135,31 @@ async fn run() -> Result<(), Error> {
     }
 }
 
-/// What is served beside the product: AWS, and what stands for PayPal.
+/// What is served beside the product: AWS, and what stands for PayPal and for QuickBooks.
 struct Beside {
     aws: TcpListener,
     paypal: TcpListener,
+    quickbooks: TcpListener,
 }
 
 impl Beside {
     async fn bind(ports: &Ports) -> Result<Self, Error> {
-        Ok(Self { aws: bind(ports.aws_port).await?, paypal: bind(0).await? })
+        Ok(Self { aws: bind(ports.aws_port).await?, paypal: bind(0).await?, quickbooks: bind(0).await? })
     }
 
-    fn endpoints(&self) -> Result<(Option<String>, Option<String>), Error> {
+    fn options(&self, storage: Storage, clock: LocalClock) -> Result<Options, Error> {
         let at = |listener: &TcpListener| Ok::<_, Error>(Some(format!("http://{}", listener.local_addr()?)));
-        Ok((at(&self.aws)?, at(&self.paypal)?))
+        let quickbooks = QuickbooksOptions { endpoint: at(&self.quickbooks)?, ..QuickbooksOptions::default() };
+        Ok(Options { storage, clock, aws: at(&self.aws)?, paypal: at(&self.paypal)?, quickbooks })
     }
 }
 
 async fn up(system: Arc<System>, port: u16, beside: Beside) -> Result<(), Error> {
     let http = bind(port).await?;
-    let Beside { aws, paypal } = beside;
+    let Beside { aws, paypal, quickbooks } = beside;
     println!("ready http://{}", http.local_addr()?);
     println!("aws   http://{}", aws.local_addr()?);
+    println!("books http://{} (QuickBooks' counterpart: vendors and Bills, and a button to pay them)", quickbooks.local_addr()?);
     let worker = Arc::clone(&system);
     let worker = tokio::spawn(async move { worker.run().await });
     let embedded = system.embedded.clone();
@@ -167,6 +168,7 @@ async fn up(system: Arc<System>, port: u16, beside: Beside) -> Result<(), Error>
         served = serve(Arc::clone(&system), http, stopped()) => served?,
         () = aws => {}
         () = system.paypal.serve(paypal) => {}
+        served = quickbooks_counterpart::server::serve(quickbooks, system.quickbooks.clone()) => served?,
     }
     worker.abort();
     Ok(())

@@ -12,13 +12,14 @@ use embedded::Embedded;
 use http::{HeaderMap, Method, Uri};
 use outbound::{CallError, Limits, Outbound};
 use paypal_counterpart::Counterpart;
+use quickbooks_counterpart::{Counterpart as Quickbooks, Webhook};
 use serde_json::Value;
 use store::{Membership, Store, Transaction, create_table};
 use workflows::fetch_rates::Source;
 use workflows::files::Files;
 use workflows::publish::{Bus, EVENT_SOURCE};
 use workflows::queues::Queues;
-use workflows::rails::Paypal;
+use workflows::rails::{Paypal, Rails};
 use workflows::tax::forms::Vault;
 use workflows::{Clock, Context};
 
@@ -26,6 +27,7 @@ use crate::clock::LocalClock;
 use crate::events::http_event;
 use crate::faults::Faults;
 use crate::functions::{Failed, Functions, HttpAnswer};
+use crate::quickbooks::{QuickbooksOptions, books_file, connect};
 use crate::token::TokenKey;
 use crate::workers::Stream;
 
@@ -33,6 +35,7 @@ pub const TABLE: &str = "partner-payouts";
 pub const CONVERSIONS: &str = "conversions";
 pub const DRAFTS: &str = "drafts";
 pub const SUBMISSIONS: &str = "submissions";
+pub const QUICKBOOKS: &str = "quickbooks-events";
 const BUS: &str = "partner-payouts";
 const FILES: &str = "partner-payouts-files";
 const SECRET_PREFIX: &str = "partner-payouts";
@@ -60,6 +63,7 @@ pub struct Options {
     pub aws: Option<String>,
     /// Where PayPal's counterpart is served. Without it, nobody answers there.
     pub paypal: Option<String>,
+    pub quickbooks: QuickbooksOptions,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +89,12 @@ pub struct System {
     pub faults: Faults,
     /// What stands for PayPal; whoever starts the system serves it.
     pub paypal: Counterpart,
+    /// What stands for QuickBooks Online. Functions call it in this process; whoever starts the system may serve it besides.
+    pub quickbooks: Quickbooks,
+    /// Webhooks of it that nobody took.
+    pub(crate) unheard: tokio::sync::Mutex<Vec<Webhook>>,
+    /// Where its books are kept.
+    pub(crate) books: Option<PathBuf>,
     pub(crate) tokens: TokenKey,
     functions: Functions,
     pub(crate) stream: tokio::sync::Mutex<Stream>,
@@ -110,15 +120,26 @@ impl System {
         let context = under(&config, &plain);
         let files = files(&config, options.aws.as_deref());
         let stream = Stream::open(&embedded, directory.as_deref()).map_err(StartError::of)?;
+        let quickbooks = options.quickbooks.counterpart(&clock, directory.as_deref());
+        let rails = Arc::new(Rails {
+            paypal: paypal(options.paypal).map_err(StartError::of)?,
+            quickbooks: options.quickbooks.way_to(&quickbooks),
+        });
+        if options.quickbooks.connected {
+            connect(&plain, &rails.quickbooks, &quickbooks).await.map_err(StartError::of)?;
+        }
         Ok(Self {
             tokens: TokenKey::new(clock.random()),
             functions: Functions::new(
                 context.clone(),
                 files.clone(),
-                Arc::new(paypal(options.paypal).map_err(StartError::of)?),
+                rails,
             ),
             stream: tokio::sync::Mutex::new(stream),
             paypal: Counterpart::default(),
+            quickbooks,
+            unheard: tokio::sync::Mutex::new(Vec::new()),
+            books: directory.as_deref().map(books_file),
             embedded,
             clock,
             context,
@@ -186,6 +207,7 @@ pub async fn provision(config: &SdkConfig, clock: Arc<dyn Clock>) -> Result<Cont
             conversions_url: queue(&sqs, CONVERSIONS).await?,
             drafts_url: queue(&sqs, DRAFTS).await?,
             submissions_url: queue(&sqs, SUBMISSIONS).await?,
+            quickbooks_url: queue(&sqs, QUICKBOOKS).await?,
             sqs,
         },
         secrets: aws_sdk_secretsmanager::Client::new(config),
@@ -204,8 +226,15 @@ pub async fn provision(config: &SdkConfig, clock: Arc<dyn Clock>) -> Result<Cont
     Ok(context)
 }
 
+/// The ways to counterparts that nobody serves.
+pub fn rails() -> Result<Rails, CallError> {
+    let options = QuickbooksOptions::default();
+    let counterpart = options.counterpart(&Arc::new(LocalClock::wall()), None);
+    Ok(Rails { paypal: paypal(None)?, quickbooks: options.way_to(&counterpart) })
+}
+
 /// The way to PayPal's counterpart, and to nothing beyond this machine.
-pub fn paypal(endpoint: Option<String>) -> Result<Paypal, CallError> {
+fn paypal(endpoint: Option<String>) -> Result<Paypal, CallError> {
     let nowhere = || "http://127.0.0.1:1".to_owned();
     Ok(Paypal::new(Outbound::loopback(Limits::API)?, Some(endpoint.unwrap_or_else(nowhere))))
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::events::{schedule_event, sqs_event, stream_event};
 use crate::functions::Failed;
-use crate::system::{CONVERSIONS, DRAFTS, SUBMISSIONS, System, TABLE};
+use crate::system::{CONVERSIONS, DRAFTS, QUICKBOOKS, SUBMISSIONS, System, TABLE};
 use workflows::Clock;
 
 /// Messages in one invocation, as in the template.
@@ -109,9 +109,11 @@ impl System {
             (CONVERSIONS, &queues.conversions_url, "ingest-conversions"),
             (DRAFTS, &queues.drafts_url, "draft-payout"),
             (SUBMISSIONS, &queues.submissions_url, "submit-payouts"),
+            (QUICKBOOKS, &queues.quickbooks_url, "apply-qbo-events"),
         ] {
             batches += usize::from(self.deliver_queue(queue, url, function).await?);
         }
+        batches += self.hear_from_quickbooks().await?;
         Ok(batches + usize::from(self.deliver_stream(&mut stream).await?))
     }
 

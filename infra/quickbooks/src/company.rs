@@ -113,6 +113,38 @@ impl Company {
         company
     }
 
+    /// The books, to be opened again.
+    pub(crate) fn kept(&self) -> Value {
+        let entities: Map<_, _> = self
+            .entities
+            .iter()
+            .map(|(name, all)| ((*name).to_owned(), all.values().cloned().collect::<Value>()))
+            .collect();
+        let deleted: Vec<_> = self.deleted.iter().map(|(name, id, at)| json!([name, id, at.to_string()])).collect();
+        json!({
+            "realm": self.realm, "currency": self.currency, "booksClosed": self.books_closed.map(|date| date.to_string()),
+            "entities": entities, "deleted": deleted, "next": self.next,
+        })
+    }
+
+    /// `None` where these are no books.
+    pub(crate) fn opened(kept: &Value, now: Timestamp) -> Option<Self> {
+        let mut company = Self::new(kept["realm"].as_str()?, kept["currency"].as_str()?, now);
+        company.books_closed = kept["booksClosed"].as_str().and_then(|date| date.parse().ok());
+        company.next = kept["next"].as_u64()?;
+        for (name, all) in kept["entities"].as_object()? {
+            let name = name_of(name).ok()?;
+            let all = all.as_array()?.iter();
+            let all = all.map(|one| Some((text_of(&one["Id"])?.parse().ok()?, one.clone())));
+            company.entities.insert(name, all.collect::<Option<_>>()?);
+        }
+        for gone in kept["deleted"].as_array()? {
+            let at = gone[2].as_str()?.parse().ok()?;
+            company.deleted.push((name_of(gone[0].as_str()?).ok()?, gone[1].as_str()?.to_owned(), at));
+        }
+        Some(company)
+    }
+
     fn put(&mut self, entity: &'static str, id: &str, mut body: Value, now: Timestamp) {
         body["Id"] = json!(id);
         body["SyncToken"] = json!("0");

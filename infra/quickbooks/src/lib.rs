@@ -22,7 +22,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::{Method, Request, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use outbound::{CallError, Limits, Transport};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -36,7 +36,7 @@ const PER_MINUTE: usize = 500;
 const MAX_BATCH: usize = 30;
 
 /// What goes wrong, each as a probability.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Faults {
     pub seed: u64,
@@ -52,6 +52,22 @@ pub struct Faults {
     pub expire_token: f64,
     /// Somebody else changes what is about to be changed.
     pub stale_sync: f64,
+}
+
+impl Faults {
+    /// The first that is no probability.
+    pub fn wrong(&self) -> Option<&'static str> {
+        [
+            ("lostBeforeApply", self.lost_before_apply),
+            ("lostAfterApply", self.lost_after_apply),
+            ("serverError", self.server_error),
+            ("throttle", self.throttle),
+            ("expireToken", self.expire_token),
+            ("staleSync", self.stale_sync),
+        ]
+        .into_iter()
+        .find_map(|(name, odds)| (!(0.0..=1.0).contains(&odds)).then_some(name))
+    }
 }
 
 /// How the counterpart is set up.
@@ -109,6 +125,8 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub struct Counterpart {
     state: Arc<Mutex<State>>,
     clock: Clock,
+    /// What codes and tokens live by.
+    sign_in_clock: Clock,
 }
 
 impl std::fmt::Debug for Counterpart {
@@ -148,7 +166,13 @@ impl Counterpart {
             tids: 0,
             notified: 0,
         };
-        Self { state: Arc::new(Mutex::new(state)), clock }
+        Self { state: Arc::new(Mutex::new(state)), sign_in_clock: Arc::clone(&clock), clock }
+    }
+
+    /// With another clock for codes and tokens: where the books' time is moved by hand, these live by the wall clock.
+    #[must_use]
+    pub fn signing_in_by(self, clock: Clock) -> Self {
+        Self { sign_in_clock: clock, ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -160,6 +184,25 @@ impl Counterpart {
     pub fn open_company(&self, realm: &str, currency: &str) {
         let company = Company::new(realm, currency, (self.clock)());
         self.state().companies.insert(realm.to_owned(), company);
+    }
+
+    /// The person who consented loses access, or takes it back: no token is good any more.
+    pub fn revoke_all(&self) {
+        self.state().sign_ins = SignIns::default();
+    }
+
+    /// All companies' books, to be opened again. Who is connected to them is not kept.
+    pub fn books(&self) -> Vec<u8> {
+        let kept: Vec<_> = self.state().companies.values().map(Company::kept).collect();
+        json!(kept).to_string().into_bytes()
+    }
+
+    /// Opens books that were kept; what are none changes nothing.
+    pub fn open_books(&self, books: &[u8]) {
+        let Ok(kept) = serde_json::from_slice::<Vec<Value>>(books) else { return };
+        let now = (self.clock)();
+        let opened = kept.iter().filter_map(|company| Company::opened(company, now));
+        self.state().companies.extend(opened.map(|company| (company.realm.clone(), company)));
     }
 
     pub fn fail(&self, faults: Faults) {
@@ -180,7 +223,7 @@ impl Counterpart {
 
     /// Somebody consents at once, for whoever drives this without a browser: the code they come back with.
     pub fn consent(&self, realm: &str, redirect: &str) -> String {
-        let now = (self.clock)();
+        let now = (self.sign_in_clock)();
         self.state().sign_ins.consent(realm, redirect, now)
     }
 
@@ -201,7 +244,7 @@ impl Counterpart {
         let mut state = self.state();
         state.tids += 1;
         let tid = format!("1-{:08x}-{:024x}", now.as_second(), state.tids);
-        let outcome = state.answer(request, now);
+        let outcome = state.answer(request, now, (self.sign_in_clock)());
         let mut response = match outcome {
             Outcome::Lost => return None,
             Outcome::Page(response) => response,
@@ -246,18 +289,26 @@ impl State {
         probability > 0.0 && self.chance.f64() < probability
     }
 
-    fn answer(&mut self, request: &Request<Bytes>, now: Timestamp) -> Outcome {
+    fn answer(&mut self, request: &Request<Bytes>, now: Timestamp, sign_in_now: Timestamp) -> Outcome {
         let path = request.uri().path();
         let query = parameters(request.uri().query().unwrap_or_default().as_bytes());
         match path {
-            "/connect/oauth2" => self.consent_page(&query, now),
-            "/oauth2/v1/tokens/bearer" => self.token(request, now),
+            "/connect/oauth2" => self.consent_page(&query, sign_in_now),
+            "/oauth2/v1/tokens/bearer" => self.token(request, sign_in_now),
             "/v2/oauth2/tokens/revoke" => self.revoke(request),
             "/.well-known/openid_configuration" | "/.well-known/openid_sandbox_configuration" => {
                 Outcome::Answer(StatusCode::OK, discovery(request))
             }
             _ => match path.strip_prefix("/v3/company/").and_then(|rest| rest.split_once('/')) {
-                Some((realm, rest)) => self.company_call(realm, rest, &query, request, now),
+                Some((realm, rest)) => {
+                    let bearer = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+                    let token = bearer.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
+                    if self.strikes(self.faults.expire_token) {
+                        self.sign_ins.expire(&token);
+                    }
+                    let opens = self.sign_ins.opens(&token, realm, sign_in_now);
+                    self.company_call(opens, (realm, rest), &query, request, now)
+                }
                 None => page(StatusCode::NOT_FOUND, "<html><body><h1>404 Not Found</h1></body></html>"),
             },
         }
@@ -350,18 +401,13 @@ impl State {
 
     fn company_call(
         &mut self,
-        realm: &str,
-        rest: &str,
+        opens: Opens,
+        (realm, rest): (&str, &str),
         query: &BTreeMap<String, String>,
         request: &Request<Bytes>,
         now: Timestamp,
     ) -> Outcome {
-        let bearer = request.headers().get("authorization").and_then(|value| value.to_str().ok());
-        let token = bearer.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
-        if self.strikes(self.faults.expire_token) {
-            self.sign_ins.expire(&token);
-        }
-        match self.sign_ins.opens(&token, realm, now) {
+        match opens {
             Opens::Yes => {}
             Opens::Elsewhere => return Self::refuse(&Refusal::not_connected(), now),
             Opens::No => {

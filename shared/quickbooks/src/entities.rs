@@ -1,6 +1,7 @@
 //! The entities used here, with the fields used here. Names and limits are Intuit's (accounting API, minor version 75).
 
 use jiff::civil::Date;
+use rust_decimal::Decimal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,7 @@ entity!(BillPayment, "BillPayment");
 entity!(Account, "Account");
 entity!(Term, "Term");
 entity!(Preferences, "Preferences");
+entity!(CompanyInfo, "CompanyInfo");
 
 /// A reference to something by its id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,6 +211,13 @@ impl BillPayment {
         Amount(self.line.iter().filter(to_bill).map(|line| line.amount.0).sum())
     }
 
+    /// How much of that is money: what credits cover in the same payment is counted as this Bill's, so that never more is told.
+    pub fn cash_to(&self, bill: &str) -> Amount {
+        let is_credit = |line: &&PaymentLine| line.linked_txn.iter().any(|linked| linked.txn_type == "VendorCredit");
+        let credits: Decimal = self.line.iter().filter(is_credit).map(|line| line.amount.0.abs()).sum();
+        Amount((self.applied_to(bill).0 - credits).max(Decimal::ZERO))
+    }
+
     /// The Bills it pays.
     pub fn bills(&self) -> impl Iterator<Item = &str> {
         let linked = self.line.iter().flat_map(|line| &line.linked_txn);
@@ -244,6 +253,14 @@ pub struct Preferences {
     pub id: String,
     pub accounting_info_prefs: AccountingInfo,
     pub currency_prefs: CurrencyPrefs,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CompanyInfo {
+    pub company_name: String,
+    /// ISO 3166, two letters.
+    pub country: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -288,6 +305,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(payment.applied_to("1"), Amount(100.into()));
+        assert_eq!(payment.cash_to("1"), Amount(80.into()), "a credit is no money");
         assert_eq!(payment.bills().collect::<Vec<_>>(), ["1", "2"]);
     }
 }

@@ -18,7 +18,7 @@ pub use client::{
     BatchItem, BatchOutcome, Change, Changes, Client, Company, Environment, MAX_BATCH, MAX_CHANGES, Told,
 };
 pub use entities::{
-    Account, Bill, BillLine, BillPayment, Email, Entity, ExpenseDetail, LinkedTxn, MetaData, PaymentLine, Preferences,
+    Account, Bill, BillLine, BillPayment, CompanyInfo, Email, Entity, ExpenseDetail, LinkedTxn, MetaData, PaymentLine, Preferences,
     Ref, Term, Vendor,
 };
 pub use fault::{ApiError, Code, Fault};

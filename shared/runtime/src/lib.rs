@@ -5,4 +5,4 @@ mod batch;
 mod start;
 
 pub use batch::each_record;
-pub use start::{StartError, context, paypal, time_left, with_files};
+pub use start::{StartError, context, paypal, quickbooks, rails, time_left, with_files};

@@ -7,6 +7,7 @@ use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::{Builder, tls};
+use jiff::Timestamp;
 use outbound::{CallError, Limits, Outbound};
 use store::Store;
 use tracing_subscriber::filter::Targets;
@@ -15,7 +16,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use workflows::files::Files;
 use workflows::publish::Bus;
 use workflows::queues::Queues;
-use workflows::rails::Paypal;
+use workflows::quickbooks::{Pace, Quickbooks};
+use workflows::rails::{Paypal, Rails};
 use workflows::tax::forms::Vault;
 use workflows::{Context, SystemClock};
 
@@ -59,6 +61,7 @@ fn context_on(config: &SdkConfig) -> Result<Context, StartError> {
             conversions_url: variable("CONVERSIONS_QUEUE_URL")?,
             drafts_url: variable("DRAFTS_QUEUE_URL")?,
             submissions_url: variable("SUBMISSIONS_QUEUE_URL")?,
+            quickbooks_url: variable("QUICKBOOKS_QUEUE_URL")?,
         },
         secrets: aws_sdk_secretsmanager::Client::new(config),
         secret_prefix: variable("SECRET_PREFIX")?,
@@ -71,8 +74,22 @@ fn context_on(config: &SdkConfig) -> Result<Context, StartError> {
 /// The way to PayPal, for the functions that go there. `PAYPAL_ENDPOINT` is not set in the cloud: it leads to a counterpart on the same machine.
 pub fn paypal() -> Result<Paypal, StartError> {
     let endpoint = optional("PAYPAL_ENDPOINT");
-    let outbound = if endpoint.is_some() { Outbound::loopback(Limits::API)? } else { Outbound::guarded(Limits::API)? };
-    Ok(Paypal::new(outbound, endpoint))
+    Ok(Paypal::new(way_out(endpoint.as_deref())?, endpoint))
+}
+
+/// The way to QuickBooks, likewise by `QUICKBOOKS_ENDPOINT`.
+pub fn quickbooks() -> Result<Quickbooks, StartError> {
+    let endpoint = optional("QUICKBOOKS_ENDPOINT");
+    let outbound = way_out(endpoint.as_deref())?;
+    Ok(Quickbooks::new(outbound, endpoint, Arc::new(Timestamp::now), Pace::Limited))
+}
+
+pub fn rails() -> Result<Rails, StartError> {
+    Ok(Rails { paypal: paypal()?, quickbooks: quickbooks()? })
+}
+
+fn way_out(endpoint: Option<&str>) -> Result<Outbound, StartError> {
+    Ok(if endpoint.is_some() { Outbound::loopback(Limits::API)? } else { Outbound::guarded(Limits::API)? })
 }
 
 /// What Lambda puts into the environment is all there is to know. The SDK's own search for configuration would link, and try, profile

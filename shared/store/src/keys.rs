@@ -9,6 +9,13 @@
 //! | referral link | `LNK#<code>` | `LNK` |
 //! | touch: a visit by a link | `VIS#<visitor>` | `<time and hash>` |
 //! | connection to PayPal | `PRG#<program>` | `PPL` |
+//! | registration with Intuit; QuickBooks settings of programs without their own | `QBO` | `APP`, `SET` |
+//! | QuickBooks settings of a program | `PRG#<program>` | `QBO` |
+//! | consent that is awaited | `QBS#<hash>` | `QBS` |
+//! | company in QuickBooks: connection, lease of its tokens, pace of calls | `QBO#<realm>` | `CON`, `LEASE`, `PACE` |
+//! | vendor that a partner is | `PAR#<partner>` | `QBV#<realm>#<currency>` |
+//! | Bill of a payout | `PAY#<payout>` | `QBO` |
+//! | whose a Bill, payment or vendor is | `QBL#<realm>#<kind>#<id>` | `<payout or partner>` |
 //! | source | `SRC#<source>` | `SRC` |
 //! | use of an event's id, but for sales | `REF#<source>#<hash of kind and id>` | `REF` |
 //! | customer | `CUS#<program>#<hash>` | `CUS` |
@@ -38,7 +45,7 @@
 //! Nothing but journal entries has a partition key starting with `JRN#`: IAM denies updating and deleting those.
 //!
 //! Two sparse indexes, both keys only, since what is found is always read again from the table:
-//! `list` (programs; partners, links, payouts and runs of a program; exceptions by status; exchange rates by pair) and
+//! `list` (programs; partners, links, payouts and runs of a program; exceptions by status; exchange rates by pair; companies in QuickBooks) and
 //! `work` (approved lines by due date, payable lines by partner, runs and payouts that are under way, payouts that wait to be
 //! paid, exports being gathered; each leaves it when nothing is to be done with it).
 
@@ -46,7 +53,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::conversion::{Code, EventKind};
 use domain::ids::{
-    ClickId, ConversionId, ExceptionId, ExportId, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId, VisitorId,
+    ClickId, ConversionId, ExceptionId, ExportId, Hash, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId, VisitorId,
 };
 use domain::line::{Line, LineState};
 use domain::money::Currency;
@@ -56,6 +63,7 @@ use domain::tax::PayeeKey;
 use jiff::civil::Date;
 use sha2::{Digest, Sha256};
 
+use crate::items::quickbooks::QuickbooksKind;
 use crate::table::StoreError;
 
 /// Over how many partitions the due index is spread.
@@ -86,6 +94,45 @@ impl Key {
 
     pub fn paypal(program: &ProgramId) -> Self {
         Self::new(program_partition(program), "PPL")
+    }
+
+    pub fn quickbooks_app() -> Self {
+        Self::new("QBO".to_owned(), "APP")
+    }
+
+    pub fn quickbooks_consent(state: &Hash) -> Self {
+        Self::new(format!("QBS#{state}"), "QBS")
+    }
+
+    pub fn quickbooks_settings(program: Option<&ProgramId>) -> Self {
+        match program {
+            Some(program) => Self::new(program_partition(program), "QBO"),
+            None => Self::new("QBO".to_owned(), "SET"),
+        }
+    }
+
+    pub fn quickbooks_connection(realm: &str) -> Self {
+        Self::new(quickbooks_partition(realm), "CON")
+    }
+
+    pub fn quickbooks_lease(realm: &str) -> Self {
+        Self::new(quickbooks_partition(realm), "LEASE")
+    }
+
+    pub fn quickbooks_pace(realm: &str) -> Self {
+        Self::new(quickbooks_partition(realm), "PACE")
+    }
+
+    pub fn quickbooks_vendor(partner: &PartnerId, realm: &str, currency: Currency) -> Self {
+        Self::new(partner_partition(partner), format!("{}{currency}", quickbooks_vendors_prefix(realm)))
+    }
+
+    pub fn quickbooks_bill(payout: &PayoutId) -> Self {
+        Self::new(page_partition(payout), "QBO")
+    }
+
+    pub fn quickbooks_link(realm: &str, kind: QuickbooksKind, id: &str, of: &str) -> Self {
+        Self::new(quickbooks_link_partition(realm, kind, id), of)
     }
 
     pub fn code(program: &ProgramId, code: &Code) -> Self {
@@ -243,6 +290,19 @@ pub fn program_partition(id: &ProgramId) -> String {
     format!("PRG#{id}")
 }
 
+fn quickbooks_partition(realm: &str) -> String {
+    format!("QBO#{realm}")
+}
+
+/// What the sort keys of a partner's vendors in one company begin with.
+pub fn quickbooks_vendors_prefix(realm: &str) -> String {
+    format!("QBV#{realm}#")
+}
+
+pub fn quickbooks_link_partition(realm: &str, kind: QuickbooksKind, id: &str) -> String {
+    format!("QBL#{realm}#{}#{id}", kind.as_str())
+}
+
 pub fn partner_partition(id: &PartnerId) -> String {
     format!("PAR#{id}")
 }
@@ -363,6 +423,7 @@ pub fn unpaid_partition(bucket: u8) -> String {
 }
 
 pub const PROGRAMS_LIST: &str = "PRG";
+pub const QUICKBOOKS_LIST: &str = "QBO";
 
 pub fn partners_list(program: &ProgramId) -> String {
     format!("PAR#{program}")

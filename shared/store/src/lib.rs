@@ -27,6 +27,11 @@ pub use items::payouts::{DraftLock, UnpaidPosition};
 pub use items::paypal::{PaypalConnection, PaypalEnvironment};
 pub use items::program::{partner_position, program_position};
 pub use items::pulse::StoredPulse;
+pub use items::quickbooks::{
+    CONSENT_MINUTES, QuickbooksApp, QuickbooksBill, QuickbooksCompany, QuickbooksConnection, QuickbooksConsent,
+    QuickbooksEnvironment, QuickbooksKind, QuickbooksLease, QuickbooksLink, QuickbooksPace, QuickbooksSettings,
+    QuickbooksState, QuickbooksVendor,
+};
 pub use items::rate::ToldRate;
 pub use items::run::{CarriedSum, Decision, Outcome, PayoutRequest, Run, RunProgress, RunSummary, run_position};
 pub use items::source::{CodeClaim, EventClaim, Source};

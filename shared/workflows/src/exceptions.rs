@@ -60,7 +60,7 @@ pub fn file_in(
     context: &Context,
     transaction: &mut Transaction,
     code: ExceptionCode,
-    program: &ProgramId,
+    program: Option<&ProgramId>,
     about: &[&str],
     detail: String,
 ) -> Result<ExceptionId> {
@@ -69,7 +69,7 @@ pub fn file_in(
         id: id.clone(),
         code,
         detail,
-        program: Some(program.clone()),
+        program: program.cloned(),
         source: None,
         order: None,
         status: ExceptionStatus::Open,

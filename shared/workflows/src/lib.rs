@@ -28,6 +28,7 @@ pub mod mature;
 pub mod payouts;
 pub mod publish;
 pub mod queues;
+pub mod quickbooks;
 pub mod rails;
 pub mod replay;
 pub mod report;

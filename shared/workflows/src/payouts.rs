@@ -413,7 +413,7 @@ async fn trouble(
     }
     let detail = format!("payout {} is {}: {}", after.id.number(), after.state.as_str(), step.why.unwrap_or_default());
     let about = [after.id.as_str(), &after.entries.to_string()];
-    Ok(Some(file_in(context, transaction, code, &after.program, &about, detail)?))
+    Ok(Some(file_in(context, transaction, code, Some(&after.program), &about, detail)?))
 }
 
 /// The next page of lines goes where the payout went.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use domain::ids::{PayoutId, ProgramId};
+use domain::money::Minor;
 use domain::payout::{Payout, PayoutState, Teller};
 use domain::program::{MethodKind, PayoutMethod};
 use domain::remittance::{PaypalItem, PaypalReceiver, Remittance};
@@ -21,19 +22,27 @@ use store::{ExceptionCode, PaypalConnection, PaypalEnvironment, StoreError, Tran
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 use crate::payouts;
+use crate::queues::SubmissionPayout;
+use crate::quickbooks::Quickbooks;
 
 const OPERATION: &str = "submit payout";
 /// Whoever the journal says did it.
 const ACTOR: &str = "submit-payouts";
-/// PayPal knows a name again for 30 days. Before that ends, nothing is sent a second time whose first outcome is unknown.
+/// PayPal knows a name again for 30 days.
 const RESEND_FOR: SignedDuration = SignedDuration::from_hours(25 * 24);
 /// How long a connection is kept before it is read again.
 const KEPT: Duration = Duration::from_mins(1);
 /// Payments younger than this are looked after by every tick, older ones once a day.
 const YOUNG: SignedDuration = SignedDuration::from_hours(24);
 
+/// How long an approved payout may wait for its turn before the next tick asks for it once more.
+const QUEUED: SignedDuration = SignedDuration::from_mins(30);
+
 /// A system that moves money when it is asked to.
 pub trait Rail {
+    /// How long it knows a name again. Before that ends, nothing is sent a second time whose first outcome is unknown. `None`: for ever.
+    const REMEMBERS: Option<SignedDuration>;
+
     /// Asks it to pay. The same name again is the same payment, whatever became of the first time.
     fn send(&self, order: &Order<'_>) -> impl Future<Output = Sent> + Send;
 
@@ -58,6 +67,8 @@ pub enum Sent {
     Refused(String),
     /// Nobody knows, or nothing was sent: to be asked again.
     Again(String),
+    /// The same, but only once somebody has done something about it: the next tick after that asks again.
+    Waits(String),
 }
 
 /// What a rail says of a payment it took.
@@ -70,6 +81,10 @@ pub enum Found {
     Failed(String),
     /// It moved, and is back.
     CameBack(String),
+    /// So much of it is paid in all, nothing or everything: the rail's reference, and when.
+    Cash { amount: Minor, reference: Option<String>, at: Timestamp },
+    /// The rail no longer knows it, and so will not pay it; what it had paid came back.
+    Gone(String),
 }
 
 /// People: they hold the file or the details, and send the money themselves.
@@ -77,6 +92,8 @@ pub enum Found {
 pub struct ByHand;
 
 impl Rail for ByHand {
+    const REMEMBERS: Option<SignedDuration> = None;
+
     async fn send(&self, _: &Order<'_>) -> Sent {
         Sent::Taken(None)
     }
@@ -88,6 +105,8 @@ impl Rail for ByHand {
 }
 
 impl Rail for Client {
+    const REMEMBERS: Option<SignedDuration> = Some(RESEND_FOR);
+
     async fn send(&self, order: &Order<'_>) -> Sent {
         let item = match order.what.paypal_item() {
             Ok(item) => item,
@@ -251,10 +270,21 @@ pub enum Done {
     Looked,
 }
 
+/// The ways to all rails that can be asked.
+#[derive(Debug)]
+pub struct Rails {
+    pub paypal: Paypal,
+    pub quickbooks: Quickbooks,
+}
+
 /// Submits an approved payout where its rail can be asked, goes on with one that is on its way, and looks after one that a rail has. Safe to
 /// repeat, and to run twice at once. An error asks to be called again.
-pub async fn attend(context: &Context, paypal: &Paypal, id: &PayoutId) -> Result<Done> {
+pub async fn attend(context: &Context, rails: &Rails, asked: &SubmissionPayout) -> Result<Done> {
+    let (id, paypal) = (&asked.id, &rails.paypal);
     let payout = context.store.payout(OPERATION, id).await?.ok_or(Refusal::NotFound("payout"))?;
+    if payout.method == MethodKind::Quickbooks {
+        return crate::quickbooks::attend(context, &rails.quickbooks, payout, asked.slot).await;
+    }
     let connected = match payout.method {
         MethodKind::Paypal => paypal.connected(context, &payout.program).await?,
         _ => None,
@@ -264,10 +294,7 @@ pub async fn attend(context: &Context, paypal: &Paypal, id: &PayoutId) -> Result
         (PayoutState::Approved | PayoutState::Submitting, Some(connected)) => {
             submit(context, &connected.client, payout).await
         }
-        // QuickBooks has a rail of its own.
-        (PayoutState::Submitting, None) if payout.method != MethodKind::Quickbooks => {
-            submit(context, &ByHand, payout).await
-        }
+        (PayoutState::Submitting, None) => submit(context, &ByHand, payout).await,
         (_, Some(connected)) => look_after(context, &connected.client, payout).await,
         _ => Ok(Done::Nothing),
     };
@@ -277,7 +304,7 @@ pub async fn attend(context: &Context, paypal: &Paypal, id: &PayoutId) -> Result
     done
 }
 
-async fn submit<R: Rail + Sync>(context: &Context, rail: &R, read: Payout) -> Result<Done> {
+pub(crate) async fn submit<R: Rail + Sync>(context: &Context, rail: &R, read: Payout) -> Result<Done> {
     let was_submitting = read.state == PayoutState::Submitting;
     // An attempt before this one failed or came back by somebody's word: the rail's own word comes before another is sent.
     if was_submitting
@@ -295,7 +322,8 @@ async fn submit<R: Rail + Sync>(context: &Context, rail: &R, read: Payout) -> Re
         }
     };
     let since = payout.submitting_at.unwrap_or(payout.created_at);
-    if was_submitting && context.now().duration_since(since) > RESEND_FOR {
+    let is_forgotten = R::REMEMBERS.is_some_and(|time| context.now().duration_since(since) > time);
+    if was_submitting && is_forgotten {
         let why = format!(
             "nobody knows since {since} whether it was sent, and the rail will not know it again: look there for {}, and retry it only \
              if it is not to be found",
@@ -318,6 +346,10 @@ async fn submit<R: Rail + Sync>(context: &Context, rail: &R, read: Payout) -> Re
         }
         // It stays `submitting`, and is asked for again under the same name.
         Sent::Again(why) => Err(Refusal::Service("the rail", why)),
+        Sent::Waits(why) => {
+            tracing::info!(payout = %payout.id, why, "waits");
+            Ok(Done::Waits)
+        }
     }
 }
 
@@ -365,7 +397,7 @@ async fn report_contradiction(context: &Context, payout: &Payout, detail: &str) 
     let mut transaction = Transaction::new(OPERATION);
     let about = ["rail", payout.id.as_str(), &payout.attempts.to_string(), payout.state.as_str()];
     let code = ExceptionCode::PayoutContradicted;
-    crate::exceptions::file_in(context, &mut transaction, code, &payout.program, &about, detail.to_owned())?;
+    crate::exceptions::file_in(context, &mut transaction, code, Some(&payout.program), &about, detail.to_owned())?;
     match context.store.commit(transaction).await {
         Ok(()) | Err(StoreError::Stale) => Ok(()),
         Err(error) => Err(error.into()),
@@ -373,7 +405,7 @@ async fn report_contradiction(context: &Context, payout: &Payout, detail: &str) 
 }
 
 /// Reads at the rail what became of a payment, and takes it over.
-async fn look_after<R: Rail>(context: &Context, rail: &R, payout: Payout) -> Result<Done> {
+pub(crate) async fn look_after<R: Rail>(context: &Context, rail: &R, payout: Payout) -> Result<Done> {
     use PayoutState::{Failed, Paid, PartiallyPaid, Returned, Submitted, Void};
     let Some(processor) = &payout.processor else { return Ok(Done::Nothing) };
     if !matches!(payout.state, Submitted | PartiallyPaid | Paid | Failed | Returned | Void) {
@@ -383,6 +415,13 @@ async fn look_after<R: Rail>(context: &Context, rail: &R, payout: Payout) -> Res
     let (id, ends) = (&payout.id, payout.state);
     match found {
         Found::UnderWay => {}
+        Found::Cash { amount, reference, at } if matches!(ends, Submitted | PartiallyPaid | Paid) => {
+            payouts::report(context, id, amount, reference.as_deref(), at, ACTOR).await?;
+        }
+        Found::Gone(why) if matches!(ends, Submitted | PartiallyPaid | Paid) => {
+            payouts::report(context, id, Minor::ZERO, None, context.now(), ACTOR).await?;
+            payouts::void(context, id, &why, Teller::Rail(ACTOR)).await?;
+        }
         Found::Paid(reference) if matches!(ends, Submitted | PartiallyPaid) => {
             let all = payout.pays()?.amount;
             payouts::report(context, id, all, Some(&reference), context.now(), ACTOR).await?;
@@ -408,6 +447,12 @@ async fn look_after<R: Rail>(context: &Context, rail: &R, payout: Payout) -> Res
     Ok(Done::Looked)
 }
 
+/// Whether the program has some rail asked.
+pub async fn has_any(context: &Context, operation: &'static str, program: &ProgramId) -> Result<bool> {
+    let paypal = context.store.paypal(operation, program).await?.is_some();
+    Ok(paypal || crate::quickbooks::settings_of(context, operation, program).await?.is_some())
+}
+
 /// Puts every payout that a rail must be asked about into the queue: for what was missed while something was down.
 pub async fn redrive(context: &Context, programs: &[ProgramId], time_left: impl Fn() -> bool) -> Result<usize> {
     let (mut sent, mut at) = (0, Some(store::UnpaidPosition::default()));
@@ -428,10 +473,13 @@ fn is_due(payout: &Payout, now: Timestamp) -> bool {
         let age = now.duration_since(payout.submitted_at.unwrap_or(payout.created_at));
         payout.processor.is_some() && (age < YOUNG || age.as_hours() % 24 == 0)
     };
-    payout.method == MethodKind::Paypal
-        && match payout.state {
-            PayoutState::Approved => true,
-            PayoutState::Submitted | PayoutState::PartiallyPaid => taken(),
-            _ => false,
+    match (payout.method, payout.state) {
+        (MethodKind::Paypal, PayoutState::Approved) => true,
+        (MethodKind::Paypal, PayoutState::Submitted | PayoutState::PartiallyPaid) => taken(),
+        // What was approved a moment ago waits in the queue for its turn. What became of Bills, `reconcile` reads.
+        (MethodKind::Quickbooks, PayoutState::Approved | PayoutState::Submitting) => {
+            payout.approved_at.is_none_or(|since| now.duration_since(since) >= QUEUED)
         }
+        _ => false,
+    }
 }

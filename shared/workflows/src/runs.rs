@@ -63,7 +63,7 @@ pub async fn tick(context: &Context, time_left: impl Fn() -> bool) -> Result<Tic
     loop {
         let page = context.store.programs(OPERATION, after.as_deref(), 50).await?;
         for program in &page.items {
-            if context.store.paypal(OPERATION, &program.id).await?.is_some() {
+            if crate::rails::has_any(context, OPERATION, &program.id).await? {
                 asked.push(program.id.clone());
             }
             match start_scheduled(context, program).await {

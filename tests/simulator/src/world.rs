@@ -190,16 +190,16 @@ impl World {
         let stream = Stream::open(&embedded, None).map_err(broken)?;
         let sky = Sky::new();
         let under = context_under(&sky, &embedded, &plain);
-        let paypal = Arc::new(local::paypal(None).map_err(broken)?);
+        let rails = Arc::new(local::rails().map_err(broken)?);
         let files = local::files(&embedded.sdk_config(), None);
         let instance = |off: i64| {
             let clock: Arc<dyn Clock> = Arc::new(clock.off_by(off));
-            Functions::new(workflows::Context { clock, ..under.clone() }, files.clone(), Arc::clone(&paypal))
+            Functions::new(workflows::Context { clock, ..under.clone() }, files.clone(), Arc::clone(&rails))
         };
         let off = chance.from(1, SKEW_SECONDS);
         let mut world = Self {
             seed: terms.seed,
-            api: Functions::new(plain.clone(), files.clone(), Arc::clone(&paypal)),
+            api: Functions::new(plain.clone(), files.clone(), Arc::clone(&rails)),
             instances: vec![instance(0), instance(off), instance(-off)],
             tasks: Tasks::new(sky.clone()),
             clock,

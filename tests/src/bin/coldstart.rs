@@ -228,6 +228,7 @@ fn command(name: &str, program: &Program, world: &World, address: SocketAddr) ->
         .env("CONVERSIONS_QUEUE_URL", &context.queues.conversions_url)
         .env("DRAFTS_QUEUE_URL", &context.queues.drafts_url)
         .env("SUBMISSIONS_QUEUE_URL", &context.queues.submissions_url)
+        .env("QUICKBOOKS_QUEUE_URL", &context.queues.quickbooks_url)
         .env("BUS_NAME", &context.bus.name)
         .env("FILES_BUCKET", &world.system.files.bucket)
         .env("TAX_KEY", &context.vault.key)

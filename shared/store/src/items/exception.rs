@@ -61,6 +61,12 @@ pub enum ExceptionCode {
     PayoutReturned,
     /// The rail says other than the books: it paid what is not to be paid, or has what was to be sent anew.
     PayoutContradicted,
+    /// A company in QuickBooks can no longer be reached: somebody must connect it again.
+    QuickbooksDisconnected,
+    /// A Bill in QuickBooks is not as it was sent, or was not settled with money.
+    BillDiffers,
+    /// A Bill in QuickBooks that no payout knows.
+    BillOrphaned,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

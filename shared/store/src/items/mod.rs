@@ -14,6 +14,7 @@ pub mod payouts;
 pub mod paypal;
 pub mod program;
 pub mod pulse;
+pub mod quickbooks;
 pub mod rate;
 pub mod run;
 pub mod source;

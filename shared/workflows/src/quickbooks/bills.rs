@@ -1,0 +1,621 @@
+//! One Bill for one payout: made, found again, and read.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use domain::exchange::ExchangeRate;
+use domain::ids::Hash;
+use domain::money::{Currency, Minor, Money};
+use domain::payout::{Payout, PayoutState};
+use domain::program::Program;
+use jiff::civil::Date;
+use jiff::{SignedDuration, Timestamp};
+use quickbooks::{Amount, ApiError, Bill, BillLine, BillPayment, Entity, Fault, Query, Ref, Vendor};
+use rust_decimal::Decimal;
+use store::{
+    ExceptionCode, QuickbooksBill, QuickbooksConnection, QuickbooksSettings, QuickbooksState, Transaction,
+};
+
+use super::pace::Slot;
+use super::session::Session;
+use super::vendors::{self, Wanted, is_unknown, usable};
+use super::{Failed, Quickbooks, settings_of};
+use crate::changes::until_fresh;
+use crate::context::Context;
+use crate::error::{Refusal, Result};
+use crate::exceptions::{file_in, resolve_in};
+use crate::rails::{Done, Found, Order, Rail, Sent, look_after, submit};
+
+const OPERATION: &str = "quickbooks bill";
+/// Whoever the record says settled what is as it was sent again.
+const ACTOR: &str = "quickbooks";
+/// Calls that a payout takes: a look and a Bill, or a Bill and its payments.
+const CALLS: i32 = 2;
+/// Payments asked for in one query.
+const PAYMENTS: usize = 100;
+/// Characters of a memo: QuickBooks takes 4,000, and the payout's id comes within.
+const MEMO_CHARS: usize = 3_800;
+
+/// A payout's books: the company, and what is to be written there.
+struct Books<'a> {
+    session: Session<'a>,
+    connection: QuickbooksConnection,
+    /// `None` where nothing is to be made any more.
+    settings: Option<QuickbooksSettings>,
+    payout: Payout,
+    /// The Bill was there already: it may have been paid meanwhile, and nobody will tell it again.
+    adopted: AtomicBool,
+}
+
+/// Submits an approved payout, goes on with one that is on its way, and looks after one that is a Bill. `slot`: the moment it was told to
+/// wait for, if it was.
+pub(crate) async fn attend(
+    context: &Context,
+    quickbooks: &Quickbooks,
+    payout: Payout,
+    slot: Option<Timestamp>,
+) -> Result<Done> {
+    use PayoutState::{Approved, Paid, PartiallyPaid, Submitted, Submitting, Void};
+    if !matches!(payout.state, Approved | Submitting | Submitted | PartiallyPaid | Paid | Void) {
+        return Ok(Done::Nothing);
+    }
+    let to_send = matches!(payout.state, Approved | Submitting);
+    let bill = context.store.quickbooks_bill(OPERATION, &payout.id).await?;
+    let settings = if to_send { settings_of(context, OPERATION, &payout.program).await? } else { None };
+    let realm = match (&bill, &settings) {
+        // What was begun in a company stays there.
+        (Some(bill), _) => bill.realm.clone(),
+        (None, Some(settings)) if payout.state == Submitting || settings.enabled => settings.realm.clone(),
+        _ => return Ok(Done::Nothing),
+    };
+    let connection = context.store.quickbooks_connection(OPERATION, &realm).await?;
+    let Some(connection) = connection.filter(|connection| connection.state == QuickbooksState::Connected) else {
+        return Ok(Done::Waits);
+    };
+    let slot = match slot {
+        // It waited for its turn.
+        Some(slot) if slot <= context.now() => Slot::Now,
+        Some(slot) => Slot::At(slot),
+        None => quickbooks.pace.take(context, &realm, CALLS).await?,
+    };
+    if let Slot::At(slot) = slot {
+        context.queues.send_submission_at(&payout.id, slot, context.now()).await?;
+        return Ok(Done::Waits);
+    }
+    let session = match Session::open(context, quickbooks, &realm).await {
+        Ok(session) => session,
+        Err(Failed::Unusable(why)) => {
+            tracing::info!(payout = %payout.id, why, "waits for the company to be connected again");
+            return Ok(Done::Waits);
+        }
+        Err(failed) => return Err(failed.into()),
+    };
+    let books = Books { session, connection, settings, payout: payout.clone(), adopted: AtomicBool::new(false) };
+    if !to_send {
+        return look_after(context, &books, payout).await;
+    }
+    let done = submit(context, &books, payout).await?;
+    if done == Done::Submitted && books.adopted.load(Ordering::Relaxed) {
+        context.queues.send_submission(&books.payout.id).await?;
+    }
+    Ok(done)
+}
+
+impl Rail for Books<'_> {
+    /// It is found by its number and its memo, however long ago it was sent.
+    const REMEMBERS: Option<SignedDuration> = None;
+
+    async fn send(&self, order: &Order<'_>) -> Sent {
+        let named = order.what.details.get("vendorId").map(String::as_str);
+        match self.bill(named).await {
+            Ok(bill) => Sent::Taken(Some(bill)),
+            Err(Failed::Permanent(why)) => Sent::Refused(why),
+            Err(Failed::Unusable(why)) => Sent::Waits(why),
+            Err(failed) => Sent::Again(failed.to_string()),
+        }
+    }
+
+    async fn look(&self, bill: &str) -> Result<Found> {
+        Ok(self.became(bill).await?)
+    }
+}
+
+impl Books<'_> {
+    const fn context(&self) -> &Context {
+        self.session.context
+    }
+
+    // --- Making it ------------------------------------------------------------------------------------------------
+
+    /// The Bill's id: of the one that is there, or that is made now.
+    async fn bill(&self, named: Option<&str>) -> Result<String, Failed> {
+        let stored = self.context().store.quickbooks_bill(OPERATION, &self.payout.id).await?;
+        if let Some(bill) = stored.as_ref().and_then(|stored| stored.bill.clone()) {
+            return Ok(bill);
+        }
+        let mut record = match stored {
+            Some(stored) if stored.attempt == self.payout.attempts => stored,
+            // A refusal ended the attempt before: whatever was set right since is taken up.
+            stored => self.write(named, Dated::BeforeCutOff, stored.as_ref()).await?,
+        };
+        loop {
+            if let Some(bill) = self.find(&record).await? {
+                self.adopted.store(true, Ordering::Relaxed);
+                return self.keep(&record, &bill).await;
+            }
+            let fault = match self.session.create::<Bill>(&record.body, &record.request).await {
+                Ok(made) => {
+                    self.is_ours(&record, &made).await?;
+                    return self.keep(&record, &made).await;
+                }
+                Err(Failed::Api(ApiError::Refused(fault))) if !is_unknown(&fault) => fault,
+                Err(error) => return Err(error),
+            };
+            match self.refused(named, &record, &fault).await? {
+                Next::Send(anew) => record = anew,
+                Next::Take(bill) => {
+                    self.adopted.store(true, Ordering::Relaxed);
+                    return self.keep(&record, &bill).await;
+                }
+                Next::Fail => return Err(Failed::Permanent(explained(&fault))),
+            }
+        }
+    }
+
+    /// What to do after a refusal, which had no effect.
+    async fn refused(&self, named: Option<&str>, record: &QuickbooksBill, fault: &Fault) -> Result<Next, Failed> {
+        let is_first = record.revision == 0;
+        match fault.code.0.trim_start_matches('0') {
+            "6140" => self.same_number(record, fault).await,
+            "6200" | "6210" if is_first => {
+                Ok(Next::Send(self.write(named, Dated::WhenApproved, Some(record)).await?))
+            }
+            "610" | "2500" => {
+                let currency = self.payout.paid_in();
+                match self.session.read::<Vendor>(&record.vendor).await? {
+                    Some(vendor) => usable(&vendor, currency).map(|()| Next::Fail),
+                    // It went into another, or was never there in this company.
+                    None if is_first => {
+                        vendors::forget(self.context(), &self.session.realm, &self.payout.partner, currency).await?;
+                        Ok(Next::Send(self.write(named, Dated::BeforeCutOff, Some(record)).await?))
+                    }
+                    None => Ok(Next::Fail),
+                }
+            }
+            _ => Ok(Next::Fail),
+        }
+    }
+
+    /// The number is taken, which the look before did not see: by the very Bill, made a moment ago, or by one that is not ours.
+    async fn same_number(&self, record: &QuickbooksBill, fault: &Fault) -> Result<Next, Failed> {
+        let Some((_, id)) = fault.detail.rsplit_once("TxnId=") else { return Ok(Next::Fail) };
+        let Some(other) = self.session.read::<Bill>(id.trim()).await? else { return Ok(Next::Fail) };
+        self.is_ours(record, &other).await?;
+        Ok(Next::Take(other))
+    }
+
+    /// The Bill that has our number, if it is there. One that is not ours is no reason to make another under the same number: somebody may
+    /// have typed it in by hand.
+    async fn find(&self, record: &QuickbooksBill) -> Result<Option<Bill>, Failed> {
+        let number = self.payout.id.number();
+        let found = self.session.query::<Bill>(&Query::of(Bill::NAME).equal("DocNumber", &number)).await?;
+        for bill in &found {
+            self.is_ours(record, bill).await?;
+        }
+        match <[Bill; 1]>::try_from(found) {
+            Ok([bill]) => Ok(Some(bill)),
+            Err(none) if none.is_empty() => Ok(None),
+            Err(several) => {
+                let ids: Vec<_> = several.iter().map(|bill| bill.id.as_str()).collect();
+                Err(Failed::Permanent(format!(
+                    "QuickBooks has several Bills for this payout: {}; delete all but one, and retry",
+                    ids.join(", ")
+                )))
+            }
+        }
+    }
+
+    /// Refuses a Bill of another vendor or amount, or without our marker.
+    async fn is_ours(&self, record: &QuickbooksBill, bill: &Bill) -> Result<(), Failed> {
+        let Bill { id, .. } = bill;
+        let number = self.payout.id.number();
+        let pays = self.payout.pays()?;
+        if !is_marked(bill, &self.payout) {
+            return Err(Failed::Permanent(format!(
+                "Bill {id} in QuickBooks has the number {number} already, and is not this payout's: if somebody made it by hand for this payout, \
+                 put {} into its memo, else give it another number; then retry",
+                self.payout.id
+            )));
+        }
+        let total = bill.total_amt.and_then(|total| minor_of(total, pays.currency));
+        if total != Some(pays.amount) {
+            let is = bill.total_amt.map_or_else(|| "nothing".to_owned(), |total| total.0.to_string());
+            return Err(Failed::Permanent(format!(
+                "Bill {id} in QuickBooks is this payout's, but comes to {is} instead of {pays}: set it right there, and retry"
+            )));
+        }
+        if bill.vendor_ref.value != record.vendor {
+            let currency = self.payout.paid_in();
+            let store = &self.context().store;
+            let now =
+                store.quickbooks_vendor(OPERATION, &self.payout.partner, &self.session.realm, currency).await?;
+            if now.is_none_or(|now| now.vendor != bill.vendor_ref.value) {
+                return Err(Failed::Permanent(format!(
+                    "Bill {id} in QuickBooks is this payout's, but of vendor {} instead of {}: set it right there, and retry",
+                    bill.vendor_ref.value, record.vendor
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down that it is there.
+    async fn keep(&self, record: &QuickbooksBill, bill: &Bill) -> Result<String, Failed> {
+        let there = QuickbooksBill {
+            vendor: bill.vendor_ref.value.clone(),
+            bill: Some(bill.id.clone()),
+            version: record.version + 1,
+            ..record.clone()
+        };
+        self.set(&there, Some(record)).await?;
+        Ok(bill.id.clone())
+    }
+
+    async fn set(&self, new: &QuickbooksBill, read: Option<&QuickbooksBill>) -> Result<(), Failed> {
+        let mut transaction = Transaction::new(OPERATION);
+        transaction.set_quickbooks_bill(new, read)?;
+        Ok(self.context().store.commit(transaction).await?)
+    }
+
+    /// Writes down what is going to be sent. Whatever is sent again is this, whatever changes here meanwhile.
+    async fn write(
+        &self,
+        named: Option<&str>,
+        dated: Dated,
+        read: Option<&QuickbooksBill>,
+    ) -> Result<QuickbooksBill, Failed> {
+        let context = self.context();
+        let settings = self.settings.as_ref();
+        let settings =
+            settings.ok_or_else(|| Failed::Permanent("no accounts are chosen for its program".to_owned()))?;
+        let program = context.store.program(OPERATION, &self.payout.program).await?;
+        let program = program.ok_or(Refusal::NotFound("program"))?;
+        let partner = context.store.partner(OPERATION, &self.payout.partner).await?;
+        let partner = partner.ok_or(Refusal::NotFound("partner"))?;
+        let (company, currency) = (&self.connection.company, self.payout.paid_in());
+        if currency != company.currency && !company.multi_currency {
+            return Err(Failed::Permanent(format!(
+                "the payout is in {currency}, and {} keeps its books in {} alone: switch on multicurrency there, connect it again, and retry",
+                company.name, company.currency
+            )));
+        }
+        let vendor = vendors::of(&self.session, &Wanted { partner: &partner, currency, company, settings, named }).await?;
+        let date = self.date(&program, dated).await?;
+        let rate = match currency == company.currency {
+            true => None,
+            false => Some(self.exchange_rate(currency, date).await?),
+        };
+        let bill = Bill {
+            vendor_ref: Ref::to(&vendor),
+            ap_account_ref: settings.payable_account.as_deref().map(Ref::to),
+            sales_term_ref: settings.term.as_deref().map(Ref::to),
+            currency_ref: company.multi_currency.then(|| Ref::to(currency.code())),
+            exchange_rate: rate.as_ref().map(|rate| Amount((rate.rate / rate.per).round_dp(6))),
+            // Outside the United States a Bill must say how it is taxed; what partners earn is not.
+            global_tax_calculation: (company.country != "US").then(|| "NotApplicable".to_owned()),
+            txn_date: Some(date),
+            due_date: self.payout.pay_on.map(|due| due.max(date)),
+            doc_number: Some(self.payout.id.number()),
+            private_note: Some(self.memo(&program, &partner.name, settings)),
+            line: self.lines(&program, settings)?,
+            ..Bill::default()
+        };
+        let body = serde_json::to_string(&bill).map_err(|error| Failed::Permanent(error.to_string()))?;
+        let attempt = self.payout.attempts;
+        let revision = read.filter(|read| read.attempt == attempt).map_or(0, |read| read.revision + 1);
+        let record = QuickbooksBill {
+            payout: self.payout.id.clone(),
+            realm: self.session.realm.clone(),
+            vendor,
+            attempt,
+            revision,
+            request: request_of(&self.payout, revision),
+            body,
+            bill: None,
+            payments: read.map(|read| read.payments.clone()).unwrap_or_default(),
+            trouble: None,
+            version: read.map_or(1, |read| read.version + 1),
+        };
+        self.set(&record, read).await?;
+        Ok(record)
+    }
+
+    /// Commissions with what was taken back of them, and the tax that is kept back of both.
+    fn lines(&self, program: &Program, settings: &QuickbooksSettings) -> Result<Vec<BillLine>, Failed> {
+        let pays = self.payout.pays()?;
+        let withheld = self.withheld()?;
+        let gross = Money::new(pays.amount.plus(withheld)?, pays.currency);
+        let number = self.payout.id.number();
+        let commissions = match self.payout.line_count {
+            1 => "1 commission".to_owned(),
+            count => format!("{count} commissions"),
+        };
+        let text = cut_to(&format!("{}, {number}: {commissions}", program.name), MEMO_CHARS);
+        let mut lines = vec![BillLine::expense(amount_of(gross), &settings.expense_account, text)];
+        if !withheld.is_zero() {
+            let account = settings.withholding_account.as_deref().ok_or_else(|| {
+                Failed::Permanent("tax is kept back of it, and no account for that is chosen: choose one, and retry".to_owned())
+            })?;
+            let amount = amount_of(Money::new(withheld.negated(), pays.currency));
+            lines.push(BillLine::expense(amount, account, format!("Tax withheld, {number}")));
+        }
+        Ok(lines)
+    }
+
+    /// In the currency that is paid.
+    fn withheld(&self) -> Result<Minor, Failed> {
+        Ok(match &self.payout.conversion {
+            Some(rate) => rate.convert(self.payout.withheld)?.amount,
+            None => self.payout.withheld,
+        })
+    }
+
+    fn memo(&self, program: &Program, partner: &str, settings: &QuickbooksSettings) -> String {
+        let (number, lines) = (self.payout.id.number(), self.payout.line_count.to_string());
+        let pattern =
+            [("{program}", program.name.as_str()), ("{partner}", partner), ("{number}", &number), ("{lines}", &lines)];
+        let text = pattern.iter().fold(settings.memo.clone(), |text, (what, by)| text.replace(what, by));
+        // The id is what it is known by again, so it comes last and whole.
+        format!("{} [{}]", cut_to(&text, MEMO_CHARS), self.payout.id).trim_start().to_owned()
+    }
+
+    async fn date(&self, program: &Program, dated: Dated) -> Result<Date, Failed> {
+        let zone = program.time_zone.time_zone();
+        let moment = match dated {
+            Dated::WhenApproved => self.payout.approved_at.unwrap_or_else(|| self.context().now()),
+            Dated::BeforeCutOff => {
+                let run = self.context().store.run(OPERATION, &self.payout.run).await?;
+                let cut_off = run.map_or(self.payout.created_at, |run| run.cut_off);
+                cut_off - SignedDuration::from_nanos(1)
+            }
+        };
+        Ok(moment.to_zoned(zone).date())
+    }
+
+    /// QuickBooks would take one for one.
+    async fn exchange_rate(&self, currency: Currency, date: Date) -> Result<ExchangeRate, Failed> {
+        let home = self.connection.company.currency;
+        let rate = crate::exchange::rate(self.context(), OPERATION, currency, home, date).await?;
+        rate.ok_or_else(|| {
+            Failed::Permanent(format!("there is no exchange rate from {currency} to {home} of {date}: tell one, and retry"))
+        })
+    }
+
+    // --- What became of it ----------------------------------------------------------------------------------------
+
+    async fn became(&self, id: &str) -> Result<Found, Failed> {
+        let pays = self.payout.pays()?;
+        let bill = self.session.read::<Bill>(id).await?;
+        let Some(bill) = bill else {
+            self.note(id, None, &[], None).await?;
+            return Ok(Found::Gone(format!("Bill {id} was deleted in QuickBooks")));
+        };
+        let total = bill.total_amt.unwrap_or_default();
+        if total.0.is_zero() {
+            self.note(id, None, &[], None).await?;
+            return Ok(Found::Gone(format!("Bill {id} was set to zero in QuickBooks")));
+        }
+        let payments = self.payments(&bill).await?;
+        let cash: Decimal = payments.iter().map(|payment| payment.cash_to(id).0).sum();
+        let cash = minor_of(Amount(cash), pays.currency).unwrap_or_default();
+        let vendor = self.vendor_of(&bill).await?;
+        let differs = self.differs(&bill, total, cash, vendor.as_deref(), pays);
+        self.note(id, Some(&bill), &payments, differs.as_deref()).await?;
+        let last = payments.iter().filter(|payment| !payment.cash_to(id).0.is_zero()).max_by_key(|one| one.txn_date);
+        Ok(Found::Cash {
+            amount: cash.min(pays.amount),
+            reference: last.map(|last| last.id.clone()),
+            at: self.paid_at(last).await?,
+        })
+    }
+
+    /// What pays it, read from QuickBooks.
+    async fn payments(&self, bill: &Bill) -> Result<Vec<BillPayment>, Failed> {
+        let linked = bill.linked_txn.iter().filter(|linked| linked.txn_type.starts_with("BillPayment"));
+        let ids: Vec<_> = linked.map(|linked| linked.txn_id.as_str()).collect();
+        let mut payments = Vec::new();
+        for ids in ids.chunks(PAYMENTS) {
+            let query = Query::of(BillPayment::NAME).among("Id", ids.iter().copied());
+            payments.extend(self.session.query::<BillPayment>(&query).await?);
+        }
+        Ok(payments)
+    }
+
+    /// A vendor that went into another took the Bill along. `Some`: it is another's for no such reason.
+    async fn vendor_of(&self, bill: &Bill) -> Result<Option<String>, Failed> {
+        let (store, realm, is) = (&self.context().store, &self.session.realm, &bill.vendor_ref.value);
+        let record = store.quickbooks_bill(OPERATION, &self.payout.id).await?;
+        let Some(record) = record.filter(|record| record.vendor != *is) else { return Ok(None) };
+        let (partner, currency) = (&self.payout.partner, self.payout.paid_in());
+        let known = store.quickbooks_vendor(OPERATION, partner, realm, currency).await?;
+        if known.as_ref().is_some_and(|known| known.vendor == *is) {
+            return Ok(None);
+        }
+        if self.session.read::<Vendor>(&record.vendor).await?.is_none() {
+            vendors::remember(self.context(), realm, partner, currency, is).await?;
+            return Ok(None);
+        }
+        Ok(Some(record.vendor))
+    }
+
+    /// In words, what is not as it was sent, or was settled otherwise than with money.
+    fn differs(&self, bill: &Bill, total: Amount, cash: Minor, vendor: Option<&str>, pays: Money) -> Option<String> {
+        let Bill { id, .. } = bill;
+        let number = self.payout.id.number();
+        let of = |what: String| format!("Bill {id} in QuickBooks, of payout {number}: {what}");
+        if self.payout.state == PayoutState::Void {
+            return Some(of(format!(
+                "the payout is void and its commissions may be paid by another, but the Bill is there and comes to {}: delete it",
+                total.0
+            )));
+        }
+        if minor_of(total, pays.currency) != Some(pays.amount) {
+            return Some(of(format!("it was sent as {pays} and comes to {} now: set it back", total.0)));
+        }
+        if let Some(vendor) = vendor {
+            return Some(of(format!("it was sent for vendor {vendor} and is of vendor {} now", bill.vendor_ref.value)));
+        }
+        let open = bill.balance.unwrap_or_default();
+        if open.0.is_zero() && cash < pays.amount {
+            let cash = Money::new(cash, pays.currency);
+            return Some(of(format!(
+                "nothing is open of its {pays}, but only {cash} was paid with money, the rest by credits: take the credits off, or pay the \
+                 partner what is missing"
+            )));
+        }
+        None
+    }
+
+    /// Keeps what was seen: links of payments, the vendor it is of, and an exception while something differs.
+    async fn note(
+        &self,
+        id: &str,
+        bill: Option<&Bill>,
+        payments: &[BillPayment],
+        differs: Option<&str>,
+    ) -> Result<(), Failed> {
+        let (context, currency) = (self.context(), self.payout.paid_in());
+        until_fresh(async || {
+            let Some(read) = context.store.quickbooks_bill(OPERATION, &self.payout.id).await? else { return Ok(()) };
+            let mut new = read.clone();
+            if let Some(bill) = bill {
+                new.vendor.clone_from(&bill.vendor_ref.value);
+            }
+            for paid in new.payments.values_mut() {
+                *paid = Minor::ZERO;
+            }
+            for payment in payments {
+                let cash = minor_of(payment.cash_to(id), currency).unwrap_or_default();
+                new.payments.insert(payment.id.clone(), cash);
+            }
+            let mut transaction = Transaction::new(OPERATION);
+            self.trouble(&mut transaction, &read, &mut new, differs).await?;
+            if new == read {
+                return Ok(());
+            }
+            new.version += 1;
+            transaction.set_quickbooks_bill(&new, Some(&read))?;
+            Ok(context.store.commit(transaction).await?)
+        })
+        .await
+        .map_err(Failed::Refusal)
+    }
+
+    async fn trouble(
+        &self,
+        transaction: &mut Transaction,
+        read: &QuickbooksBill,
+        new: &mut QuickbooksBill,
+        differs: Option<&str>,
+    ) -> Result<()> {
+        let context = self.context();
+        let about = |differs| ["bill", self.payout.id.as_str(), differs];
+        new.trouble = differs.map(|differs| domain::ids::ExceptionId::derive(&about(differs)));
+        if new.trouble == read.trouble {
+            return Ok(());
+        }
+        if let Some(former) = &read.trouble {
+            let how = if differs.is_some() { "it differs otherwise now" } else { "it is as it was sent again" };
+            resolve_in(context, transaction, OPERATION, former, ACTOR, how).await?;
+        }
+        if let (Some(differs), Some(id)) = (differs, &new.trouble)
+            && context.store.exception(OPERATION, id).await?.is_none()
+        {
+            let code = ExceptionCode::BillDiffers;
+            file_in(context, transaction, code, Some(&self.payout.program), &about(differs), differs.to_owned())?;
+        }
+        Ok(())
+    }
+
+    /// The day that stands on the last payment, in the program's calendar: today's is now.
+    async fn paid_at(&self, last: Option<&BillPayment>) -> Result<Timestamp, Failed> {
+        let now = self.context().now();
+        let Some(dated) = last.and_then(|last| last.txn_date) else { return Ok(now) };
+        let program = self.context().store.program(OPERATION, &self.payout.program).await?;
+        let zone = program.ok_or(Refusal::NotFound("program"))?.time_zone.time_zone();
+        if dated >= now.to_zoned(zone.clone()).date() {
+            return Ok(now);
+        }
+        let noon = dated.at(12, 0, 0, 0).to_zoned(zone).map(|noon| noon.timestamp()).unwrap_or(now);
+        Ok(noon.clamp(self.payout.created_at.min(now), now))
+    }
+}
+
+/// What follows a refusal.
+enum Next {
+    /// This instead.
+    Send(QuickbooksBill),
+    /// Nothing: it is there.
+    Take(Bill),
+    Fail,
+}
+
+/// Intuit's words, and what to do about them.
+fn explained(fault: &Fault) -> String {
+    let what = match fault.code.0.trim_start_matches('0') {
+        "6200" | "6210" => "open the period there, or set its closing date back, and retry",
+        "610" | "2500" => "see that the accounts and the term that were chosen are in use there, and retry",
+        "6140" => "give the other transaction another number, and retry",
+        _ => "set right what it names, and retry",
+    };
+    format!("{fault}; {what}")
+}
+
+/// How a Bill is dated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dated {
+    /// On the last day before the cut-off: when what it pays was earned.
+    BeforeCutOff,
+    /// On the day it was approved, where that day is in a closed period.
+    WhenApproved,
+}
+
+/// The request's name: at most 50 characters, and another for whatever else is sent.
+fn request_of(payout: &Payout, revision: u32) -> String {
+    let name = format!("{}/{}/{revision}", payout.id, payout.attempts);
+    format!("b{}", &Hash::of(name.as_bytes()).as_str()[..40])
+}
+
+/// Whether the memo names the payout.
+pub(super) fn is_marked(bill: &Bill, payout: &Payout) -> bool {
+    bill.private_note.as_deref().is_some_and(|note| note.contains(payout.id.as_str()))
+}
+
+fn amount_of(money: Money) -> Amount {
+    Amount(Decimal::from_str_exact(&money.decimal()).unwrap_or_default())
+}
+
+/// `None` where it has more decimals than the currency.
+pub(super) fn minor_of(amount: Amount, currency: Currency) -> Option<Minor> {
+    let units = amount.0.checked_mul(Decimal::from(10_i64.checked_pow(currency.exponent())?))?;
+    if units.fract().is_zero() { Minor::round(units).ok() } else { None }
+}
+
+fn cut_to(text: &str, chars: usize) -> String {
+    text.chars().take(chars).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_come_back_as_they_were_sent() {
+        for (code, units, text) in [("USD", 2_000, "20.00"), ("JPY", 500, "500"), ("KWD", -1_234, "-1.234")] {
+            let currency: Currency = code.parse().unwrap();
+            let money = Money::new(Minor::new(units).unwrap(), currency);
+            assert_eq!(amount_of(money).0.to_string(), text);
+            assert_eq!(minor_of(amount_of(money), currency), Some(money.amount));
+        }
+        assert_eq!(minor_of(Amount("1.005".parse().unwrap()), "USD".parse().unwrap()), None);
+    }
+}

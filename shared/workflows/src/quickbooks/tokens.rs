@@ -1,0 +1,194 @@
+//! Tokens and their renewal. A refresh token used twice at once may end the connection, so one worker at a time renews, under a lease in
+//! the table; the others wait for what it writes. What is given out is written before it is used.
+
+use std::time::Duration;
+
+use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
+use jiff::SignedDuration;
+use quickbooks::oauth::{SignInError, Tokens};
+use store::{QuickbooksLease, QuickbooksState, StoreError, Transaction};
+
+use super::connection::broken;
+use super::{Failed, Quickbooks, SERVICE, read_secret, secrets_failed, write_secret};
+use crate::context::Context;
+use crate::error::{Refusal, Result};
+
+const OPERATION: &str = "renew quickbooks tokens";
+/// A renewal is one call of at most 30 seconds and two writes; whoever has not come back after this is dead.
+const LEASE: SignedDuration = SignedDuration::from_secs(60);
+/// How often a worker without the lease looks whether new tokens are there.
+const WAITS: usize = 12;
+const WAIT: Duration = Duration::from_millis(250);
+/// The label of tokens between being given out and being the current ones.
+const RENEWED: &str = "RENEWED";
+
+/// Tokens, and which version of the secret they are.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub tokens: Tokens,
+    pub version: String,
+}
+
+fn name(context: &Context, realm: &str) -> String {
+    format!("{}/quickbooks/realms/{realm}", context.secret_prefix)
+}
+
+/// `None`: it was never connected, or was disconnected.
+async fn read(context: &Context, realm: &str) -> Result<Option<Held>> {
+    let read = read_secret::<Option<Tokens>>(context, &name(context, realm)).await?;
+    Ok(read.and_then(|read| Some(Held { tokens: read.value?, version: read.version })))
+}
+
+impl Quickbooks {
+    fn keep(&self, realm: &str, held: Option<&Held>) {
+        if let Ok(mut known) = self.tokens.lock() {
+            match held {
+                Some(held) => drop(known.insert(realm.to_owned(), held.clone())),
+                None => drop(known.remove(realm)),
+            }
+        }
+    }
+
+    /// The first tokens of a consent, or a new one's.
+    pub(super) async fn take_tokens(&self, context: &Context, realm: &str, tokens: Tokens) -> Result<()> {
+        write_secret(context, &name(context, realm), &Some(tokens)).await?;
+        self.keep(realm, None);
+        Ok(())
+    }
+
+    /// Ends the connection at Intuit, and forgets the tokens.
+    pub(super) async fn drop_tokens(&self, context: &Context, realm: &str) -> Result<()> {
+        if let Some(held) = read(context, realm).await? {
+            let registration = self.registered(context).await?;
+            let revoked = self.sign_in(&registration).revoke(&held.tokens.refresh).await;
+            revoked.map_err(|error| Refusal::Service(SERVICE, error.to_string()))?;
+            write_secret(context, &name(context, realm), &None::<Tokens>).await?;
+        }
+        self.keep(realm, None);
+        Ok(())
+    }
+
+    /// Tokens that are good for some minutes at least.
+    pub(super) async fn tokens(&self, context: &Context, realm: &str) -> Result<Held, Failed> {
+        let known = self.tokens.lock().ok().and_then(|known| known.get(realm).cloned());
+        let held = match known {
+            Some(held) => held,
+            None => read(context, realm).await?.ok_or_else(|| Failed::Unusable("it has no tokens".to_owned()))?,
+        };
+        if held.tokens.are_due(self.wire_now()) {
+            return Box::pin(self.renew(context, realm, &held.version)).await;
+        }
+        self.keep(realm, Some(&held));
+        Ok(held)
+    }
+
+    /// Tokens other than these, which are ended or about to.
+    pub(super) async fn renew(&self, context: &Context, realm: &str, ended: &str) -> Result<Held, Failed> {
+        for _ in 0..WAITS {
+            let lease = take_lease(context, realm).await?;
+            let held = read(context, realm).await?.ok_or_else(|| Failed::Unusable("it has no tokens".to_owned()))?;
+            // Somebody else renewed them.
+            let is_new = held.version != ended && !held.tokens.are_due(self.wire_now());
+            let Some(lease) = lease else {
+                if is_new {
+                    self.keep(realm, Some(&held));
+                    return Ok(held);
+                }
+                tokio::time::sleep(WAIT).await;
+                continue;
+            };
+            let renewed = if is_new { Ok(held) } else { self.renew_alone(context, realm, held).await };
+            release(context, &lease).await;
+            let renewed = renewed?;
+            self.keep(realm, Some(&renewed));
+            return Ok(renewed);
+        }
+        Err(Refusal::Service(SERVICE, "somebody else has been renewing the tokens for too long".to_owned()).into())
+    }
+
+    async fn renew_alone(&self, context: &Context, realm: &str, held: Held) -> Result<Held, Failed> {
+        let registration = self.registered(context).await?;
+        let sign_in = self.sign_in(&registration);
+        match sign_in.refresh(&held.tokens.refresh, self.wire_now()).await {
+            Ok(tokens) => swap(context, realm, &held, tokens).await,
+            Err(SignInError::InvalidGrant) => {
+                self.keep(realm, None);
+                // Somebody who held the lease longer than it lasts may have renewed them a moment ago.
+                match read(context, realm).await? {
+                    Some(now) if now.version != held.version => Ok(now),
+                    _ => {
+                        let why = "Intuit does not accept the refresh token any more";
+                        broken(context, realm, QuickbooksState::ReauthorizationRequired, why).await?;
+                        Err(Failed::Unusable(why.to_owned()))
+                    }
+                }
+            }
+            // The same token is tried again the next time: it is good unless new ones were given out and lost, and then nothing else is.
+            Err(error) => {
+                self.doubt_registration();
+                Err(Refusal::Service(SERVICE, error.to_string()).into())
+            }
+        }
+    }
+}
+
+/// Puts new tokens in the place of those they were made from, and of no others.
+async fn swap(context: &Context, realm: &str, before: &Held, tokens: Tokens) -> Result<Held, Failed> {
+    let name = name(context, realm);
+    let text = serde_json::to_string(&tokens).map_err(|_| secrets_failed(Some("unwritable secret")))?;
+    let version = uuid::Uuid::from_u128(context.clock.random()).to_string();
+    let put = context.secrets.put_secret_value().secret_id(&name).client_request_token(&version);
+    let put = put.secret_string(text).version_stages(RENEWED).send().await;
+    put.map_err(|error| secrets_failed(error.code()))?;
+    let moved = context
+        .secrets
+        .update_secret_version_stage()
+        .secret_id(&name)
+        .version_stage("AWSCURRENT")
+        .remove_from_version_id(&before.version)
+        .move_to_version_id(&version)
+        .send()
+        .await;
+    match moved {
+        Ok(_) => Ok(Held { tokens, version }),
+        Err(error) => {
+            let failed = secrets_failed(error.code());
+            // Either somebody else was faster, and theirs are the ones, or the answer was lost and ours are.
+            match read(context, realm).await? {
+                Some(now) if now.version != before.version => Ok(now),
+                _ => Err(failed.into()),
+            }
+        }
+    }
+}
+
+/// `None`: somebody else has it.
+async fn take_lease(context: &Context, realm: &str) -> Result<Option<QuickbooksLease>> {
+    let read = context.store.quickbooks_lease(OPERATION, realm).await?;
+    let now = context.now();
+    if read.as_ref().is_some_and(|lease| lease.until > now) {
+        return Ok(None);
+    }
+    let lease = QuickbooksLease {
+        realm: realm.to_owned(),
+        holder: format!("{:032x}", context.clock.random()),
+        until: now + LEASE,
+        version: read.as_ref().map_or(1, |read| read.version + 1),
+    };
+    let mut transaction = Transaction::new(OPERATION);
+    transaction.set_quickbooks_lease(&lease, read.as_ref())?;
+    match context.store.commit(transaction).await {
+        Ok(()) => Ok(Some(lease)),
+        Err(StoreError::Stale) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A lease that cannot be given back ends by itself.
+async fn release(context: &Context, lease: &QuickbooksLease) {
+    let mut transaction = Transaction::new(OPERATION);
+    transaction.release_quickbooks_lease(lease);
+    if let Err(error) = context.store.commit(transaction).await {
+        tracing::warn!(realm = lease.realm, %error, "the lease of the tokens was not given back");
+    }
+}
