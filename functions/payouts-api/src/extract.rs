@@ -100,10 +100,10 @@ fn unreadable(rejection: &BytesRejection) -> Problem {
 }
 
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    // Serde would also take a list, as the fields in the order they are declared in.
-    if let Ok(body) = serde_json::from_slice::<serde_json::Value>(bytes)
-        && let Some(pointer) = list_for_object("", "", &body)
-    {
+    // Serde would also take a list, as the fields in the order they are declared in; and it reads over what it has no field for, even
+    // where that is no text (half of a surrogate pair, which RFC 8259, section 8.2, calls unpredictable).
+    let whole = serde_json::from_slice::<serde_json::Value>(bytes);
+    if let Some(pointer) = whole.as_ref().ok().and_then(|body| list_for_object("", "", body)) {
         return Err(Problem::malformed(pointer, "must be an object, not a list"));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
@@ -113,6 +113,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         Problem::malformed(pointer, error.into_inner().to_string())
     })?;
     deserializer.end().map_err(|_| Problem::malformed("", "something follows the JSON value"))?;
+    whole.map_err(|error| Problem::malformed("", error.to_string()))?;
     Ok(parsed)
 }
 
