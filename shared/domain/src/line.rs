@@ -642,9 +642,7 @@ impl Line {
         }
         let up = gross > self.amount;
         self.amount = gross;
-        if self.taken_back.units().abs() > gross.units().abs() {
-            self.taken_back = gross;
-        }
+        self.taken_back = self.taken_back.clamp(gross.min(Minor::ZERO), gross.max(Minor::ZERO));
         self.add_hand(by);
         if !up {
             return Ok(self);

@@ -191,7 +191,7 @@ impl Charge {
         };
         let difference = after.net()?.minus(self.net()?)?;
         Ok((
-            difference.is_negative().then(|| Self { items: Vec::new(), ..goods(difference.negated()) }),
+            difference.is_negative().then(|| goods(difference.negated())),
             difference.is_positive().then(|| goods(difference)),
         ))
     }
@@ -302,13 +302,11 @@ impl Back {
     fn clamp(&mut self, parts: &[Part]) {
         for ((at, position), taken) in &mut self.per_item {
             let Some(item) = parts.get(*at).and_then(|part| part.sale.items.get(*position)) else { continue };
-            let whole = i128::from(item.amount.units());
-            if *taken > whole {
-                // More than the item cost: the rest comes off the whole order, unless it was no goods at all.
-                if !item.gift_card {
-                    self.goods += *taken - whole;
-                }
-                *taken = whole;
+            let beyond = (*taken - i128::from(item.amount.units())).max(0);
+            *taken -= beyond;
+            // What is more than the item cost comes off the whole order, unless it was no goods at all.
+            if !item.gift_card {
+                self.goods += beyond;
             }
         }
     }

@@ -405,6 +405,10 @@ mod tests {
             [of(None, 0), of(None, 1), of(None, 2), of(Some("e1"), 0), of(Some("e1"), 1)].map(|line| line.id).into();
         assert_eq!(ids.len(), 5);
         let written = of(None, 0);
+        let origin = &lines(&goods, "10", json!([]))[0];
+        let beside = |key: &[&str]| LineId::derive_beside(&origin.id, now(), key);
+        assert_eq!(written.id, beside(&[origin.stream(), "r", "clawback", "e"]), "for ever");
+        assert_eq!(of(Some("e1"), 2).id, beside(&[origin.stream(), "r", "clawback", "e", "e1", "2"]));
         assert_eq!((written.occurred_at, written.due_at, written.approved_at), (now(), now(), Some(now())));
         assert_eq!((written.amount, written.paid_at, written.version), (minor(-100), None, 1));
     }
