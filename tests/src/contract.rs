@@ -54,7 +54,7 @@ impl Contract {
     }
 
     /// The described path that a request's path is one of: the one with the most words that are the same.
-    fn path_of(&self, path: &str) -> Option<&str> {
+    pub fn path_of(&self, path: &str) -> Option<&str> {
         let fits = |described: &&String| {
             let (described, path) = (described.split('/'), path.split('/'));
             // As the router does: an id may be empty, but for the last.
@@ -148,7 +148,12 @@ impl Contract {
         let content = body["content"].as_object().unwrap();
         let media = media_type(&request.headers);
         if let Some(schema) = content.get(&media).filter(|_| media.ends_with("json")) {
-            let value = serde_json::from_slice(&request.body).unwrap();
+            // Of an event, what it has no field for is read over, even if it is no text (RFC 8259, section 8.2): what storefronts cut off
+            // in the middle of a sign must not cost a commission. No value can hold that.
+            let Ok(value) = serde_json::from_slice(&request.body) else {
+                assert_eq!(request.path, "/api/v1/conversions", "accepted, though unreadable: {what}");
+                return;
+            };
             self.must_fit(false, &schema["schema"], &value, what);
         } else {
             assert!(content.contains_key(&media) || media.ends_with("+json"), "accepted {media}: {what}");

@@ -10,6 +10,7 @@
     reason = "whatever goes wrong here fails the test that asked for it"
 )]
 
+pub mod blow;
 pub mod contract;
 mod golden;
 mod plan;

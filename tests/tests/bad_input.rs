@@ -360,6 +360,13 @@ async fn a_body_is_json_of_limited_size() {
         let bytes = request.clone().header("content-type", "application/json").body(vec![b'"', 0xff, b'"']);
         assert_eq!(world.send(bytes).await.status, 400, "{path}: not UTF-8");
     }
+    // Half of a surrogate pair, where nobody reads it.
+    let cut = |fine: &Value| fine.to_string().replacen('{', r#"{"unknown": "\ud83d","#, 1);
+    let program = world.by(ADMIN, Request::post("/programs", &Value::Null).body(cut(&json!({"name": "P"})))).await;
+    assert_eq!(world.send(program).await.status, 400);
+    let sale =
+        world.by(ADMIN, Request::post("/conversions", &Value::Null).body(cut(&world.sale_event("o1", "100.00")))).await;
+    assert_eq!(world.send(sale).await.status, 202, "what a storefront cut off costs nobody a commission");
     let created = Request::new(Method::POST, "/programs").header("content-type", "Application/JSON; charset=utf-8");
     let created = world.by(ADMIN, created.body(r#"{"name":"P"}"#)).await;
     assert_eq!(world.send(created).await.status, 201);
@@ -442,6 +449,10 @@ async fn filters_are_checked() {
         ("/payouts?state=lost", 400),
         ("/exceptions?status=lost", 400),
         ("/balances", 400),
+        (&format!("/partners/{}/statements?year=-1", world.partner), 400),
+        (&format!("/partners/{}/statements?year=10000", world.partner), 400),
+        (&format!("/programs/{}/rule-sets/1/diff?against=0", world.program), 400),
+        (&format!("/programs/{}/rule-sets/1/diff", world.program), 422),
         ("/partners", 400),
         ("/runs", 400),
         ("/sources", 400),
@@ -463,12 +474,39 @@ async fn a_change_of_what_was_not_seen_is_refused() {
     let sets = format!("/programs/{}/rule-sets", world.program);
     let version = world.post(ADMIN, &sets, &draft).await.ok()["version"].clone();
     let sign_off = Request::post(&format!("{sets}/{version}/sign-off"), &json!({}));
-    for (tag, status) in
-        [("\"nonsense\"", 412), (&format!("\"{version}-signed_off\""), 412), (&format!("\"{version}-draft\""), 200)]
-    {
+    for (tag, status) in [
+        ("\"nonsense\"", 412),
+        ("", 412),
+        (&format!("W/\"{version}-draft\""), 412),
+        (&format!("{version}-draft"), 400),
+        ("{}", 400),
+        (&format!("\"{version}-signed_off\""), 412),
+        (&format!("\"a,b\", \"{version}-draft\""), 200),
+    ] {
         let request = world.by(SECOND_ADMIN, sign_off.clone().header("if-match", tag)).await;
         let reply = world.send(request).await;
         assert_eq!(reply.status, status, "{tag}: {}", reply.text);
+    }
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn what_a_schema_calls_an_integer_and_fields_that_are_not_known_are_taken() {
+    let world = Plan::new().start().await;
+    let path = "/programs";
+    for (body, status) in [
+        (r#"{"name": "P", "holdDays": 7.0, "schedule": {"frequency": "monthly", "runDay": 1.0}}"#, 201),
+        (r#"{"name": "P", "holdDays": 7.5}"#, 400),
+        (r#"{"name": "P", "": [], "[]": [[]], "x": {"": [1]}}"#, 201),
+        (r#"{"name": "P", "schedule": []}"#, 400),
+        ("[]", 400),
+    ] {
+        let request = Request::new(Method::POST, path).header("content-type", "application/json").body(body);
+        let reply = world.send(world.by(ADMIN, request).await).await;
+        assert_eq!(reply.status, status, "{body}: {}", reply.text);
+        if body.contains("7.0") {
+            assert_eq!(reply.body["holdDays"], 7);
+        }
     }
     world.audit_holds().await;
 }

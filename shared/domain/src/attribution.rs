@@ -230,12 +230,8 @@ fn distinct<'a>(touches: &[&'a Touch]) -> Vec<&'a PartnerId> {
             partners.push(&touch.partner);
         }
     }
-    if partners.len() > MAX_PARTNERS {
-        let latest = partners.split_off(partners.len() - (MAX_PARTNERS - 1));
-        partners.truncate(1);
-        partners.extend(latest);
-    }
-    partners
+    let skipped = partners.len().saturating_sub(MAX_PARTNERS);
+    (0..).zip(partners).filter(|(n, _)| *n == 0 || *n > skipped).map(|(_, partner)| partner).collect()
 }
 
 #[cfg(test)]

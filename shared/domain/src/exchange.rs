@@ -273,6 +273,8 @@ pub(crate) mod tests {
         }
         let in_euro = [rate("USD", "EUR", "0.93"), rate("CAD", "EUR", "0.68")];
         assert_eq!(of_day(&in_euro, "USD", "CAD").unwrap(), "0.68 USD = 0.93 CAD");
+        let of_two = [in_euro[0].clone(), ExchangeRate { source: "other".into(), ..in_euro[1].clone() }];
+        assert_eq!(of_day(&of_two, "USD", "CAD"), None);
         // What is told is not derived, whatever else was told.
         let both = [&table[..], &[rate("USD", "EUR", "0.93"), rate("USD", "CAD", "1.36")]].concat();
         assert_eq!(of_day(&both, "USD", "EUR").unwrap(), "1 USD = 0.93 EUR");
@@ -302,6 +304,34 @@ pub(crate) mod tests {
         let exactly = third.unrounded(minor(300)).unwrap();
         assert!(exactly.reaches(minor(100)) && !exactly.exceeds(minor(100)) && !exactly.reaches(minor(101)));
         assert!(third.unrounded(minor(301)).unwrap().exceeds(minor(100)));
+    }
+
+    #[test]
+    fn a_rate_is_kept_as_it_was_told_and_a_derived_one_with_both_numbers() {
+        let told = rate("EUR", "USD", "1.08");
+        let kept =
+            serde_json::json!({"from": "EUR", "to": "USD", "rate": "1.08", "source": "test", "date": "2026-06-01"});
+        assert_eq!(serde_json::json!(told), kept);
+        assert_eq!(serde_json::from_value::<ExchangeRate>(kept).unwrap(), told);
+        let derived = rate_of_day(&[told], "USD".parse().unwrap(), "EUR".parse().unwrap()).unwrap();
+        let kept = serde_json::json!(derived);
+        assert_eq!((&kept["rate"], &kept["per"]), (&serde_json::json!("1"), &serde_json::json!("1.08")));
+        assert_eq!(serde_json::from_value::<ExchangeRate>(kept).unwrap(), derived);
+    }
+
+    #[test]
+    fn a_quote_may_be_as_old_as_large_as_fine_and_as_long_as_its_limits() {
+        let good = Quote { date: "2026-06-01", from: "EUR", to: "USD", rate: "1.0837", source: "ecb" };
+        let (sixty, more) = ("s".repeat(60), "s".repeat(61));
+        for (quote, fine) in [
+            (Quote { date: "1970-01-01", ..good }, true),
+            (Quote { rate: "1000000000", ..good }, true),
+            (Quote { rate: "0.000000000000001", ..good }, true),
+            (Quote { source: &sixty, ..good }, true),
+            (Quote { source: &more, ..good }, false),
+        ] {
+            assert_eq!(quote.read("2026-06-01".parse().unwrap()).is_ok(), fine, "{quote:?}");
+        }
     }
 
     #[test]

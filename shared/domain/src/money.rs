@@ -193,7 +193,8 @@ impl Minor {
             return Ok(Self::ZERO);
         }
         let product = i128::from(self.0).checked_mul(numerator).ok_or(MoneyError::Overflow)?;
-        let (product, denominator) = if denominator < 0 { (-product, -denominator) } else { (product, denominator) };
+        let (product, denominator) =
+            if denominator.is_negative() { (-product, -denominator) } else { (product, denominator) };
         let (quotient, remainder) = (product / denominator, product % denominator);
         let away = remainder.unsigned_abs() >= denominator.unsigned_abs().div_ceil(2);
         let rounded = if away { quotient + product.signum() } else { quotient };
@@ -408,7 +409,7 @@ mod tests {
         assert_eq!(Minor::parse("1.234", kwd).unwrap(), minor(1_234));
         assert!(matches!(Minor::parse("0.001", usd), Err(MoneyError::TooManyDecimals { .. })));
         assert!(matches!(Minor::parse("1.5", jpy), Err(MoneyError::TooManyDecimals { .. })));
-        for bad in ["", "1e3", "1,000.00", "+1", " 1", "1.", ".5", "--1", "1.2.3", "NaN", "∞"] {
+        for bad in ["", "1e3", "1,000.00", "+1", " 1", "1.", ".5", "--1", "1.2.3", "1_0", "NaN", "∞"] {
             assert!(matches!(Minor::parse(bad, usd), Err(MoneyError::NotDecimal(_))), "{bad}");
         }
         assert_eq!(Minor::parse("99999999999.99", usd), Err(MoneyError::Overflow));
@@ -416,17 +417,41 @@ mod tests {
 
     #[test]
     fn a_proportion_may_be_of_a_negative_whole() {
-        for (whole, part, of, expect) in
-            [(10, 1, -3, -3), (-10, 1, -3, 3), (10, -1, -3, 3), (10, -1, 3, -3), (10, 1, 0, 0)]
-        {
+        for (whole, part, of, expect) in [
+            (10, 1, -3, -3),
+            (-10, 1, -3, 3),
+            (10, -1, -3, 3),
+            (10, -1, 3, -3),
+            (10, 1, -4, -3),
+            (-10, 1, -4, 3),
+            (11, 1, -4, -3),
+            (10, 1, 0, 0),
+        ] {
             assert_eq!(minor(whole).proportion(part, of).unwrap(), minor(expect), "{whole} x {part} / {of}");
         }
     }
 
     #[test]
     fn a_currency_is_written_as_its_code_and_zeros_are_told_from_amounts() {
-        assert_eq!("KWD".parse::<Currency>().unwrap().to_string(), "KWD");
+        let kwd: Currency = "KWD".parse().unwrap();
+        assert_eq!((kwd.to_string(), format!("{kwd:?}")), ("KWD".into(), "KWD".into()));
         assert!(Minor::ZERO.is_zero_ref() && !minor(1).is_zero_ref() && !minor(-1).is_zero_ref());
+    }
+
+    #[test]
+    fn a_sum_may_be_a_hundred_thousand_of_the_largest_amounts_and_no_more() {
+        let most = 100_000_000_000_000_000;
+        assert_eq!(Minor::total(vec![minor(MAX_MINOR); 100_000]).unwrap(), minor(most));
+        for sum in
+            [minor(most).plus(minor(1)), minor(-most).minus(minor(1)), Minor::new(i64::MAX), Minor::new(i64::MIN)]
+        {
+            assert_eq!(sum, Err(MoneyError::Overflow));
+        }
+        for (units, credible) in
+            [(MAX_MINOR, true), (MAX_MINOR + 1, false), (-MAX_MINOR, true), (-MAX_MINOR - 1, false)]
+        {
+            assert_eq!(minor(units).is_credible(), credible, "{units}");
+        }
     }
 
     #[test]

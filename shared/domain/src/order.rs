@@ -191,7 +191,7 @@ impl Charge {
         };
         let difference = after.net()?.minus(self.net()?)?;
         Ok((
-            difference.is_negative().then(|| Self { items: Vec::new(), ..goods(difference.negated()) }),
+            difference.is_negative().then(|| goods(difference.negated())),
             difference.is_positive().then(|| goods(difference)),
         ))
     }
@@ -302,13 +302,11 @@ impl Back {
     fn clamp(&mut self, parts: &[Part]) {
         for ((at, position), taken) in &mut self.per_item {
             let Some(item) = parts.get(*at).and_then(|part| part.sale.items.get(*position)) else { continue };
-            let whole = i128::from(item.amount.units());
-            if *taken > whole {
-                // More than the item cost: the rest comes off the whole order, unless it was no goods at all.
-                if !item.gift_card {
-                    self.goods += *taken - whole;
-                }
-                *taken = whole;
+            let beyond = (*taken - i128::from(item.amount.units())).max(0);
+            *taken -= beyond;
+            // What is more than the item cost comes off the whole order, unless it was no goods at all.
+            if !item.gift_card {
+                self.goods += beyond;
             }
         }
     }
@@ -459,6 +457,15 @@ pub(crate) mod tests {
         assert_eq!(reduction(2_500, &sale(10_000, 0, &[]), &[refund(4_000)]), 1_000);
         // Earning 2, charge 3, refund 1.
         assert_eq!(reduction(2, &sale(3, 0, &[]), &[refund(1)]), 1);
+    }
+
+    #[test]
+    fn what_is_told_in_another_currency_measures_nothing_and_is_told() {
+        let goods = sale(10_000, 0, &[]);
+        let other = Refund { currency: "EUR".parse().unwrap(), ..refund(4_000) };
+        let told =
+            |of: &Refund| (order(&goods, [of]).other_currency, reduction(1_000, &goods, std::slice::from_ref(of)));
+        assert_eq!((told(&other), told(&refund(4_000))), ((true, 0), (false, 400)));
     }
 
     #[test]
