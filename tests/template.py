@@ -164,7 +164,7 @@ class Permissions(unittest.TestCase):
         ]
         self.assertEqual([name for name, _ in writers], ["WriteTable"])
         # Besides, visits may be added by whoever adds visits, and exchange rates by whoever fetches them.
-        adds = {"TrackClick": ["VIS#*"], "FetchRates": ["FXR#*", "EXC#*"]}
+        adds = {"TrackClick": ["VIS#*"], "FetchRates": ["FXR#*", "EXC#*"], "QboWebhook": ["EXC#*"]}
         for name, statement in statements():
             if name != "WriteTable" and {"dynamodb:PutItem", "dynamodb:UpdateItem"} & set(listed(statement["Action"])):
                 self.assertEqual(statement["Action"], "dynamodb:PutItem", name)
@@ -183,10 +183,8 @@ class Permissions(unittest.TestCase):
     def test_whoever_may_delete_may_delete_no_journal_entries(self):
         for name, statement in statements():
             if statement["Effect"] == "Allow" and "dynamodb:DeleteItem" in listed(statement["Action"]):
-                self.assertEqual(name, "CloseDrafts")
-                self.assertEqual(
-                    statement["Condition"]["ForAllValues:StringLike"], {"dynamodb:LeadingKeys": ["PAR#*"]}
-                )
+                keys = {"CloseDrafts": ["PAR#*"], "CallQuickbooks": ["QBO#*", "QBS#*"]}[name]
+                self.assertEqual(statement["Condition"]["ForAllValues:StringLike"], {"dynamodb:LeadingKeys": keys})
 
     def test_nobody_scans(self):
         for name, statement in statements():
@@ -196,7 +194,7 @@ class Permissions(unittest.TestCase):
 class Queues(unittest.TestCase):
     def test_a_message_outlives_its_function_and_fails_into_a_dead_letter_queue(self):
         consumers = list(events("SQS"))
-        self.assertEqual(len(consumers), 3)
+        self.assertEqual(len(consumers), 4)
         for name, event in consumers:
             queue = queues()[event["Queue"]["Fn::GetAtt"][0]]
             self.assertGreaterEqual(queue["VisibilityTimeout"], 6 * functions()[name]["Timeout"], name)
@@ -208,7 +206,7 @@ class Queues(unittest.TestCase):
     def test_what_ends_in_one_that_nobody_reads_raises_an_alarm(self):
         read = {event["Queue"]["Fn::GetAtt"][0] for _, event in events("SQS")}
         ends = set(queues()) - read
-        self.assertEqual(len(ends), 4)
+        self.assertEqual(len(ends), 5)
         for name in ends:
             depth = alarms_on("ApproximateNumberOfMessagesVisible", QueueName={"Fn::GetAtt": [name, "QueueName"]})
             self.assertEqual(len(depth), 1, name)
@@ -396,7 +394,7 @@ class Api(unittest.TestCase):
             opened,
             [
                 "POST /webhooks/{sourceId}", "GET /r/{code}", "HEAD /r/{code}", "POST /webhooks/paypal/{programId}",
-                "GET /api/v1/openapi.json", "GET /api/v1/docs",
+                "POST /webhooks/quickbooks", "GET /api/v1/quickbooks/callback", "GET /api/v1/openapi.json", "GET /api/v1/docs",
             ],
         )
         self.assertIn(self.api["Auth"]["DefaultAuthorizer"], self.api["Auth"]["Authorizers"])
@@ -457,6 +455,8 @@ class Secrets(unittest.TestCase):
         self.assertEqual(readers.pop("PayoutsApi"), [{"Ref": "CursorKey"}, {"Ref": "TaxHashKey"}])
         for name in ("SubmitPayouts", "PaypalWebhook"):
             self.assertTrue(readers.pop(name)["Fn::Sub"].endswith(":secret:${AWS::StackName}/paypal/*"))
+        self.assertTrue(readers.pop("CallQuickbooks")["Fn::Sub"].endswith(":secret:${AWS::StackName}/quickbooks/*"))
+        self.assertTrue(readers.pop("QboWebhook")["Fn::Sub"].endswith(":secret:${AWS::StackName}/quickbooks/app-*"))
         self.assertTrue(readers.pop("StorefrontWebhook")["Fn::Sub"].endswith(":secret:${AWS::StackName}/sources/*"))
         self.assertEqual(readers, {})
 

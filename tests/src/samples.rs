@@ -44,6 +44,12 @@ pub fn expected() -> Vec<(&'static str, Value)> {
             json!({"batchItemFailures": [{"itemIdentifier": "11111111-0000-4000-8000-000000000001"}]}),
         ),
         ("paypal-webhook/payment-made.json", json!(401)),
+        ("qbo-webhook/payment-made.json", json!(200)),
+        ("qbo-webhook/bad-signature.json", json!(401)),
+        (
+            "apply-qbo-events/payment-made.json",
+            json!({"batchItemFailures": [{"itemIdentifier": "11111111-0000-4000-8000-000000000002"}]}),
+        ),
         ("publish-changes/sale-booked.json", json!({"batchItemFailures": []})),
         ("publish-changes/run-completed.json", json!({"batchItemFailures": []})),
         ("render-documents/statement-of-a-month.json", json!(406)),

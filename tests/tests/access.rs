@@ -12,7 +12,7 @@ use tests::{ADMIN, ANALYST, APPROVER, FINANCE, MANAGER, Plan, REVIEWER, Request,
 const STAFF: &[&str] = &["program-manager", "reviewer", "approver", "finance", "analyst"];
 
 /// Every way to read something, and who may, besides an admin and perhaps a partner.
-const READS: [(&str, &[&str]); 47] = [
+const READS: [(&str, &[&str]); 54] = [
     ("/programs", STAFF),
     ("/programs/{program}", STAFF),
     ("/programs/{program}/next-run", STAFF),
@@ -60,10 +60,17 @@ const READS: [(&str, &[&str]); 47] = [
     ("/tax/totals/export?year=2026", &["finance", "analyst"]),
     ("/tax/near-limit?year=2026", &["finance", "analyst"]),
     ("/tax/payer", &["finance", "analyst"]),
+    ("/programs/{program}/quickbooks", STAFF),
+    ("/quickbooks/app", STAFF),
+    ("/quickbooks/settings", STAFF),
+    ("/quickbooks/connect", &["finance"]),
+    ("/quickbooks/connections", STAFF),
+    ("/quickbooks/connections/9130000000000001", STAFF),
+    ("/quickbooks/connections/9130000000000001/choices", &["finance"]),
 ];
 
 /// Every way to change something, with the roles that may besides an admin. A partner may for themselves.
-const WRITES: [(&str, &[&str]); 41] = [
+const WRITES: [(&str, &[&str]); 45] = [
     ("POST /programs", &["program-manager"]),
     ("PUT /programs/{program}/paypal", &["finance"]),
     ("POST /programs/{program}/rule-sets", &["program-manager"]),
@@ -105,10 +112,14 @@ const WRITES: [(&str, &[&str]); 41] = [
     ("POST /exports", &["finance"]),
     ("POST /exceptions/{exception}/resolve", &["program-manager", "reviewer", "finance"]),
     ("POST /exceptions/{exception}/replay", &["program-manager", "reviewer", "finance"]),
+    ("PUT /programs/{program}/quickbooks", &["finance"]),
+    ("PUT /quickbooks/app", &["finance"]),
+    ("PUT /quickbooks/settings", &["finance"]),
+    ("POST /quickbooks/connections/9130000000000001/disconnect", &["finance"]),
 ];
 
 /// What a partner gets to read: whoever it belongs to, another one, and one who is nobody's partner.
-const PARTNERS_READ: [(&str, [u16; 3]); 57] = [
+const PARTNERS_READ: [(&str, [u16; 3]); 64] = [
     ("/programs", [403; 3]),
     ("/programs/{program}", [403; 3]),
     ("/programs/{program}/next-run", [403; 3]),
@@ -141,6 +152,13 @@ const PARTNERS_READ: [(&str, [u16; 3]); 57] = [
     ("/tax/totals/export?year=2026", [403; 3]),
     ("/tax/near-limit?year=2026", [403; 3]),
     ("/tax/payer", [403; 3]),
+    ("/programs/{program}/quickbooks", [403; 3]),
+    ("/quickbooks/app", [403; 3]),
+    ("/quickbooks/settings", [403; 3]),
+    ("/quickbooks/connect", [403; 3]),
+    ("/quickbooks/connections", [403; 3]),
+    ("/quickbooks/connections/9130000000000001", [403; 3]),
+    ("/quickbooks/connections/9130000000000001/choices", [403; 3]),
     ("/partners/{partner}", [200, 404, 404]),
     ("/partners/{partner}/statements", [200, 404, 404]),
     ("/partners/{partner}/statements/2026-01", [200, 404, 404]),
@@ -283,8 +301,9 @@ async fn roles_are_checked_before_bodies() {
                 // What somebody may not see looks like what is not there.
                 let hidden = reply.status == 403 || (reply.status == 404 && who.role == "nobody");
                 assert_eq!(!hidden, may, "{what}");
-                // These two take no body.
-                let bare = reply.status == 200 && (write.ends_with("/suspend") || write.ends_with("/activate"));
+                // These take no body.
+                let bare = ["/suspend", "/activate", "/disconnect"].iter().any(|ending| write.ends_with(ending));
+                let bare = reply.status == 200 && bare;
                 assert!(bare || hidden || matches!(reply.status, 400 | 409 | 415), "{what}");
             }
         }

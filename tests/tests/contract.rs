@@ -252,6 +252,28 @@ async fn what_was_read_is_changed_only_while_it_is_so() {
             "POST /partners/{par}/tax-form/revoke",
             json!({"reason": "wrong"}),
         ),
+        (
+            "registerWithIntuit",
+            "/quickbooks/app",
+            "PUT /quickbooks/app",
+            json!({
+                "environment": "sandbox", "clientId": "c", "clientSecret": "s", "webhookVerifier": "v",
+                "redirectUri": "https://payouts.example/api/v1/quickbooks/callback",
+            }),
+        ),
+        ("chooseQuickbooks", "/quickbooks/settings", "PUT /quickbooks/settings", json!({"realmId": "9130000000000001", "expenseAccount": "7"})),
+        (
+            "chooseQuickbooksOfProgram",
+            "/programs/{prg}/quickbooks",
+            "PUT /programs/{prg}/quickbooks",
+            json!({"realmId": "9130000000000001", "expenseAccount": "7"}),
+        ),
+        (
+            "disconnectQuickbooks",
+            "/quickbooks/connections/9130000000000001",
+            "POST /quickbooks/connections/9130000000000001/disconnect",
+            json!({}),
+        ),
         ("putPayer", "/tax/payer", "PUT /tax/payer", json!({"name": "Shop Inc."})),
         ("resolveException", "/exceptions/{exc}", "POST /exceptions/{exc}/resolve", json!({})),
         ("replayException", "/exceptions/{exc}", "POST /exceptions/{exc}/replay", json!({})),

@@ -214,7 +214,8 @@ async fn what_was_settled_at_zero_cannot_come_back() {
 #[tokio::test]
 async fn only_quickbooks_says_what_became_of_a_quickbooks_payout() {
     let methods = json!([{"kind": "quickbooks", "preferred": true}]);
-    let (world, id) = approved(Plan::new().partner("payoutMethods", methods), 1).await;
+    let nobody = local::QuickbooksOptions { connected: false, ..local::QuickbooksOptions::default() };
+    let (world, id) = approved(Plan::new().quickbooks(nobody).partner("payoutMethods", methods), 1).await;
     sent(&world, &id).await;
     refused_but(&world, &id, &[]).await;
     let context = &world.system.context;

@@ -304,7 +304,10 @@ pub async fn read_program_settings(
     caller.must_be_staff()?;
     programs::load(&shared, &program).await?;
     let settings = workflows::quickbooks::settings_of(&shared.context, OPERATION, &program).await?;
-    settings.as_ref().map(shown_settings).ok_or_else(|| Problem::not_found("settings"))
+    let settings = settings.ok_or_else(|| Problem::not_found("settings"))?;
+    let shown = shown_settings(&settings);
+    // What holds for all is no settings of its own yet.
+    Ok(if settings.program.is_none() { Tagged::version(0, shown.shown) } else { shown })
 }
 
 fn shown_settings(settings: &QuickbooksSettings) -> Tagged {

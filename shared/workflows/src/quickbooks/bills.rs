@@ -42,6 +42,8 @@ struct Books<'a> {
     /// `None` where nothing is to be made any more.
     settings: Option<QuickbooksSettings>,
     payout: Payout,
+    /// It was looked for a moment ago, and was not there.
+    looked: AtomicBool,
     /// The Bill was there already: it may have been paid meanwhile, and nobody will tell it again.
     adopted: AtomicBool,
 }
@@ -89,9 +91,18 @@ pub(crate) async fn attend(
         }
         Err(failed) => return Err(failed.into()),
     };
-    let books = Books { session, connection, settings, payout: payout.clone(), adopted: AtomicBool::new(false) };
+    let books = Books { session, connection, settings, payout: payout.clone(), looked: AtomicBool::new(false), adopted: AtomicBool::new(false) };
     if !to_send {
         return look_after(context, &books, payout).await;
+    }
+    // The look comes first: where the company cannot be reached, nothing was begun, and the payout waits as it is.
+    match books.look_before().await {
+        Ok(()) => {}
+        Err(Failed::Unusable(why)) => {
+            tracing::info!(payout = %payout.id, why, "waits for the company to be connected again");
+            return Ok(Done::Waits);
+        }
+        Err(failed) => return Err(failed.into()),
     }
     let done = submit(context, &books, payout).await?;
     if done == Done::Submitted && books.adopted.load(Ordering::Relaxed) {
@@ -122,6 +133,17 @@ impl Rail for Books<'_> {
 impl Books<'_> {
     const fn context(&self) -> &Context {
         self.session.context
+    }
+
+    async fn look_before(&self) -> Result<(), Failed> {
+        if self.payout.state == PayoutState::Approved {
+            self.looked.store(self.numbered().await?.is_empty(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    async fn numbered(&self) -> Result<Vec<Bill>, Failed> {
+        self.session.query::<Bill>(&Query::of(Bill::NAME).equal("DocNumber", &self.payout.id.number())).await
     }
 
     // --- Making it ------------------------------------------------------------------------------------------------
@@ -196,8 +218,11 @@ impl Books<'_> {
     /// The Bill that has our number, if it is there. One that is not ours is no reason to make another under the same number: somebody may
     /// have typed it in by hand.
     async fn find(&self, record: &QuickbooksBill) -> Result<Option<Bill>, Failed> {
-        let number = self.payout.id.number();
-        let found = self.session.query::<Bill>(&Query::of(Bill::NAME).equal("DocNumber", &number)).await?;
+        // Once: whatever is sent after this makes another look necessary.
+        if self.looked.swap(false, Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let found = self.numbered().await?;
         for bill in &found {
             self.is_ours(record, bill).await?;
         }

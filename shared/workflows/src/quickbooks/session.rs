@@ -1,7 +1,7 @@
 //! Calls to one company. A token that ended is renewed once, and the same call made again; what ends the connection is written down.
 
 use futures::future::BoxFuture;
-use quickbooks::{ApiError, Changes, Client, Company, Entity, Preferences, Query};
+use quickbooks::{ApiError, Client, Company, Entity, Preferences, Query};
 use store::QuickbooksState;
 
 use super::connection::broken;
@@ -74,9 +74,5 @@ impl<'a> Session<'a> {
 
     pub(super) async fn preferences(&self) -> Result<Preferences, Failed> {
         self.call(|client| Box::pin(async move { client.preferences().await })).await
-    }
-
-    pub(super) async fn changes_since(&self, since: jiff::Timestamp) -> Result<Changes, Failed> {
-        self.call(|client| Box::pin(async move { client.changes_since(since).await })).await
     }
 }
