@@ -330,7 +330,7 @@ class Functions(unittest.TestCase):
 
     def test_schedules_retry_and_then_keep_what_they_missed(self):
         schedules = list(events("ScheduleV2"))
-        self.assertEqual(sorted(name for name, _ in schedules), ["BatchPayouts", "FetchRates", "MatureCommissions"])
+        self.assertEqual(sorted(name for name, _ in schedules), ["BatchPayouts", "FetchRates", "MatureCommissions", "Reconcile"])
         for name, schedule in schedules:
             self.assertGreaterEqual(schedule["RetryPolicy"]["MaximumRetryAttempts"], 1, name)
             self.assertEqual(schedule["DeadLetterConfig"]["Arn"], {"Fn::GetAtt": ["MissedTicks", "Arn"]}, name)

@@ -37,6 +37,7 @@ pub fn expected() -> Vec<(&'static str, Value)> {
             "batch-payouts/hourly.json",
             json!({"runsStarted": 1, "runsCompleted": 0, "payoutsResumed": 0, "instant": 0, "failed": 0, "unfinished": false}),
         ),
+        ("reconcile/nightly.json", json!({"companies": 1, "compared": 0, "differing": 0, "orphans": 0, "failed": 0})),
         ("fetch-rates/daily.json", json!({"new": 0, "known": 0, "refused": 0, "unknown": 0})),
         ("draft-payout/one-partner.json", json!({"batchItemFailures": []})),
         (

@@ -12,7 +12,7 @@ use tests::{ADMIN, ANALYST, APPROVER, FINANCE, MANAGER, Plan, REVIEWER, Request,
 const STAFF: &[&str] = &["program-manager", "reviewer", "approver", "finance", "analyst"];
 
 /// Every way to read something, and who may, besides an admin and perhaps a partner.
-const READS: [(&str, &[&str]); 54] = [
+const READS: [(&str, &[&str]); 55] = [
     ("/programs", STAFF),
     ("/programs/{program}", STAFF),
     ("/programs/{program}/next-run", STAFF),
@@ -67,10 +67,11 @@ const READS: [(&str, &[&str]); 54] = [
     ("/quickbooks/connections", STAFF),
     ("/quickbooks/connections/9130000000000001", STAFF),
     ("/quickbooks/connections/9130000000000001/choices", &["finance"]),
+    ("/quickbooks/connections/9130000000000001/reconciliations", STAFF),
 ];
 
 /// Every way to change something, with the roles that may besides an admin. A partner may for themselves.
-const WRITES: [(&str, &[&str]); 45] = [
+const WRITES: [(&str, &[&str]); 46] = [
     ("POST /programs", &["program-manager"]),
     ("PUT /programs/{program}/paypal", &["finance"]),
     ("POST /programs/{program}/rule-sets", &["program-manager"]),
@@ -115,11 +116,12 @@ const WRITES: [(&str, &[&str]); 45] = [
     ("PUT /programs/{program}/quickbooks", &["finance"]),
     ("PUT /quickbooks/app", &["finance"]),
     ("PUT /quickbooks/settings", &["finance"]),
+    ("POST /quickbooks/connections/9130000000000001/reconciliations", &["finance"]),
     ("POST /quickbooks/connections/9130000000000001/disconnect", &["finance"]),
 ];
 
 /// What a partner gets to read: whoever it belongs to, another one, and one who is nobody's partner.
-const PARTNERS_READ: [(&str, [u16; 3]); 64] = [
+const PARTNERS_READ: [(&str, [u16; 3]); 65] = [
     ("/programs", [403; 3]),
     ("/programs/{program}", [403; 3]),
     ("/programs/{program}/next-run", [403; 3]),
@@ -159,6 +161,7 @@ const PARTNERS_READ: [(&str, [u16; 3]); 64] = [
     ("/quickbooks/connections", [403; 3]),
     ("/quickbooks/connections/9130000000000001", [403; 3]),
     ("/quickbooks/connections/9130000000000001/choices", [403; 3]),
+    ("/quickbooks/connections/9130000000000001/reconciliations", [403; 3]),
     ("/partners/{partner}", [200, 404, 404]),
     ("/partners/{partner}/statements", [200, 404, 404]),
     ("/partners/{partner}/statements/2026-01", [200, 404, 404]),
@@ -302,7 +305,9 @@ async fn roles_are_checked_before_bodies() {
                 let hidden = reply.status == 403 || (reply.status == 404 && who.role == "nobody");
                 assert_eq!(!hidden, may, "{what}");
                 // These take no body.
-                let bare = ["/suspend", "/activate", "/disconnect"].iter().any(|ending| write.ends_with(ending));
+                let bare = ["/suspend", "/activate", "/disconnect", "/reconciliations"]
+                    .iter()
+                    .any(|ending| write.ends_with(ending));
                 let bare = reply.status == 200 && bare;
                 assert!(bare || hidden || matches!(reply.status, 400 | 409 | 415), "{what}");
             }

@@ -261,7 +261,12 @@ async fn what_was_read_is_changed_only_while_it_is_so() {
                 "redirectUri": "https://payouts.example/api/v1/quickbooks/callback",
             }),
         ),
-        ("chooseQuickbooks", "/quickbooks/settings", "PUT /quickbooks/settings", json!({"realmId": "9130000000000001", "expenseAccount": "7"})),
+        (
+            "chooseQuickbooks",
+            "/quickbooks/settings",
+            "PUT /quickbooks/settings",
+            json!({"realmId": "9130000000000001", "expenseAccount": "7"}),
+        ),
         (
             "chooseQuickbooksOfProgram",
             "/programs/{prg}/quickbooks",

@@ -322,3 +322,76 @@ async fn a_consent_that_ended_is_told_and_mended_by_connecting_again() {
     assert_eq!((state(&world, &id).await.as_str(), all(&world, "Bill").len()), ("submitted", 1));
     world.audit_holds().await;
 }
+
+#[tokio::test]
+async fn a_night_finds_what_webhooks_missed_and_bills_that_nobody_knows() {
+    let world = world().await;
+    let id = approve(&world).await;
+    let bill = only_bill(&world);
+    let number = bill["Id"].as_str().unwrap().to_owned();
+    // The webhooks of these are never delivered.
+    world.system.quickbooks.company(REALM, |company, now| {
+        company.pay(&number, Some(5.into()), now).unwrap();
+        let mut copy = bill.clone();
+        copy["DocNumber"] = json!("typed in");
+        copy.as_object_mut().unwrap().remove("Id");
+        company.write("bill", &copy, None, None, now).unwrap();
+        company.happened.clear();
+    });
+    world.pass("1h");
+    let compared = world.fire("reconcile").await;
+    assert_eq!((&compared["compared"], &compared["orphans"]), (&json!(1), &json!(1)), "{compared}");
+    assert_eq!(state(&world, &id).await, "partially_paid");
+    assert_eq!(world.exception_codes().await, ["bill_orphaned"]);
+    let path = format!("/quickbooks/connections/{REALM}/reconciliations");
+    let report = world.post(FINANCE, &path, &json!({})).await.ok();
+    assert_eq!((&report["compared"], &report["finished"]), (&json!(1), &json!(true)), "{report}");
+    assert_eq!(report["days"][0]["ours"], report["days"][0]["theirs"]);
+    assert_eq!(world.all(ADMIN, &path).await.len(), 2);
+    assert_eq!(world.exception_codes().await, ["bill_orphaned"], "told once");
+    world.audit_holds().await;
+}
+
+/// Two workers at once, each with a token that has just ended: one renews, and the connection stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_that_renew_at_once_keep_the_connection() {
+    let world = world().await;
+    for round in 0..3 {
+        world.system.quickbooks.expire_all();
+        let requests = {
+            let path = format!("/quickbooks/connections/{REALM}/choices");
+            let request = world.by(FINANCE, tests::Request::get(&path)).await;
+            vec![request.clone(), request.clone(), request]
+        };
+        for reply in world.together(requests).await {
+            assert_eq!(reply.status, 200, "round {round}: {}", reply.text);
+        }
+    }
+    let id = approve(&world).await;
+    assert_eq!((state(&world, &id).await.as_str(), world.exceptions().await.len()), ("submitted", 0));
+}
+
+/// What is sent and what QuickBooks' counterpart returns, written to the folder that `QUICKBOOKS_BODIES` names: for holding it against
+/// Intuit's schema, which is not part of this project.
+#[tokio::test]
+async fn bodies_are_those_of_the_entities() {
+    let world = world().await;
+    let id = approve(&world).await;
+    pay(&world, Some(5)).await;
+    let payment = pay(&world, None).await;
+    there(&world, |company, now| company.void_payment(&payment, now)).await;
+    let payout = id.as_str().unwrap().parse().unwrap();
+    let sent = world.system.context.store.quickbooks_bill("test", &payout).await.unwrap().unwrap();
+    let sent: Value = serde_json::from_str(&sent.body).unwrap();
+    assert_eq!(sent["DocNumber"], only_bill(&world)["DocNumber"]);
+    let mut bodies = vec![("Bill.sent.json".to_owned(), json!({"Bill": sent}))];
+    for entity in ["Bill", "Vendor", "BillPayment", "Account", "Term", "CompanyInfo"] {
+        for (n, body) in all(&world, entity).into_iter().enumerate() {
+            bodies.push((format!("{entity}.{n}.json"), json!({entity: body})));
+        }
+    }
+    let Ok(folder) = std::env::var("QUICKBOOKS_BODIES") else { return };
+    for (name, body) in bodies {
+        std::fs::write(std::path::Path::new(&folder).join(name), body.to_string()).unwrap();
+    }
+}

@@ -568,7 +568,15 @@ async fn lines_of_several_conversions_and_programs_decided_at_once_replay() {
 #[tokio::test]
 async fn the_demos_history_replays() {
     let clock = LocalClock::standing_at(local::demo::start().unwrap());
-    let system = System::start(Options { storage: Storage::Memory, clock, aws: None, paypal: None, quickbooks: QuickbooksOptions::default() }).await.unwrap();
+    let system = System::start(Options {
+        storage: Storage::Memory,
+        clock,
+        aws: None,
+        paypal: None,
+        quickbooks: QuickbooksOptions::default(),
+    })
+    .await
+    .unwrap();
     local::demo::play(&system, &mut Vec::new()).await.unwrap();
     let replayed = replay(&system.context.store.everything().await.unwrap());
     assert_eq!(replayed.differing, []);

@@ -18,9 +18,8 @@ async fn invoke(world: &World, function: &str, event: Value) -> Value {
         world.clock_at(NOW);
     }
     match function {
-        "storefront-webhook" | "payouts-api" | "render-documents" | "track-click" | "paypal-webhook" | "qbo-webhook" => {
-            over_http(world, function, event).await["statusCode"].clone()
-        }
+        "storefront-webhook" | "payouts-api" | "render-documents" | "track-click" | "paypal-webhook"
+        | "qbo-webhook" => over_http(world, function, event).await["statusCode"].clone(),
         _ => world.system.invoke(function, event).await.unwrap(),
     }
 }

@@ -109,7 +109,10 @@ pub fn api(
         .route("/programs/{id}", get(programs::read))
         .route("/programs/{id}/next-run", get(runs::next))
         .route("/programs/{id}/paypal", put(paypal::connect).get(paypal::read))
-        .route("/programs/{id}/quickbooks", put(quickbooks::put_program_settings).get(quickbooks::read_program_settings))
+        .route(
+            "/programs/{id}/quickbooks",
+            put(quickbooks::put_program_settings).get(quickbooks::read_program_settings),
+        )
         .route("/programs/{id}/rule-sets", post(rules::draft).get(rules::list))
         .route("/programs/{id}/rule-sets/{version}", get(rules::read))
         .route("/programs/{id}/rule-sets/{version}/sign-off", post(rules::sign_off))
@@ -187,6 +190,10 @@ pub fn api(
         .route("/quickbooks/connections/{realmId}", get(quickbooks::read))
         .route("/quickbooks/connections/{realmId}/choices", get(quickbooks::choices))
         .route("/quickbooks/connections/{realmId}/disconnect", post(quickbooks::disconnect))
+        .route(
+            "/quickbooks/connections/{realmId}/reconciliations",
+            post(quickbooks::reconcile).get(quickbooks::reports),
+        )
         .route_layer(from_fn(document::refuse_unknown_parameters))
         .fallback(|| async { Problem::not_found("route") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })

@@ -1,11 +1,17 @@
 //! The connection to QuickBooks: registration with Intuit, consent, companies, and what programs write into their books.
 
+use std::time::{Duration, Instant};
+
 use axum::Json;
 use axum::extract::State;
 use domain::ids::ProgramId;
+use domain::money::Money;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use store::{QuickbooksApp, QuickbooksConnection, QuickbooksEnvironment, QuickbooksSettings};
+use store::{
+    QuickbooksApp, QuickbooksConnection, QuickbooksDifference, QuickbooksEnvironment, QuickbooksReport,
+    QuickbooksSettings,
+};
 use workflows::quickbooks::AppSecret;
 use workflows::quickbooks::connection::{self, Returned};
 
@@ -19,6 +25,8 @@ use crate::{Shared, programs};
 
 const OPERATION: &str = "quickbooks";
 const VENDOR_NAME: &str = "{name}";
+/// Of the half minute that a call has.
+const COMPARING: Duration = Duration::from_secs(15);
 const MEMO: &str = "{program}: payout {number}";
 
 // --- Registration with Intuit -------------------------------------------------------------------------------------
@@ -117,10 +125,7 @@ pub struct CallbackQuery {
 
 /// Intuit sends a browser here, which has no token of ours. What it may do is in the state: it was given to somebody of finance a few
 /// minutes ago, cannot be guessed, and is good once.
-pub async fn callback(
-    State(shared): State<Shared>,
-    Filter(returned): Filter<CallbackQuery>,
-) -> Answer<Tagged> {
+pub async fn callback(State(shared): State<Shared>, Filter(returned): Filter<CallbackQuery>) -> Answer<Tagged> {
     let returned = Returned {
         state: &returned.state,
         code: returned.code.as_deref(),
@@ -208,6 +213,51 @@ fn connection_json(connection: &QuickbooksConnection) -> Value {
         "booksClosedUntil": company.books_closed, "connectedAt": connection.connected_at,
         "connectedBy": connection.connected_by, "expiresUnusedAt": connection.refresh_until,
         "consentUntil": connection.consent_until, "seenUntil": connection.seen_until,
+    })
+}
+
+/// Compares now what is otherwise compared every night. An API call has half a minute; what is not done then, the night does.
+pub async fn reconcile(State(shared): State<Shared>, caller: Caller, Id(realm): Id<String>) -> Answer<Json<Value>> {
+    caller.must_be(&[Role::Finance])?;
+    load(&shared, &realm).await?;
+    let begun = Instant::now();
+    let time_left = || begun.elapsed() < COMPARING;
+    let report = workflows::quickbooks::reconcile::reconcile(&shared.context, &shared.rails, &realm, &time_left);
+    Ok(Json(report_json(&Box::pin(report).await?)))
+}
+
+/// Newest first.
+pub async fn reports(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Id(realm): Id<String>,
+    paging: Paging,
+) -> Answer<Json<Value>> {
+    caller.must_be_staff()?;
+    load(&shared, &realm).await?;
+    let query = Query::new(&shared, &caller, "quickbooks reports", &realm, paging);
+    let store = &shared.context.store;
+    let list =
+        async |after: Option<String>, limit| store.quickbooks_reports(OPERATION, &realm, after.as_deref(), limit).await;
+    let page = query.fetch(list).await?;
+    query.page(page.items.iter().map(report_json).collect(), page.after).await
+}
+
+fn report_json(report: &QuickbooksReport) -> Value {
+    let sides = |all: &[QuickbooksDifference]| -> Value {
+        let side = |one: &QuickbooksDifference| json!({"payoutId": one.payout, "billId": one.bill, "ours": one.ours, "theirs": one.theirs});
+        all.iter().map(side).collect()
+    };
+    let days = report.days.iter().map(|day| {
+        json!({
+            "date": day.date, "bills": day.bills, "ours": Money::new(day.ours, day.currency),
+            "theirs": Money::new(day.theirs, day.currency),
+        })
+    });
+    json!({
+        "realmId": report.realm, "at": report.at, "since": report.since, "finished": report.finished,
+        "compared": report.compared, "differing": sides(&report.differing), "orphans": sides(&report.orphans),
+        "days": days.collect::<Value>(), "slowestSubmissionSeconds": report.slowest_submission_seconds,
     })
 }
 

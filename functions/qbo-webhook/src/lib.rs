@@ -50,20 +50,14 @@ async fn receive(context: &Context, quickbooks: &Quickbooks, request: &Request) 
         }
     };
     let look = events::to_look_at(told);
-    let look: Vec<_> =
-        look.into_iter().map(|notification| QuickbooksEvent { notification, slot: None }).collect();
+    let look: Vec<_> = look.into_iter().map(|notification| QuickbooksEvent { notification, slot: None }).collect();
     context.queues.send_quickbooks_events(&look).await?;
     tracing::info!(events = look.len(), "delivery taken");
     Ok(StatusCode::OK)
 }
 
 /// The verifier may have been changed a moment ago, so it is read again before a signature is called bad.
-async fn is_intuits(
-    context: &Context,
-    quickbooks: &Quickbooks,
-    body: &[u8],
-    signature: &str,
-) -> Result<bool, Refusal> {
+async fn is_intuits(context: &Context, quickbooks: &Quickbooks, body: &[u8], signature: &str) -> Result<bool, Refusal> {
     for again in [false, true] {
         let Some(verifier) = quickbooks.verifier(context, again).await? else { return Ok(false) };
         if is_signed(body, signature, verifier.expose()) {

@@ -139,6 +139,7 @@ impl Functions {
             "apply-qbo-events" => {
                 reply(Box::pin(apply_qbo_events::handle(context, &self.rails, event(payload, deadline)?)).await)
             }
+            "reconcile" => reply(Box::pin(reconcile::handle(context, &self.rails, event(payload, deadline)?)).await),
             "publish-changes" => reply(Box::pin(publish_changes::handle(context, event(payload, deadline)?)).await),
             "mature-commissions" => {
                 reply(Box::pin(mature_commissions::handle(context, event(payload, deadline)?)).await)

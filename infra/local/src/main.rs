@@ -159,7 +159,10 @@ async fn up(system: Arc<System>, port: u16, beside: Beside) -> Result<(), Error>
     let Beside { aws, paypal, quickbooks } = beside;
     println!("ready http://{}", http.local_addr()?);
     println!("aws   http://{}", aws.local_addr()?);
-    println!("books http://{} (QuickBooks' counterpart: vendors and Bills, and a button to pay them)", quickbooks.local_addr()?);
+    println!(
+        "books http://{} (QuickBooks' counterpart: vendors and Bills, and a button to pay them)",
+        quickbooks.local_addr()?
+    );
     let worker = Arc::clone(&system);
     let worker = tokio::spawn(async move { worker.run().await });
     let embedded = system.embedded.clone();

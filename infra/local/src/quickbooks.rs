@@ -46,8 +46,7 @@ impl Default for QuickbooksOptions {
 
 impl QuickbooksOptions {
     pub(crate) fn counterpart(&self, clock: &Arc<LocalClock>, directory: Option<&Path>) -> Counterpart {
-        let settings =
-            Settings { limits: self.limits, legacy_webhooks: self.legacy_webhooks, ..Settings::default() };
+        let settings = Settings { limits: self.limits, legacy_webhooks: self.legacy_webhooks, ..Settings::default() };
         let clock = Arc::clone(clock);
         let counterpart = Counterpart::new(settings, Arc::new(move || clock.now()));
         let counterpart = counterpart.signing_in_by(Arc::new(Timestamp::now));

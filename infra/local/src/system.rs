@@ -130,11 +130,7 @@ impl System {
         }
         Ok(Self {
             tokens: TokenKey::new(clock.random()),
-            functions: Functions::new(
-                context.clone(),
-                files.clone(),
-                rails,
-            ),
+            functions: Functions::new(context.clone(), files.clone(), rails),
             stream: tokio::sync::Mutex::new(stream),
             paypal: Counterpart::default(),
             quickbooks,

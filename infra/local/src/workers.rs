@@ -22,8 +22,9 @@ const STREAM_TRIES: usize = 50;
 const IDLE: Duration = Duration::from_millis(100);
 /// How often schedules fire while the clock runs by itself.
 const SCHEDULE: Duration = Duration::from_mins(1);
-/// Functions that schedules fire. The last one calls somebody else's server, so nothing fires it here by itself.
-pub const SCHEDULED: [&str; 3] = ["mature-commissions", "batch-payouts", "fetch-rates"];
+/// Functions that schedules fire. One calls somebody else's server, and one is for the nights, so nothing fires them here by itself.
+pub const SCHEDULED: [&str; 4] = ["mature-commissions", "batch-payouts", "reconcile", "fetch-rates"];
+const BY_ITSELF: [&str; 2] = ["mature-commissions", "batch-payouts"];
 
 /// Where the stream has been read to.
 #[derive(Debug)]
@@ -216,7 +217,7 @@ impl System {
             }
             if !self.clock.is_virtual() && fired.elapsed() >= SCHEDULE {
                 fired = tokio::time::Instant::now();
-                for function in SCHEDULED.into_iter().filter(|function| *function != "fetch-rates") {
+                for function in BY_ITSELF {
                     if let Err(error) = self.fire(function).await {
                         tracing::error!(function, %error, "schedule failed");
                     }

@@ -191,6 +191,11 @@ impl Counterpart {
         self.state().sign_ins = SignIns::default();
     }
 
+    /// All access tokens end now, and each next refresh gives out another refresh token: using one twice would end the connection.
+    pub fn expire_all(&self) {
+        self.state().sign_ins.expire_all();
+    }
+
     /// All companies' books, to be opened again. Who is connected to them is not kept.
     pub fn books(&self) -> Vec<u8> {
         let kept: Vec<_> = self.state().companies.values().map(Company::kept).collect();

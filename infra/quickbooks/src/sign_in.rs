@@ -154,7 +154,15 @@ impl SignIns {
         }
     }
 
-    /// Every access token ends at once.
+    /// Every access token ends, and the next refresh changes the refresh token.
+    pub fn expire_all(&mut self) {
+        self.accesses.clear();
+        for grant in &mut self.grants {
+            grant.rotated_at = Timestamp::MIN;
+        }
+    }
+
+    /// An access token ends.
     pub fn expire(&mut self, token: &str) {
         self.accesses.remove(token);
     }

@@ -18,8 +18,8 @@ pub use client::{
     BatchItem, BatchOutcome, Change, Changes, Client, Company, Environment, MAX_BATCH, MAX_CHANGES, Told,
 };
 pub use entities::{
-    Account, Bill, BillLine, BillPayment, CompanyInfo, Email, Entity, ExpenseDetail, LinkedTxn, MetaData, PaymentLine, Preferences,
-    Ref, Term, Vendor,
+    Account, Bill, BillLine, BillPayment, CompanyInfo, Email, Entity, ExpenseDetail, LinkedTxn, MetaData, PaymentLine,
+    Preferences, Ref, Term, Vendor,
 };
 pub use fault::{ApiError, Code, Fault};
 pub use query::Query;

@@ -15,6 +15,7 @@
 //! | company in QuickBooks: connection, lease of its tokens, pace of calls | `QBO#<realm>` | `CON`, `LEASE`, `PACE` |
 //! | vendor that a partner is | `PAR#<partner>` | `QBV#<realm>#<currency>` |
 //! | Bill of a payout | `PAY#<payout>` | `QBO` |
+//! | comparison with a company in QuickBooks | `QBR#<realm>` | `<time>` |
 //! | whose a Bill, payment or vendor is | `QBL#<realm>#<kind>#<id>` | `<payout or partner>` |
 //! | source | `SRC#<source>` | `SRC` |
 //! | use of an event's id, but for sales | `REF#<source>#<hash of kind and id>` | `REF` |
@@ -53,7 +54,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::conversion::{Code, EventKind};
 use domain::ids::{
-    ClickId, ConversionId, ExceptionId, ExportId, Hash, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId, VisitorId,
+    ClickId, ConversionId, ExceptionId, ExportId, Hash, LineId, PartnerId, PayoutId, ProgramId, RunId, SourceId,
+    VisitorId,
 };
 use domain::line::{Line, LineState};
 use domain::money::Currency;
@@ -129,6 +131,10 @@ impl Key {
 
     pub fn quickbooks_bill(payout: &PayoutId) -> Self {
         Self::new(page_partition(payout), "QBO")
+    }
+
+    pub fn quickbooks_report(realm: &str, at: jiff::Timestamp) -> Self {
+        Self::new(quickbooks_reports_partition(realm), sortable(at))
     }
 
     pub fn quickbooks_link(realm: &str, kind: QuickbooksKind, id: &str, of: &str) -> Self {
@@ -292,6 +298,10 @@ pub fn program_partition(id: &ProgramId) -> String {
 
 fn quickbooks_partition(realm: &str) -> String {
     format!("QBO#{realm}")
+}
+
+pub fn quickbooks_reports_partition(realm: &str) -> String {
+    format!("QBR#{realm}")
 }
 
 /// What the sort keys of a partner's vendors in one company begin with.

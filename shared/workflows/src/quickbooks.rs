@@ -8,6 +8,7 @@ mod bills;
 pub mod connection;
 pub mod events;
 mod pace;
+pub mod reconcile;
 mod session;
 mod tokens;
 mod vendors;
@@ -178,7 +179,8 @@ impl Quickbooks {
     }
 
     async fn registered(&self, context: &Context) -> Result<Registration> {
-        let none = || Refusal::Illegal("there is no registration with Intuit yet: PUT /quickbooks/app first".to_owned());
+        let none =
+            || Refusal::Illegal("there is no registration with Intuit yet: PUT /quickbooks/app first".to_owned());
         self.registration(context).await?.ok_or_else(none)
     }
 

@@ -82,7 +82,11 @@ pub enum Found {
     /// It moved, and is back.
     CameBack(String),
     /// So much of it is paid in all, nothing or everything: the rail's reference, and when.
-    Cash { amount: Minor, reference: Option<String>, at: Timestamp },
+    Cash {
+        amount: Minor,
+        reference: Option<String>,
+        at: Timestamp,
+    },
     /// The rail no longer knows it, and so will not pay it; what it had paid came back.
     Gone(String),
 }
@@ -283,7 +287,7 @@ pub async fn attend(context: &Context, rails: &Rails, asked: &SubmissionPayout) 
     let (id, paypal) = (&asked.id, &rails.paypal);
     let payout = context.store.payout(OPERATION, id).await?.ok_or(Refusal::NotFound("payout"))?;
     if payout.method == MethodKind::Quickbooks {
-        return crate::quickbooks::attend(context, &rails.quickbooks, payout, asked.slot).await;
+        return Box::pin(crate::quickbooks::attend(context, &rails.quickbooks, payout, asked.slot)).await;
     }
     let connected = match payout.method {
         MethodKind::Paypal => paypal.connected(context, &payout.program).await?,

@@ -46,7 +46,14 @@ struct Bench {
 impl Bench {
     async fn start(approval: &str, reward: Value) -> Result<Self, Error> {
         let clock = LocalClock::standing_at("2026-01-01T00:00:00Z".parse()?);
-        let system = System::start(Options { storage: Storage::Memory, clock, aws: None, paypal: None, quickbooks: QuickbooksOptions::default() }).await?;
+        let system = System::start(Options {
+            storage: Storage::Memory,
+            clock,
+            aws: None,
+            paypal: None,
+            quickbooks: QuickbooksOptions::default(),
+        })
+        .await?;
         let mut bench = Self { system, program: String::new(), partner: String::new(), orders: 0 };
         let program =
             json!({"name": "Bench", "approval": approval, "ruleSignOff": false, "largePayoutLimit": "100000.00"});

@@ -2,6 +2,7 @@
 //! webhooks in, schedules fired, people acting by the API.
 
 mod account;
+mod books;
 mod payloads;
 
 use std::io::Write;
@@ -58,6 +59,7 @@ pub async fn play(system: &System, out: &mut impl Write) -> Result<()> {
         account::print(story.out, &shown, &balance["data"][0], &lines["data"]).map_err(failed)?;
     }
     story.explain(&partners[0]).await?;
+    story.bills().await?;
     story.balance_the_books().await
 }
 

@@ -10,9 +10,10 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::keys::{
-    Key, Place, QUICKBOOKS_LIST, partner_partition, quickbooks_link_partition, quickbooks_vendors_prefix,
+    Key, Place, QUICKBOOKS_LIST, partner_partition, quickbooks_link_partition, quickbooks_reports_partition,
+    quickbooks_vendors_prefix,
 };
-use crate::table::{Item, Listing, Range, Store, StoreError};
+use crate::table::{Item, Listing, Order, Range, Store, StoreError};
 use crate::transaction::Transaction;
 
 /// Minutes within which somebody who was sent to Intuit must come back.
@@ -234,7 +235,7 @@ pub struct QuickbooksBill {
     /// Which attempt of the payout it was made for, and how often it was made anew within it, because what was sent before was refused
     /// without effect. Both name the request.
     pub attempt: u32,
-    pub revision: u32,
+    pub anew: u32,
     pub request: String,
     /// What is sent.
     pub body: String,
@@ -294,13 +295,61 @@ impl Item for QuickbooksLink {
     }
 }
 
+/// What a comparison of a company with the books here came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QuickbooksReport {
+    pub realm: String,
+    pub at: Timestamp,
+    /// What changed there since then was looked at.
+    pub since: Timestamp,
+    /// Whether every open payout was compared.
+    pub finished: bool,
+    pub compared: u32,
+    pub differing: Vec<QuickbooksDifference>,
+    /// Bills that name a payout which does not know them.
+    pub orphans: Vec<QuickbooksDifference>,
+    pub days: Vec<QuickbooksDay>,
+    /// Seconds from approval to the Bill, of the open payout that took longest.
+    #[serde(default)]
+    pub slowest_submission_seconds: Option<i64>,
+}
+
+/// Both sides of a difference, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QuickbooksDifference {
+    pub payout: Option<PayoutId>,
+    pub bill: String,
+    pub ours: String,
+    pub theirs: String,
+}
+
+/// Open Bills of one date.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QuickbooksDay {
+    pub date: Date,
+    pub currency: Currency,
+    pub bills: u32,
+    pub ours: Minor,
+    pub theirs: Minor,
+}
+
+impl Item for QuickbooksReport {
+    fn key(&self) -> Key {
+        Key::quickbooks_report(&self.realm, self.at)
+    }
+}
+
 impl Transaction {
+    /// A report of the same moment is replaced.
+    pub fn add_quickbooks_report(&mut self, report: &QuickbooksReport) -> Result<(), StoreError> {
+        self.write(report)
+    }
+
     /// Fails unless it is as it was read; `None`: unless there is none. The same of all that follow.
-    pub fn set_quickbooks_app(
-        &mut self,
-        new: &QuickbooksApp,
-        read: Option<&QuickbooksApp>,
-    ) -> Result<(), StoreError> {
+    pub fn set_quickbooks_app(&mut self, new: &QuickbooksApp, read: Option<&QuickbooksApp>) -> Result<(), StoreError> {
         self.set(new, read)
     }
 
@@ -426,6 +475,23 @@ impl Store {
         let keys =
             self.list(operation, Range { after, limit: Some(limit), ..Range::all(QUICKBOOKS_LIST.to_owned()) }).await?;
         Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
+    }
+
+    /// Newest first.
+    pub async fn quickbooks_reports(
+        &self,
+        operation: &'static str,
+        realm: &str,
+        after: Option<&str>,
+        limit: i32,
+    ) -> Result<Listing<QuickbooksReport>, StoreError> {
+        let range = Range {
+            after,
+            order: Order::Backward,
+            limit: Some(limit),
+            ..Range::all(quickbooks_reports_partition(realm))
+        };
+        self.query(operation, range).await
     }
 
     pub async fn quickbooks_lease(

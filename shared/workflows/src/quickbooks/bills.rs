@@ -11,9 +11,7 @@ use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use quickbooks::{Amount, ApiError, Bill, BillLine, BillPayment, Entity, Fault, Query, Ref, Vendor};
 use rust_decimal::Decimal;
-use store::{
-    ExceptionCode, QuickbooksBill, QuickbooksConnection, QuickbooksSettings, QuickbooksState, Transaction,
-};
+use store::{ExceptionCode, QuickbooksBill, QuickbooksConnection, QuickbooksSettings, QuickbooksState, Transaction};
 
 use super::pace::Slot;
 use super::session::Session;
@@ -91,7 +89,14 @@ pub(crate) async fn attend(
         }
         Err(failed) => return Err(failed.into()),
     };
-    let books = Books { session, connection, settings, payout: payout.clone(), looked: AtomicBool::new(false), adopted: AtomicBool::new(false) };
+    let books = Books {
+        session,
+        connection,
+        settings,
+        payout: payout.clone(),
+        looked: AtomicBool::new(false),
+        adopted: AtomicBool::new(false),
+    };
     if !to_send {
         return look_after(context, &books, payout).await;
     }
@@ -185,12 +190,10 @@ impl Books<'_> {
 
     /// What to do after a refusal, which had no effect.
     async fn refused(&self, named: Option<&str>, record: &QuickbooksBill, fault: &Fault) -> Result<Next, Failed> {
-        let is_first = record.revision == 0;
+        let is_first = record.anew == 0;
         match fault.code.0.trim_start_matches('0') {
             "6140" => self.same_number(record, fault).await,
-            "6200" | "6210" if is_first => {
-                Ok(Next::Send(self.write(named, Dated::WhenApproved, Some(record)).await?))
-            }
+            "6200" | "6210" if is_first => Ok(Next::Send(self.write(named, Dated::WhenApproved, Some(record)).await?)),
             "610" | "2500" => {
                 let currency = self.payout.paid_in();
                 match self.session.read::<Vendor>(&record.vendor).await? {
@@ -212,7 +215,7 @@ impl Books<'_> {
         let Some((_, id)) = fault.detail.rsplit_once("TxnId=") else { return Ok(Next::Fail) };
         let Some(other) = self.session.read::<Bill>(id.trim()).await? else { return Ok(Next::Fail) };
         self.is_ours(record, &other).await?;
-        Ok(Next::Take(other))
+        Ok(Next::Take(Box::new(other)))
     }
 
     /// The Bill that has our number, if it is there. One that is not ours is no reason to make another under the same number: somebody may
@@ -261,8 +264,7 @@ impl Books<'_> {
         if bill.vendor_ref.value != record.vendor {
             let currency = self.payout.paid_in();
             let store = &self.context().store;
-            let now =
-                store.quickbooks_vendor(OPERATION, &self.payout.partner, &self.session.realm, currency).await?;
+            let now = store.quickbooks_vendor(OPERATION, &self.payout.partner, &self.session.realm, currency).await?;
             if now.is_none_or(|now| now.vendor != bill.vendor_ref.value) {
                 return Err(Failed::Permanent(format!(
                     "Bill {id} in QuickBooks is this payout's, but of vendor {} instead of {}: set it right there, and retry",
@@ -313,12 +315,11 @@ impl Books<'_> {
                 company.name, company.currency
             )));
         }
-        let vendor = vendors::of(&self.session, &Wanted { partner: &partner, currency, company, settings, named }).await?;
+        let vendor =
+            vendors::of(&self.session, &Wanted { partner: &partner, currency, company, settings, named }).await?;
         let date = self.date(&program, dated).await?;
-        let rate = match currency == company.currency {
-            true => None,
-            false => Some(self.exchange_rate(currency, date).await?),
-        };
+        let rate =
+            if currency == company.currency { None } else { Some(self.exchange_rate(currency, date).await?) };
         let bill = Bill {
             vendor_ref: Ref::to(&vendor),
             ap_account_ref: settings.payable_account.as_deref().map(Ref::to),
@@ -336,14 +337,14 @@ impl Books<'_> {
         };
         let body = serde_json::to_string(&bill).map_err(|error| Failed::Permanent(error.to_string()))?;
         let attempt = self.payout.attempts;
-        let revision = read.filter(|read| read.attempt == attempt).map_or(0, |read| read.revision + 1);
+        let anew = read.filter(|read| read.attempt == attempt).map_or(0, |read| read.anew + 1);
         let record = QuickbooksBill {
             payout: self.payout.id.clone(),
             realm: self.session.realm.clone(),
             vendor,
             attempt,
-            revision,
-            request: request_of(&self.payout, revision),
+            anew,
+            request: request_of(&self.payout, anew),
             body,
             bill: None,
             payments: read.map(|read| read.payments.clone()).unwrap_or_default(),
@@ -368,7 +369,9 @@ impl Books<'_> {
         let mut lines = vec![BillLine::expense(amount_of(gross), &settings.expense_account, text)];
         if !withheld.is_zero() {
             let account = settings.withholding_account.as_deref().ok_or_else(|| {
-                Failed::Permanent("tax is kept back of it, and no account for that is chosen: choose one, and retry".to_owned())
+                Failed::Permanent(
+                    "tax is kept back of it, and no account for that is chosen: choose one, and retry".to_owned(),
+                )
             })?;
             let amount = amount_of(Money::new(withheld.negated(), pays.currency));
             lines.push(BillLine::expense(amount, account, format!("Tax withheld, {number}")));
@@ -411,7 +414,9 @@ impl Books<'_> {
         let home = self.connection.company.currency;
         let rate = crate::exchange::rate(self.context(), OPERATION, currency, home, date).await?;
         rate.ok_or_else(|| {
-            Failed::Permanent(format!("there is no exchange rate from {currency} to {home} of {date}: tell one, and retry"))
+            Failed::Permanent(format!(
+                "there is no exchange rate from {currency} to {home} of {date}: tell one, and retry"
+            ))
         })
     }
 
@@ -570,7 +575,7 @@ impl Books<'_> {
         if dated >= now.to_zoned(zone.clone()).date() {
             return Ok(now);
         }
-        let noon = dated.at(12, 0, 0, 0).to_zoned(zone).map(|noon| noon.timestamp()).unwrap_or(now);
+        let noon = dated.at(12, 0, 0, 0).to_zoned(zone).map_or(now, |noon| noon.timestamp());
         Ok(noon.clamp(self.payout.created_at.min(now), now))
     }
 }
@@ -580,7 +585,7 @@ enum Next {
     /// This instead.
     Send(QuickbooksBill),
     /// Nothing: it is there.
-    Take(Bill),
+    Take(Box<Bill>),
     Fail,
 }
 
@@ -605,8 +610,8 @@ enum Dated {
 }
 
 /// The request's name: at most 50 characters, and another for whatever else is sent.
-fn request_of(payout: &Payout, revision: u32) -> String {
-    let name = format!("{}/{}/{revision}", payout.id, payout.attempts);
+fn request_of(payout: &Payout, anew: u32) -> String {
+    let name = format!("{}/{}/{anew}", payout.id, payout.attempts);
     format!("b{}", &Hash::of(name.as_bytes()).as_str()[..40])
 }
 

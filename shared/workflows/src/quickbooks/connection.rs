@@ -58,11 +58,7 @@ pub async fn register(
     changed(context.store.commit(transaction).await, "the registration")
 }
 
-pub async fn choose(
-    context: &Context,
-    new: &QuickbooksSettings,
-    read: Option<&QuickbooksSettings>,
-) -> Result<()> {
+pub async fn choose(context: &Context, new: &QuickbooksSettings, read: Option<&QuickbooksSettings>) -> Result<()> {
     let connection = context.store.quickbooks_connection(OPERATION, &new.realm).await?;
     if connection.is_none() {
         return Err(Refusal::invalid("/realmId", "no such company is connected"));
@@ -126,7 +122,9 @@ pub async fn finish(
     let sign_in = quickbooks.sign_in(&registration);
     let tokens = sign_in.exchange(code, &registration.redirect_uri, quickbooks.wire_now()).await;
     let tokens = tokens.map_err(|error| match error {
-        SignInError::InvalidGrant => Refusal::Illegal("Intuit does not know this code (any more): begin again".to_owned()),
+        SignInError::InvalidGrant => {
+            Refusal::Illegal("Intuit does not know this code (any more): begin again".to_owned())
+        }
         other => Refusal::Service(SERVICE, other.to_string()),
     })?;
     let (refresh_until, consent_until) = (tokens.refresh_until, tokens.consent_until);

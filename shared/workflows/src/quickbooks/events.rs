@@ -65,7 +65,7 @@ pub async fn apply(context: &Context, rails: &Rails, event: &QuickbooksEvent) ->
         _ => BTreeSet::new(),
     };
     for id in payouts {
-        let done = attend(context, rails, &SubmissionPayout { id: id.clone(), slot: None }).await?;
+        let done = Box::pin(attend(context, rails, &SubmissionPayout { id: id.clone(), slot: None })).await?;
         tracing::info!(payout = %id, ?done, "looked at");
     }
     Ok(())
@@ -77,12 +77,7 @@ async fn owners(context: &Context, realm: &str, kind: QuickbooksKind, id: &str) 
 }
 
 /// The payouts of the Bills that a payment pays, or paid when it was last seen.
-async fn paid_by(
-    context: &Context,
-    quickbooks: &Quickbooks,
-    realm: &str,
-    id: &str,
-) -> Result<BTreeSet<PayoutId>> {
+async fn paid_by(context: &Context, quickbooks: &Quickbooks, realm: &str, id: &str) -> Result<BTreeSet<PayoutId>> {
     let mut payouts = owners(context, realm, QuickbooksKind::Payment, id).await?;
     let payment = async {
         let session = Session::open(context, quickbooks, realm).await?;

@@ -1,7 +1,7 @@
 //! Calls to one company. A token that ended is renewed once, and the same call made again; what ends the connection is written down.
 
 use futures::future::BoxFuture;
-use quickbooks::{ApiError, Client, Company, Entity, Preferences, Query};
+use quickbooks::{ApiError, Changes, Client, Company, Entity, Preferences, Query};
 use store::QuickbooksState;
 
 use super::connection::broken;
@@ -70,6 +70,10 @@ impl<'a> Session<'a> {
 
     pub(super) async fn query<E: Entity + Send>(&self, query: &Query) -> Result<Vec<E>, Failed> {
         self.call(|client| Box::pin(async move { client.query::<E>(query).await })).await
+    }
+
+    pub(super) async fn changes_since(&self, since: jiff::Timestamp) -> Result<Changes, Failed> {
+        self.call(|client| Box::pin(async move { client.changes_since(since).await })).await
     }
 
     pub(super) async fn preferences(&self) -> Result<Preferences, Failed> {

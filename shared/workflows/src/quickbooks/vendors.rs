@@ -128,9 +128,8 @@ async fn found(session: &Session<'_>, wanted: &Wanted<'_>) -> Result<Option<Vend
     let reference = reference(&wanted.partner.id);
     let names = names(wanted);
     let by_reference = Query::of(Vendor::NAME).equal("AcctNum", &reference).active_or_not();
-    let of_currency = |vendor: &Vendor| {
-        vendor.currency_ref.as_ref().is_none_or(|currency| currency.value == wanted.currency.code())
-    };
+    let of_currency =
+        |vendor: &Vendor| vendor.currency_ref.as_ref().is_none_or(|currency| currency.value == wanted.currency.code());
     match session.query::<Vendor>(&by_reference).await {
         Ok(found) => {
             if let Some(vendor) = found.into_iter().find(of_currency) {
@@ -210,8 +209,7 @@ fn names(wanted: &Wanted<'_>) -> Vec<String> {
     let rendered = if rendered.is_empty() { legal(&partner.name) } else { rendered };
     // A vendor has one currency: who is paid in another than the company's is another vendor.
     let foreign = if currency == company.currency { String::new() } else { format!(" {currency}") };
-    let suffixes =
-        ["".to_owned(), format!(" ({})", partner.code.as_str()), format!(" ({})", reference(&partner.id))];
+    let suffixes = [String::new(), format!(" ({})", partner.code.as_str()), format!(" ({})", reference(&partner.id))];
     let named = |suffix: String| {
         let suffix = legal(&format!("{suffix}{foreign}"));
         let room = NAME_CHARS - INACTIVE.len() - suffix.chars().count() - 1;
