@@ -267,6 +267,20 @@ fn a_rolling_window_counts_its_own_day_and_those_before_it() {
 }
 
 #[test]
+fn months_are_those_of_where_the_program_is() {
+    let mut rule = percent("10");
+    rule["caps"] = json!({"perPartnerMonth": "15"});
+    let mut book = Book::new(rule);
+    book.program.time_zone = "America/New_York".to_owned().try_into().unwrap();
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    for (n, time) in ["2026-06-30T12:00:00Z", "2026-07-01T03:30:00Z", "2026-07-01T04:00:00Z"].into_iter().enumerate() {
+        book.now = at(time);
+        book.sell(&n.to_string(), 10_000);
+    }
+    assert_eq!([book.nets("0"), book.nets("1"), book.nets("2")], [[1_000], [500], [1_000]]);
+}
+
+#[test]
 fn a_conversion_knows_its_tallies_before_it_is_rated() {
     let program = program(|_| {});
     let tiers = json!([{"after": "0", "rate": "10"}]);
