@@ -1068,6 +1068,8 @@ pub(crate) mod tests {
             paid_at: Some(now()),
             version: 7,
             taken_back: minor(3),
+            occurred_at: now() - jiff::SignedDuration::from_hours(99),
+            created_at: now() - jiff::SignedDuration::from_hours(98),
             ..line(1_000, LineState::Paid { payout: payout_id(), page: 0 }, now() - jiff::SignedDuration::from_hours(9))
         };
         let written =
@@ -1169,6 +1171,25 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_line_goes_where_its_payout_goes() {
+        let at = |state| line(1_000, state, now());
+        let (inside, paid) = (
+            at(LineState::InPayout { payout: payout_id(), page: 4 }),
+            at(LineState::Paid { payout: payout_id(), page: 4 }),
+        );
+        let later = now() + jiff::SignedDuration::from_hours(1);
+        let to = |line: &Line, state| line.clone().follow(&payout_id(), state, later);
+        assert_eq!(to(&inside, PayoutState::Paid).unwrap(), Line { paid_at: Some(later), ..paid.clone() });
+        for ended in [PayoutState::Cancelled, PayoutState::Void] {
+            assert_eq!(to(&inside, ended).unwrap().state, LineState::Payable, "{ended:?}");
+        }
+        let was_paid = Line { paid_at: Some(now()), ..paid };
+        for back in [PayoutState::Returned, PayoutState::Submitted] {
+            assert_eq!(to(&was_paid, back).unwrap(), inside, "{back:?}");
+        }
+    }
+
+    #[test]
     fn withheld_tax_lives_and_ends_with_its_payout() {
         let payout = crate::payout::tests::payout(1_000);
         let partner = crate::rating::tests::partner();
@@ -1178,6 +1199,8 @@ pub(crate) mod tests {
             (LineKind::Withholding, minor(-240), Some((&payout.id, payout.pages)))
         );
         assert!(tax.hands.is_empty() && tax.approved_at.is_none());
+        let key = [payout.id.as_str(), "withholding"];
+        assert_eq!(tax.id, LineId::derive(&partner.id, partner.shards, now(), &key), "for ever");
         assert_eq!(tax.clone().withhold(minor(300)).unwrap().amount, minor(-300));
         assert_eq!(tax.clone().hold("why", None), Err(LineError::OfPayout));
         let freed = tax.free(&payout.id).unwrap();
@@ -1186,10 +1209,74 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_debt_is_written_off_at_once_by_nobodys_hand_and_once_a_run() {
+        let partner = crate::rating::tests::partner();
+        let run = |day: &str| RunId::derive(&ProgramId::from_uuid(1), "monthly", day);
+        let later = now() + jiff::SignedDuration::from_hours(1);
+        let of = |day: &str, at| Line::write_off(&partner, "USD".parse().unwrap(), minor(700), (&run(day), now()), at);
+        let written = of("2026-06-01", later);
+        assert_eq!(
+            (written.kind, written.amount, &written.state),
+            (LineKind::WriteOff, minor(700), &LineState::Payable)
+        );
+        assert_eq!((written.approved_at, written.due_at, written.minimum_sales), (Some(later), later, Some(0)));
+        assert!(written.hands.is_empty() && !written.lacks_sales(0, 9));
+        assert_eq!(written.id, of("2026-06-01", now()).id, "the run that is tried again");
+        assert_ne!(written.id, of("2026-07-01", later).id);
+    }
+
+    #[test]
+    fn what_is_written_beside_a_line_has_no_history() {
+        let later = now() + jiff::SignedDuration::from_hours(1);
+        let plain = line(1_000, LineState::Payable, now());
+        let old = Line {
+            taken_back: minor(1),
+            paid_at: Some(now()),
+            slice: Some(2),
+            of: Some(plain.id.clone()),
+            hands: vec!["ann".into()],
+            version: 7,
+            entry: EntryRef { stream: "s".into(), position: 3, hash: "h".into() },
+            ..plain.clone()
+        };
+        assert_eq!(old.fresh(later), Line { created_at: later, ..plain });
+    }
+
+    #[test]
+    fn only_an_attribution_by_hand_is_kept_with_a_line() {
+        let kept = |attribution| {
+            let line = Line { attribution, ..line(1_000, LineState::Pending, now()) };
+            let kept = serde_json::json!(line);
+            assert_eq!(serde_json::from_value::<Line>(kept.clone()).unwrap(), line);
+            kept.get("attribution").cloned()
+        };
+        assert_eq!((kept(0), kept(3)), (None, Some(3.into())));
+    }
+
+    #[test]
+    fn a_line_is_excluded_from_the_payout_it_is_in_while_that_is_open() {
+        let run = RunId::derive(&ProgramId::from_uuid(1), "monthly", "2026-07-01");
+        let other = PayoutId::derive(&run, &PartnerId::from_uuid(2), now());
+        let open = open(PayoutState::Pending);
+        let inside = line(1_000, LineState::InPayout { payout: payout_id(), page: 0 }, now());
+        assert_eq!(inside.clone().exclude(&payout_id(), open.as_ref()).unwrap().state, LineState::Payable);
+        assert_eq!(inside.clone().exclude(&payout_id(), None), Err(LineError::PayoutClosed));
+        assert_eq!(inside.exclude(&other, open.as_ref()), Err(LineError::NotInPayout));
+        let outside = line(1_000, LineState::Payable, now());
+        assert_eq!(outside.exclude(&payout_id(), open.as_ref()), Err(LineError::NotInPayout));
+        let paid = line(1_000, LineState::Paid { payout: payout_id(), page: 0 }, now());
+        assert!(matches!(paid.exclude(&payout_id(), None), Err(LineError::Illegal { .. })));
+    }
+
+    #[test]
     fn no_more_is_taken_back_than_is_left() {
         let pending = line(1_000, LineState::Pending, now());
         for bad in [0, -1, 1_001] {
             assert_eq!(pending.clone().take_back(minor(bad), None), Err(LineError::TooMuch), "{bad}");
+        }
+        for state in [LineState::Pending, LineState::Held { reviewed: true, why: "look".into() }] {
+            let part = line(1_000, state.clone(), now()).take_back(minor(999), None).unwrap();
+            assert_eq!((part.net().unwrap(), part.state), (minor(1), state), "what is left stays where it is");
         }
     }
 }

@@ -460,6 +460,15 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_is_told_in_another_currency_measures_nothing_and_is_told() {
+        let goods = sale(10_000, 0, &[]);
+        let other = Refund { currency: "EUR".parse().unwrap(), ..refund(4_000) };
+        let told =
+            |of: &Refund| (order(&goods, [of]).other_currency, reduction(1_000, &goods, std::slice::from_ref(of)));
+        assert_eq!((told(&other), told(&refund(4_000))), ((true, 0), (false, 400)));
+    }
+
+    #[test]
     fn tax_or_shipping_alone_takes_nothing_back() {
         let mut tax_only = refund(1_800);
         tax_only.tax = Some(minor(1_800));

@@ -388,6 +388,7 @@ mod tests {
     #[test]
     fn what_is_written_besides_has_its_own_id_and_time() {
         let goods = sale(10_000, 0, &[]);
+        let later = now() + jiff::SignedDuration::from_hours(1);
         let of = |edit: Option<&str>, attribution: u32| {
             let origin =
                 Line { edit: edit.map(str::to_owned), attribution, ..paid(lines(&goods, "10", json!([]))[0].clone()) };
@@ -397,7 +398,7 @@ mod tests {
                 open: &BTreeMap::new(),
                 event: "e",
                 by_hand: None,
-                now: now(),
+                now: later,
             };
             compensation(&origin, minor(100), &reversal)
         };
@@ -406,10 +407,10 @@ mod tests {
         assert_eq!(ids.len(), 5);
         let written = of(None, 0);
         let origin = &lines(&goods, "10", json!([]))[0];
-        let beside = |key: &[&str]| LineId::derive_beside(&origin.id, now(), key);
+        let beside = |key: &[&str]| LineId::derive_beside(&origin.id, later, key);
         assert_eq!(written.id, beside(&[origin.stream(), "r", "clawback", "e"]), "for ever");
         assert_eq!(of(Some("e1"), 2).id, beside(&[origin.stream(), "r", "clawback", "e", "e1", "2"]));
-        assert_eq!((written.occurred_at, written.due_at, written.approved_at), (now(), now(), Some(now())));
+        assert_eq!((written.occurred_at, written.due_at, written.approved_at), (later, later, Some(later)));
         assert_eq!((written.amount, written.paid_at, written.version), (minor(-100), None, 1));
     }
 
