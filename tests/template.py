@@ -362,13 +362,16 @@ class Functions(unittest.TestCase):
         needed = re.search(r"may run (\d+) functions", TEMPLATE["Parameters"]["ReserveConcurrency"]["Description"])
         self.assertEqual(int(needed[1]), sum(bounds.values()) + 100)
 
-    def test_the_stream_delivers_journal_entries_and_loses_none(self):
+    def test_the_stream_delivers_journal_entries_and_the_ends_of_runs_and_loses_none(self):
         [(name, stream)] = events("DynamoDB")
         self.assertEqual(name, "PublishChanges")
-        [pattern] = stream["FilterCriteria"]["Filters"]
+        run = {"pk": {"S": [{"prefix": "RUN#"}]}, "sk": {"S": ["RUN"]}}
         self.assertEqual(
-            json.loads(pattern["Pattern"]),
-            {"eventName": ["INSERT"], "dynamodb": {"Keys": {"pk": {"S": [{"prefix": "JRN#"}]}}}},
+            [json.loads(one["Pattern"]) for one in stream["FilterCriteria"]["Filters"]],
+            [
+                {"eventName": ["INSERT"], "dynamodb": {"Keys": {"pk": {"S": [{"prefix": "JRN#"}]}}}},
+                {"eventName": ["MODIFY"], "dynamodb": {"Keys": run, "NewImage": {"state": {"S": ["completed"]}}}},
+            ],
         )
         self.assertTrue(stream["BisectBatchOnFunctionError"])
         self.assertEqual(stream["FunctionResponseTypes"], ["ReportBatchItemFailures"])

@@ -54,7 +54,7 @@ impl Contract {
     }
 
     /// The described path that a request's path is one of: the one with the most words that are the same.
-    fn path_of(&self, path: &str) -> Option<&str> {
+    pub fn path_of(&self, path: &str) -> Option<&str> {
         let fits = |described: &&String| {
             let (described, path) = (described.split('/'), path.split('/'));
             // As the router does: an id may be empty, but for the last.

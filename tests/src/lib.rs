@@ -10,8 +10,10 @@
     reason = "whatever goes wrong here fails the test that asked for it"
 )]
 
+pub mod blow;
 pub mod contract;
 mod golden;
+pub mod memory;
 mod plan;
 mod request;
 pub mod samples;

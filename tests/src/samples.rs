@@ -45,6 +45,7 @@ pub fn expected() -> Vec<(&'static str, Value)> {
         ),
         ("paypal-webhook/payment-made.json", json!(401)),
         ("publish-changes/sale-booked.json", json!({"batchItemFailures": []})),
+        ("publish-changes/run-completed.json", json!({"batchItemFailures": []})),
         ("render-documents/statement-of-a-month.json", json!(406)),
         (
             "tax-filing/year.json",

@@ -1,73 +1,197 @@
 //! Who may see and do what, and how lists are paged.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeSet;
+
 use http::Method;
 use serde_json::{Value, json};
+use tests::contract::Contract;
 use tests::{ADMIN, ANALYST, APPROVER, FINANCE, MANAGER, Plan, REVIEWER, Request, Who, World};
 
-const READS: [&str; 28] = [
-    "/programs",
-    "/programs/{program}",
-    "/programs/{program}/rule-sets",
-    "/programs/{program}/rule-sets/1",
-    "/partners?programId={program}",
-    "/partners/{partner}",
-    "/links?programId={program}",
-    "/sources?programId={program}",
-    "/conversions/{conversion}",
-    "/commissions",
-    "/commissions/{commission}",
-    "/commissions/{commission}/explanation",
-    "/balances?partnerId={partner}",
-    "/runs?programId={program}",
-    "/runs/{run}",
-    "/payouts",
-    "/payouts/{payout}",
-    "/payouts/{payout}/lines",
-    "/exchange-rates?date=2026-01-01",
-    "/payouts/export?format=payouts",
-    "/payouts/export?format=accounting",
-    "/commissions/export",
-    "/exports?programId={program}",
-    "/exports/{export}",
-    "/exceptions",
-    "/exceptions/{exception}",
-    "/audit/replay?programId={program}",
-    "/audit/commissions/{commission}",
+/// Everybody who works for the merchant, besides an admin.
+const STAFF: &[&str] = &["program-manager", "reviewer", "approver", "finance", "analyst"];
+
+/// Every way to read something, and who may, besides an admin and perhaps a partner.
+const READS: [(&str, &[&str]); 47] = [
+    ("/programs", STAFF),
+    ("/programs/{program}", STAFF),
+    ("/programs/{program}/next-run", STAFF),
+    ("/programs/{program}/paypal", STAFF),
+    ("/programs/{program}/rule-sets", STAFF),
+    ("/programs/{program}/rule-sets/1", STAFF),
+    ("/programs/{program}/rule-sets/1/diff?against=1", STAFF),
+    ("/partners?programId={program}", STAFF),
+    ("/partners/{partner}", STAFF),
+    ("/partners/{partner}/statements", STAFF),
+    ("/partners/{partner}/statements/2026-01", STAFF),
+    ("/partners/{partner}/tax-form", &["finance"]),
+    ("/links?programId={program}", STAFF),
+    ("/sources?programId={program}", STAFF),
+    ("/conversions?programId={program}&status=unattributed", STAFF),
+    ("/conversions/{conversion}", STAFF),
+    ("/commissions", STAFF),
+    ("/commissions/{commission}", STAFF),
+    ("/commissions/{commission}/explanation", STAFF),
+    ("/balances?partnerId={partner}", STAFF),
+    ("/runs?programId={program}", STAFF),
+    ("/runs/{run}", STAFF),
+    ("/runs/{run}/decisions", STAFF),
+    ("/payouts", STAFF),
+    ("/payouts/{payout}", STAFF),
+    ("/payouts/{payout}/lines", STAFF),
+    ("/payouts/{payout}/statement", STAFF),
+    ("/payouts/{payout}/statement.csv", STAFF),
+    ("/payouts/{payout}/statement.pdf", STAFF),
+    ("/payouts/{payout}/receipt", STAFF),
+    ("/payouts/{payout}/receipt.pdf", STAFF),
+    ("/exchange-rates?date=2026-01-01", STAFF),
+    ("/payouts/export?format=payouts", STAFF),
+    ("/payouts/export?format=accounting", STAFF),
+    ("/commissions/export", STAFF),
+    ("/exports?programId={program}", STAFF),
+    ("/exports/{export}", STAFF),
+    ("/exports/{export}/left-out", STAFF),
+    ("/exports/{export}/files/0", &["finance"]),
+    ("/exceptions", STAFF),
+    ("/exceptions/{exception}", STAFF),
+    ("/audit/replay?programId={program}", STAFF),
+    ("/audit/commissions/{commission}", STAFF),
+    ("/tax/totals?year=2026", &["finance", "analyst"]),
+    ("/tax/totals/export?year=2026", &["finance", "analyst"]),
+    ("/tax/near-limit?year=2026", &["finance", "analyst"]),
+    ("/tax/payer", &["finance", "analyst"]),
 ];
 
-/// Every way to change something, with the roles that may besides an admin.
-const WRITES: [(&str, &[&str]); 28] = [
-    ("/programs", &["program-manager"]),
-    ("/programs/{program}/rule-sets", &["program-manager"]),
-    ("/programs/{program}/rule-sets/1/sign-off", &["program-manager"]),
-    ("/programs/{program}/rule-sets/1/publish", &["program-manager"]),
-    ("/partners", &["program-manager"]),
-    ("/links", &["program-manager", "partner"]),
-    ("/partners/import?programId={program}", &["program-manager"]),
-    ("/conversions/import?programId={program}", &[]),
-    ("/exchange-rates/import", &["finance"]),
-    ("/sources", &["program-manager"]),
-    ("/conversions", &[]),
-    ("/commissions/approve", &["reviewer"]),
-    ("/commissions/hold", &["reviewer"]),
-    ("/commissions/release", &["reviewer"]),
-    ("/commissions/reject", &["reviewer"]),
-    ("/commissions/reinstate", &["reviewer"]),
-    ("/runs", &["approver", "finance"]),
-    // A partner for themselves.
-    ("/payouts", &["approver", "finance", "partner"]),
-    ("/payouts/approve", &["approver"]),
-    ("/payouts/send-back", &["approver"]),
-    ("/payouts/cancel", &["approver"]),
-    ("/payouts/exclude", &["approver"]),
-    ("/payouts/mark-paid", &["approver", "finance"]),
-    ("/payouts/mark-failed", &["approver", "finance"]),
-    ("/payouts/mark-returned", &["approver", "finance"]),
-    ("/payouts/retry", &["approver", "finance"]),
-    ("/payouts/void", &["approver", "finance"]),
-    ("/exports", &["finance"]),
+/// Every way to change something, with the roles that may besides an admin. A partner may for themselves.
+const WRITES: [(&str, &[&str]); 41] = [
+    ("POST /programs", &["program-manager"]),
+    ("PUT /programs/{program}/paypal", &["finance"]),
+    ("POST /programs/{program}/rule-sets", &["program-manager"]),
+    ("POST /programs/{program}/rule-sets/1/sign-off", &["program-manager"]),
+    ("POST /programs/{program}/rule-sets/1/publish", &["program-manager"]),
+    ("POST /programs/{program}/rule-sets/1/dry-run", &["program-manager", "finance", "analyst"]),
+    ("POST /partners", &["program-manager"]),
+    ("PATCH /partners/{partner}", &["program-manager"]),
+    ("POST /partners/{partner}/suspend", &["program-manager"]),
+    ("POST /partners/{partner}/activate", &["program-manager"]),
+    ("PUT /partners/{partner}/tax-form", &["finance", "partner"]),
+    ("POST /partners/{partner}/tax-form/revoke", &["finance"]),
+    ("POST /partners/import?programId={program}", &["program-manager"]),
+    ("PUT /tax/payer", &["finance"]),
+    ("POST /links", &["program-manager", "partner"]),
+    ("POST /sources", &["program-manager"]),
+    ("POST /conversions", &[]),
+    ("POST /conversions/import?programId={program}", &[]),
+    ("POST /conversions/{conversion}/attribute", &["program-manager", "reviewer"]),
+    ("POST /exchange-rates/import", &["finance"]),
+    ("POST /commissions", &["reviewer", "program-manager"]),
+    ("POST /commissions/adjust", &["reviewer"]),
+    ("POST /commissions/approve", &["reviewer"]),
+    ("POST /commissions/hold", &["reviewer"]),
+    ("POST /commissions/release", &["reviewer"]),
+    ("POST /commissions/reject", &["reviewer"]),
+    ("POST /commissions/reinstate", &["reviewer"]),
+    ("POST /runs", &["approver", "finance"]),
+    ("POST /payouts", &["approver", "finance", "partner"]),
+    ("POST /payouts/approve", &["approver"]),
+    ("POST /payouts/send-back", &["approver"]),
+    ("POST /payouts/cancel", &["approver"]),
+    ("POST /payouts/exclude", &["approver"]),
+    ("POST /payouts/mark-paid", &["approver", "finance"]),
+    ("POST /payouts/mark-failed", &["approver", "finance"]),
+    ("POST /payouts/mark-returned", &["approver", "finance"]),
+    ("POST /payouts/retry", &["approver", "finance"]),
+    ("POST /payouts/void", &["approver", "finance"]),
+    ("POST /exports", &["finance"]),
+    ("POST /exceptions/{exception}/resolve", &["program-manager", "reviewer", "finance"]),
+    ("POST /exceptions/{exception}/replay", &["program-manager", "reviewer", "finance"]),
 ];
+
+/// What a partner gets to read: whoever it belongs to, another one, and one who is nobody's partner.
+const PARTNERS_READ: [(&str, [u16; 3]); 57] = [
+    ("/programs", [403; 3]),
+    ("/programs/{program}", [403; 3]),
+    ("/programs/{program}/next-run", [403; 3]),
+    ("/programs/{program}/paypal", [403; 3]),
+    ("/programs/{program}/rule-sets", [403; 3]),
+    ("/programs/{program}/rule-sets/1", [403; 3]),
+    ("/programs/{program}/rule-sets/1/diff?against=1", [403; 3]),
+    ("/partners?programId={program}", [403; 3]),
+    ("/sources?programId={program}", [403; 3]),
+    ("/conversions?programId={program}&status=unattributed", [403; 3]),
+    ("/conversions/{conversion}", [403; 3]),
+    ("/runs?programId={program}", [403; 3]),
+    ("/runs/{run}", [403; 3]),
+    ("/runs/{run}/decisions", [403; 3]),
+    ("/exchange-rates?date=2026-01-01", [403; 3]),
+    ("/exports?programId={program}", [403; 3]),
+    ("/exports/{export}", [403; 3]),
+    ("/exports/{export}/left-out", [403; 3]),
+    ("/exports/{export}/files/0", [403; 3]),
+    ("/payouts/export?format=accounting", [403; 3]),
+    ("/payouts/export?format=payouts", [200, 200, 403]),
+    ("/payouts/export?format=payouts&partnerId={partner}", [200, 404, 404]),
+    ("/commissions/export", [200, 200, 403]),
+    ("/commissions/export?partnerId={partner}", [200, 404, 404]),
+    ("/exceptions", [403; 3]),
+    ("/exceptions/{exception}", [403; 3]),
+    ("/audit/replay?programId={program}", [403; 3]),
+    ("/audit/commissions/{commission}", [403; 3]),
+    ("/tax/totals?year=2026", [403; 3]),
+    ("/tax/totals/export?year=2026", [403; 3]),
+    ("/tax/near-limit?year=2026", [403; 3]),
+    ("/tax/payer", [403; 3]),
+    ("/partners/{partner}", [200, 404, 404]),
+    ("/partners/{partner}/statements", [200, 404, 404]),
+    ("/partners/{partner}/statements/2026-01", [200, 404, 404]),
+    ("/partners/{partner}/tax-form", [200, 404, 404]),
+    ("/commissions?partnerId={partner}", [200, 404, 404]),
+    ("/commissions/{commission}", [200, 404, 404]),
+    ("/commissions/{commission}/explanation", [200, 404, 404]),
+    ("/balances?partnerId={partner}", [200, 404, 404]),
+    ("/links?partnerId={partner}", [200, 404, 404]),
+    ("/payouts?partnerId={partner}", [200, 404, 404]),
+    ("/payouts/{payout}", [200, 404, 404]),
+    ("/payouts/{payout}/lines", [200, 404, 404]),
+    ("/payouts/{payout}/statement", [200, 404, 404]),
+    ("/payouts/{payout}/statement.csv", [200, 404, 404]),
+    ("/payouts/{payout}/statement.pdf", [406, 404, 404]),
+    ("/payouts/{payout}/receipt", [200, 404, 404]),
+    ("/payouts/{payout}/receipt.pdf", [406, 404, 404]),
+    ("/commissions", [200, 200, 403]),
+    ("/payouts", [200, 200, 403]),
+    ("/balances", [200, 200, 403]),
+    ("/links", [200, 200, 403]),
+    ("/commissions?programId={program}", [200, 200, 403]),
+    ("/payouts?programId={program}", [200, 200, 403]),
+    ("/balances?programId={program}", [200, 200, 403]),
+    ("/links?programId={program}", [200, 200, 403]),
+];
+
+/// The method and path of an entry of [`WRITES`].
+fn parts(write: &str) -> (Method, &str) {
+    let (method, path) = write.split_once(' ').unwrap();
+    (method.parse().unwrap(), path)
+}
+
+#[test]
+fn every_route_stands_in_these_tables() {
+    let contract = Contract::get();
+    let described = |reading: bool| -> BTreeSet<String> {
+        let secured = contract.operations().filter(|operation| operation.described["security"] != json!([]));
+        let of_kind = secured.filter(|operation| (operation.method == "get") == reading);
+        of_kind.map(|operation| format!("{} {}", operation.method.to_uppercase(), operation.path)).collect()
+    };
+    let route = |method: &Method, pattern: &str| {
+        let path = format!("/api/v1{}", pattern.split('?').next().unwrap());
+        format!("{method} {}", contract.path_of(&path).unwrap_or(&path))
+    };
+    let read = |patterns: &[&str]| patterns.iter().map(|pattern| route(&Method::GET, pattern)).collect::<BTreeSet<_>>();
+    assert_eq!(read(&READS.map(|(pattern, _)| pattern)), described(true));
+    assert_eq!(read(&PARTNERS_READ.map(|(pattern, _)| pattern)), described(true));
+    let written = WRITES.iter().map(|(write, _)| parts(write)).map(|(method, path)| route(&method, path));
+    assert_eq!(written.collect::<BTreeSet<_>>(), described(false));
+}
 
 /// A world in which one of everything exists, and the paths to it.
 struct Furnished {
@@ -79,14 +203,21 @@ struct Furnished {
 impl Furnished {
     async fn new() -> Self {
         let world = Plan::new().start().await;
-        let other = world.add_partner(&json!({"code": "BEN20"})).await;
+        let by_paypal = json!([{"kind": "paypal", "details": {"email": "ben@partners.example"}, "preferred": true}]);
+        let other = world.add_partner(&json!({"code": "BEN20", "payoutMethods": by_paypal})).await;
         world.sale("o1", "100.00").await;
-        let mut event = world.sale_event("o2", "200.00");
-        event["partner"] = json!({"id": other});
-        world.report(&event).await.ok();
+        let of_other = World { partner: other.clone(), ..world.clone() };
+        of_other.sale("o2", "200.00").await;
+        let exported = of_other.request_payout().await;
+        assert_eq!(world.approve_payout(APPROVER, &exported["id"]).await, 200);
         world.report(&world.sale_event("o1", "200.00")).await.refused(409);
         let payout = world.request_payout().await;
+        world.pay(&payout["id"]).await;
         let line = world.line_of("o1").await;
+        let connection = json!({"environment": "sandbox", "clientId": "c", "clientSecret": "s", "webhookId": "w"});
+        let connect = Request::new(Method::PUT, &format!("/programs/{}/paypal", world.program));
+        let connect = connect.header("content-type", "application/json").body(connection.to_string());
+        world.send(world.by(ADMIN, connect).await).await.ok();
         let export = json!({"format": "paypal", "programId": world.program});
         let export = world.post(ADMIN, "/exports", &export).await.ok();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -117,10 +248,8 @@ async fn without_a_good_token_nothing_answers() {
     let swapped = format!("{}.{tag}", weak.split_once('.').unwrap().0);
     let mut tokens: Vec<Option<String>> = vec![None, Some(String::new()), Some("x".into()), Some(format!("{good}x"))];
     tokens.extend([Some(swapped), Some(good[1..].to_owned()), Some(elsewhere)]);
-    let exception = ["resolve", "replay"].map(|call| (format!("/exceptions/{{exception}}/{call}"), &[] as &[&str]));
-    let exception: Vec<_> = exception.iter().map(|(pattern, roles)| (pattern.as_str(), *roles)).collect();
-    let writes = WRITES.iter().chain(&exception).map(|(pattern, _)| (Method::POST, *pattern));
-    for (method, pattern) in READS.iter().map(|pattern| (Method::GET, *pattern)).chain(writes) {
+    let writes = WRITES.iter().map(|(write, _)| parts(write));
+    for (method, pattern) in READS.iter().map(|(pattern, _)| (Method::GET, *pattern)).chain(writes) {
         for token in &tokens {
             let mut request = Request::new(method.clone(), &furnished.path(pattern));
             request = request.header("content-type", "application/json").body("{nonsense");
@@ -142,24 +271,21 @@ async fn roles_are_checked_before_bodies() {
     let furnished = Furnished::new().await;
     let world = &furnished.world;
     let partner = world.partner_signs_in(&world.partner).await;
-    let settling: &[&str] = &["program-manager", "reviewer", "finance"];
-    let settle = [("/exceptions/{exception}/resolve", settling), ("/exceptions/{exception}/replay", settling)];
-    for (pattern, allowed) in WRITES.iter().chain(&settle) {
+    for (write, allowed) in &WRITES {
+        let (method, pattern) = parts(write);
         for who in [ADMIN, MANAGER, REVIEWER, APPROVER, FINANCE, ANALYST, partner, Who::new("nobody", "nell")] {
-            let request = world.by(who, Request::new(Method::POST, &furnished.path(pattern))).await;
+            let request = world.by(who, Request::new(method.clone(), &furnished.path(pattern))).await;
             let may = who.role == "admin" || allowed.contains(&who.role);
             for (kind, body) in [("application/json", "{nonsense"), ("text/plain", "hello"), ("application/json", "[]")]
             {
                 let reply = world.send(request.clone().header("content-type", kind).body(body)).await;
-                assert_eq!(reply.status != 403, may, "{} {pattern}: {}", who.role, reply.text);
-                // Resolving an exception needs no body.
-                let bare = body.is_empty() && pattern.ends_with("/resolve") && reply.status == 200;
-                assert!(
-                    bare || matches!(reply.status, 400 | 403 | 409 | 415),
-                    "{} {pattern}: {}",
-                    who.role,
-                    reply.text
-                );
+                let what = format!("{} {write}: {}", who.role, reply.text);
+                // What somebody may not see looks like what is not there.
+                let hidden = reply.status == 403 || (reply.status == 404 && who.role == "nobody");
+                assert_eq!(!hidden, may, "{what}");
+                // These two take no body.
+                let bare = reply.status == 200 && (write.ends_with("/suspend") || write.ends_with("/activate"));
+                assert!(bare || hidden || matches!(reply.status, 400 | 409 | 415), "{what}");
             }
         }
     }
@@ -167,12 +293,15 @@ async fn roles_are_checked_before_bodies() {
 }
 
 #[tokio::test]
-async fn everybody_who_works_for_the_merchant_reads_everything() {
+async fn everybody_who_works_for_the_merchant_reads_everything_but_tax_and_files_with_payout_details() {
     let furnished = Furnished::new().await;
     for who in [ADMIN, MANAGER, REVIEWER, APPROVER, FINANCE, ANALYST] {
-        for pattern in READS {
+        for (pattern, allowed) in READS {
             let reply = furnished.world.get(who, &furnished.path(pattern)).await;
-            assert_eq!(reply.status, 200, "{} {pattern}", who.role);
+            let may = who.role == "admin" || allowed.contains(&who.role);
+            // No renderer is here.
+            let expect = if pattern.split('.').nth(1) == Some("pdf") { 406 } else { 200 };
+            assert_eq!(reply.status, if may { expect } else { 403 }, "{} {pattern}: {}", who.role, reply.text);
         }
     }
     furnished.world.audit_holds().await;
@@ -184,59 +313,20 @@ async fn a_partner_reads_their_own_data_only() {
     let world = &furnished.world;
     let (own, foreign) = (world.partner_signs_in(&world.partner).await, world.partner_signs_in(&furnished.other).await);
     let without_partner = Who::new("partner", "unknown");
-    // What the partner it belongs to gets, what another partner gets, and what one who is nobody's partner gets.
-    for (pattern, to_own, to_foreign, to_none) in [
-        ("/programs", 403, 403, 403),
-        ("/programs/{program}", 403, 403, 403),
-        ("/programs/{program}/rule-sets", 403, 403, 403),
-        ("/programs/{program}/rule-sets/1", 403, 403, 403),
-        ("/partners?programId={program}", 403, 403, 403),
-        ("/sources?programId={program}", 403, 403, 403),
-        ("/conversions/{conversion}", 403, 403, 403),
-        ("/runs?programId={program}", 403, 403, 403),
-        ("/runs/{run}", 403, 403, 403),
-        ("/exchange-rates?date=2026-01-01", 403, 403, 403),
-        ("/exports?programId={program}", 403, 403, 403),
-        ("/exports/{export}", 403, 403, 403),
-        ("/exports/{export}/left-out", 403, 403, 403),
-        ("/exports/{export}/files/0", 403, 403, 403),
-        ("/payouts/export?format=accounting", 403, 403, 403),
-        ("/payouts/export?format=payouts", 200, 200, 403),
-        ("/payouts/export?format=payouts&partnerId={partner}", 200, 404, 404),
-        ("/commissions/export", 200, 200, 403),
-        ("/commissions/export?partnerId={partner}", 200, 404, 404),
-        ("/exceptions", 403, 403, 403),
-        ("/exceptions/{exception}", 403, 403, 403),
-        ("/audit/replay?programId={program}", 403, 403, 403),
-        ("/audit/commissions/{commission}", 403, 403, 403),
-        ("/partners/{partner}", 200, 404, 404),
-        ("/commissions?partnerId={partner}", 200, 404, 404),
-        ("/commissions/{commission}", 200, 404, 404),
-        ("/commissions/{commission}/explanation", 200, 404, 404),
-        ("/balances?partnerId={partner}", 200, 404, 404),
-        ("/links?partnerId={partner}", 200, 404, 404),
-        ("/payouts?partnerId={partner}", 200, 404, 404),
-        ("/payouts/{payout}", 200, 404, 404),
-        ("/payouts/{payout}/lines", 200, 404, 404),
-        ("/commissions", 200, 200, 403),
-        ("/payouts", 200, 200, 403),
-        ("/balances", 200, 200, 403),
-        ("/links", 200, 200, 403),
-        ("/commissions?programId={program}", 200, 200, 403),
-        ("/payouts?programId={program}", 200, 200, 403),
-        ("/balances?programId={program}", 200, 200, 403),
-        ("/links?programId={program}", 200, 200, 403),
-    ] {
-        for (who, expect) in [(own, to_own), (foreign, to_foreign), (without_partner, to_none)] {
+    for (pattern, expected) in PARTNERS_READ {
+        for (who, expect) in [own, foreign, without_partner].into_iter().zip(expected) {
             let reply = world.get(who, &furnished.path(pattern)).await;
             assert_eq!(reply.status, expect, "{pattern} for {}", who.subject);
-            let elsewhere =
-                reply.body["data"].as_array().into_iter().flatten().any(|one| one["partnerId"] != who.subject);
+            let elsewhere = reply.body["data"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|one| one.get("partnerId").is_some_and(|partner| partner != who.subject));
             assert!(!elsewhere, "{pattern} shows {} what is not theirs", who.subject);
         }
     }
     assert_eq!(world.all(own, "/commissions").await.len(), 1);
-    assert_eq!(world.all(foreign, "/payouts").await.len(), 0);
+    assert_eq!(world.all(foreign, "/payouts").await.len(), 1);
     world.audit_holds().await;
 }
 

@@ -449,6 +449,10 @@ async fn filters_are_checked() {
         ("/payouts?state=lost", 400),
         ("/exceptions?status=lost", 400),
         ("/balances", 400),
+        (&format!("/partners/{}/statements?year=-1", world.partner), 400),
+        (&format!("/partners/{}/statements?year=10000", world.partner), 400),
+        (&format!("/programs/{}/rule-sets/1/diff?against=0", world.program), 400),
+        (&format!("/programs/{}/rule-sets/1/diff", world.program), 422),
         ("/partners", 400),
         ("/runs", 400),
         ("/sources", 400),
@@ -470,12 +474,39 @@ async fn a_change_of_what_was_not_seen_is_refused() {
     let sets = format!("/programs/{}/rule-sets", world.program);
     let version = world.post(ADMIN, &sets, &draft).await.ok()["version"].clone();
     let sign_off = Request::post(&format!("{sets}/{version}/sign-off"), &json!({}));
-    for (tag, status) in
-        [("\"nonsense\"", 412), (&format!("\"{version}-signed_off\""), 412), (&format!("\"{version}-draft\""), 200)]
-    {
+    for (tag, status) in [
+        ("\"nonsense\"", 412),
+        ("", 412),
+        (&format!("W/\"{version}-draft\""), 412),
+        (&format!("{version}-draft"), 400),
+        ("{}", 400),
+        (&format!("\"{version}-signed_off\""), 412),
+        (&format!("\"a,b\", \"{version}-draft\""), 200),
+    ] {
         let request = world.by(SECOND_ADMIN, sign_off.clone().header("if-match", tag)).await;
         let reply = world.send(request).await;
         assert_eq!(reply.status, status, "{tag}: {}", reply.text);
+    }
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn what_a_schema_calls_an_integer_and_fields_that_are_not_known_are_taken() {
+    let world = Plan::new().start().await;
+    let path = "/programs";
+    for (body, status) in [
+        (r#"{"name": "P", "holdDays": 7.0, "schedule": {"frequency": "monthly", "runDay": 1.0}}"#, 201),
+        (r#"{"name": "P", "holdDays": 7.5}"#, 400),
+        (r#"{"name": "P", "": [], "[]": [[]], "x": {"": [1]}}"#, 201),
+        (r#"{"name": "P", "schedule": []}"#, 400),
+        ("[]", 400),
+    ] {
+        let request = Request::new(Method::POST, path).header("content-type", "application/json").body(body);
+        let reply = world.send(world.by(ADMIN, request).await).await;
+        assert_eq!(reply.status, status, "{body}: {}", reply.text);
+        if body.contains("7.0") {
+            assert_eq!(reply.body["holdDays"], 7);
+        }
     }
     world.audit_holds().await;
 }

@@ -2,20 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
-use embedded::{CallFuture, Embedded, Service};
-use http::Request as HttpRequest;
 use local::Storage;
 use serde_json::{Value, json};
+use tests::blow::{Blow, copied, struck};
 use tests::{ADMIN, FINANCE, MANAGER, Plan, Request, World, temporary_directory};
-use tokio::sync::Notify;
 use workflows::Context;
-use workflows::queues::{DraftRequest, Queues};
+use workflows::queues::DraftRequest;
 use workflows::runs::{serve, tick};
 
 fn text(value: &Value) -> &str {
@@ -295,6 +289,36 @@ async fn a_run_tells_in_numbers_and_one_by_one_whom_it_paid_and_why_not() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_run_is_told_once_and_in_numbers() {
+    let world = Plan::new().minimum("5.00").start().await;
+    world.sale("o1", "100.00").await;
+    world.add_partner(&json!({"code": "NONE"})).await;
+    world.clock_at("2026-02-01T00:20:00Z");
+    world.fire("batch-payouts").await;
+    world.settle().await;
+    assert_eq!(world.events("run.completed").len(), 0, "decided, but nobody has looked yet whether that was all");
+    world.pass("1h");
+    world.tick().await;
+    world.tick().await;
+    let told = world.events("run.completed");
+    assert_eq!(told.len(), 1);
+    let (run, listed) = (&told[0]["detail"]["run"], latest(&world).await);
+    assert_eq!((&run["id"], &run["period"], &run["kind"]), (&listed["id"], &json!("2026-02-01"), &json!("monthly")));
+    assert_eq!(
+        (&run["partners"], &run["payouts"], &run["carried"], &run["undecided"]),
+        (&json!(2), &json!(1), &json!(1), &json!(0))
+    );
+    assert_eq!(run["amount"], listed["summary"]["amount"]);
+    assert_eq!(told[0]["detail"]["at"], "2026-02-01T01:20:00Z");
+    world.request_payout_with(&json!({})).await.refused(409);
+    world.sale("o2", "100.00").await;
+    world.request_payout().await;
+    world.tick().await;
+    assert_eq!(world.events("run.completed").len(), 1, "what is about one partner is told by its payout");
+    world.audit_holds().await;
+}
+
+#[tokio::test]
 async fn a_partner_whose_message_was_lost_shows_as_undecided_and_is_asked_again() {
     let world = Plan::new().start().await;
     world.sale("o1", "100.00").await;
@@ -552,59 +576,17 @@ async fn runs_at_once_and_the_same_run_twice_pay_once() {
     world.audit_holds().await;
 }
 
-/// The services for a process that ends after so many calls: the next one is never made, and nothing comes after it.
-struct Mortal {
-    embedded: Embedded,
-    calls: Arc<AtomicUsize>,
-    last: usize,
-    ended: Arc<Notify>,
-}
-
-impl fmt::Debug for Mortal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mortal")
-    }
-}
-
-impl Service for Mortal {
-    fn call(&self, request: HttpRequest<Bytes>) -> CallFuture<'_> {
-        Box::pin(async move {
-            if self.calls.fetch_add(1, Ordering::SeqCst) >= self.last {
-                self.ended.notify_one();
-                std::future::pending::<()>().await;
-            }
-            self.embedded.call(request).await
-        })
-    }
-}
-
-/// Fires the schedule and serves its messages, in a process that ends after so many calls. Whether it came to its end.
+/// Fires the schedule and serves its messages, in a process that dies at a write. Whether it came to its end.
 async fn run_until(world: &World, partners: &[String], last: usize) -> bool {
-    let (calls, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-    let config = world.system.embedded.sdk_config_through(|embedded| Mortal {
-        embedded,
-        calls,
-        last,
-        ended: Arc::clone(&ended),
-    });
-    let plain = &world.system.context;
-    let context = Context {
-        store: plain.store.under(aws_sdk_dynamodb::Client::new(&config)),
-        queues: Queues { sqs: aws_sdk_sqs::Client::new(&config), ..plain.queues.clone() },
-        ..plain.clone()
-    };
-    let whole = async {
-        tick(&context, || true).await.unwrap();
+    let whole = async |context: &Context| {
+        tick(context, || true).await.unwrap();
         let runs = context.store.runs("test", &world.program.parse().unwrap(), None, 1).await.unwrap();
         for partner in partners {
             let request = DraftRequest::Decide { run: runs.items[0].id.clone(), partner: partner.parse().unwrap() };
-            serve(&context, &request, &|| true).await.unwrap();
+            serve(context, &request, &|| true).await.unwrap();
         }
     };
-    tokio::select! {
-        () = whole => true,
-        () = ended.notified() => false,
-    }
+    struck(world, Blow::Death, last, whole).await.answer.is_some()
 }
 
 /// What a run came to: payouts and decisions by partner, and the books.
@@ -622,17 +604,7 @@ async fn outcome(world: &World, partners: &[String]) -> Vec<Value> {
     came_to
 }
 
-fn copied(from: &Path, name: &str) -> std::path::PathBuf {
-    let to = temporary_directory(name);
-    std::fs::create_dir_all(&to).unwrap();
-    for file in std::fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
-    }
-    to
-}
-
-/// A process that dies at any call of a run leaves nothing half done: whoever repeats the run comes to the same payouts.
+/// A process that dies at any write of a run leaves nothing half done: whoever repeats the run comes to the same payouts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_is_killed_at_any_step_and_repeated_gives_the_same_payouts() {
     let prepared = temporary_directory("prepared");
@@ -676,14 +648,12 @@ async fn a_run_that_is_killed_at_any_step_and_repeated_gives_the_same_payouts() 
         world.tick().await;
         let found = outcome(&world, &partners).await;
         let expect = expected.get_or_insert_with(|| found.clone());
-        assert_eq!(found, *expect, "killed after {last} calls");
-        if last == usize::MAX || last % 16 == 0 {
-            world.audit_holds().await;
-        }
+        assert_eq!(found, *expect, "killed after {last} writes");
+        world.audit_holds().await;
         drop(world);
         std::fs::remove_dir_all(&directory).unwrap();
         if whole && last != usize::MAX {
-            assert!(last > 50, "a run makes more calls than {last}");
+            assert!(last > 10, "a run makes more writes than {last}");
             break;
         }
     }

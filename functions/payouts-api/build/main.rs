@@ -46,7 +46,7 @@ struct Fields {
 }
 
 impl Fields {
-    /// `name`: of the field whose schema it is. Entries of a list have the name of the list with `[]`.
+    /// `name`: of the field whose schema it is, as `/amount`. Entries of a list have the name of the list with `[]`; the body has none.
     fn collect(&mut self, document: &Value, name: &str, schema: &Value) {
         if let Some(at) = schema["$ref"].as_str() {
             if self.seen.insert(format!("{name} {at}")) {
@@ -66,7 +66,7 @@ impl Fields {
             self.collect(document, &format!("{name}[]"), &schema["items"]);
         }
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
-            self.collect(document, name, field);
+            self.collect(document, &format!("/{name}"), field);
         }
         for choice in ["anyOf", "oneOf", "allOf"].iter().filter_map(|choice| schema[choice].as_array()).flatten() {
             self.collect(document, name, choice);

@@ -18,7 +18,7 @@ pub async fn commission(State(shared): State<Shared>, caller: Caller, Id(id): Id
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Replayed {
     program_id: Option<String>,
 }

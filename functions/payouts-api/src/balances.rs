@@ -15,7 +15,6 @@ use crate::{Shared, partners, programs, show};
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[serde(deny_unknown_fields)]
 pub struct ListFilter {
     partner_id: Option<String>,
     program_id: Option<String>,

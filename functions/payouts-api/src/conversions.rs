@@ -115,7 +115,6 @@ pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<Conve
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[serde(deny_unknown_fields)]
 pub struct ListFilter {
     program_id: String,
     status: Status,

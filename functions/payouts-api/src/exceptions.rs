@@ -18,7 +18,7 @@ use crate::{Shared, bulk, show};
 const OPERATION: &str = "exceptions";
 
 #[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ListFilter {
     status: Option<String>,
     code: Option<ExceptionCode>,

@@ -16,7 +16,6 @@ use crate::{Shared, show};
 const OPERATION: &str = "exchange rates";
 
 #[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
 pub struct Wanted {
     from: Option<Currency>,
     to: Option<Currency>,

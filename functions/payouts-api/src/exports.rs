@@ -70,7 +70,7 @@ pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<Expor
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ListFilter {
     program_id: String,
 }

@@ -7,7 +7,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode};
 use domain::money::{Currency, Minor};
 use domain::rules::FieldError;
 use serde::de::DeserializeOwned;
@@ -102,11 +102,15 @@ fn unreadable(rejection: &BytesRejection) -> Problem {
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // Serde would also take a list, as the fields in the order they are declared in; and it reads over what it has no field for, even
     // where that is no text (half of a surrogate pair, which RFC 8259, section 8.2, calls unpredictable).
-    let whole = serde_json::from_slice::<serde_json::Value>(bytes);
-    if let Some(pointer) = whole.as_ref().ok().and_then(|body| list_for_object("", "", body)) {
-        return Err(Problem::malformed(pointer, "must be an object, not a list"));
+    let mut whole = serde_json::from_slice::<serde_json::Value>(bytes);
+    let mut rewritten = None;
+    if let Ok(body) = &mut whole {
+        if let Some(pointer) = list_for_object("", "", body) {
+            return Err(Problem::malformed(pointer, "must be an object, not a list"));
+        }
+        rewritten = written_whole(body).then(|| body.to_string().into_bytes());
     }
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let mut deserializer = serde_json::Deserializer::from_slice(rewritten.as_deref().unwrap_or(bytes));
     let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         let pointer = if path == "." { String::new() } else { pointer(&path) };
@@ -117,7 +121,24 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     Ok(parsed)
 }
 
-/// Fields of bodies that hold an object; entries of a list have its name with `[]`, and the body itself has none.
+/// To JSON Schema, and to some clients, `2.0` is an integer like `2`. Whether there was one.
+fn written_whole(value: &mut serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Number(number) => {
+            let integer = number.to_string().strip_suffix(".0").and_then(|text| text.parse::<i64>().ok());
+            integer.inspect(|integer| *value = (*integer).into()).is_some()
+        }
+        serde_json::Value::Array(entries) => {
+            entries.iter_mut().map(written_whole).filter(|written| *written).count() > 0
+        }
+        serde_json::Value::Object(fields) => {
+            fields.values_mut().map(written_whole).filter(|written| *written).count() > 0
+        }
+        _ => false,
+    }
+}
+
+/// Fields of bodies that hold an object, as `/amount`. Entries of a list have its name with `[]`, and the body itself has none.
 const OBJECTS: &[&str] = include!(concat!(env!("OUT_DIR"), "/objects.rs"));
 
 /// Where there is a list in the place of an object.
@@ -130,7 +151,7 @@ fn list_for_object(pointer: &str, name: &str, value: &serde_json::Value) -> Opti
         }
         serde_json::Value::Object(fields) => {
             let mut fields = fields.iter();
-            fields.find_map(|(name, field)| list_for_object(&format!("{pointer}/{name}"), name, field))
+            fields.find_map(|(name, field)| list_for_object(&format!("{pointer}/{name}"), &format!("/{name}"), field))
         }
         _ => None,
     }
@@ -178,8 +199,7 @@ where
     }
 }
 
-/// The query string, without what pages a list. A parameter that is not known is refused: a filter that is silently ignored
-/// would show what was not asked for.
+/// What a query asks for. That it has no parameter which is not known, `document` sees to.
 #[derive(Debug)]
 pub struct Filter<T>(pub T);
 
@@ -187,18 +207,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Filter<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let filters = query(parts).into_iter().filter(|(name, _)| !PAGING.contains(&name.as_str()));
-        let filters = form_urlencoded::Serializer::new(String::new()).extend_pairs(filters).finish();
-        let malformed = |detail: String| Problem::malformed("", detail);
-        let uri: Uri = format!("/?{filters}").parse().map_err(|_| malformed("the query is too long".to_owned()))?;
-        match Query::try_from_uri(&uri) {
+        match Query::try_from_uri(&parts.uri) {
             Ok(Query(filter)) => Ok(Self(filter)),
-            Err(rejection) => Err(malformed(rejection.body_text())),
+            Err(rejection) => Err(Problem::malformed("", rejection.body_text())),
         }
     }
 }
 
-const PAGING: [&str; 2] = ["limit", "cursor"];
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 100;
 
@@ -214,24 +229,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Paging {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let mut paging = Self { limit: DEFAULT_LIMIT, cursor: None };
-        for (name, value) in query(parts) {
-            match name.as_str() {
+        for (name, value) in form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+            match &*name {
                 "limit" => {
                     let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
                     let range = || Problem::malformed("", format!("limit must be from 1 to {MAX_LIMIT}"));
                     paging.limit = limit.ok_or_else(range)?;
                 }
-                "cursor" => paging.cursor = Some(value),
+                "cursor" => paging.cursor = Some(value.into_owned()),
                 _ => {}
             }
         }
         Ok(paging)
     }
-}
-
-fn query(parts: &Parts) -> Vec<(String, String)> {
-    let query = parts.uri.query().unwrap_or_default();
-    form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
 }
 
 /// Collects refusals of fields, so that a caller learns all of them at once.

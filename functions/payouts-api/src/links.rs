@@ -108,7 +108,6 @@ pub async fn create(
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[serde(deny_unknown_fields)]
 pub struct ListFilter {
     partner_id: Option<String>,
     program_id: Option<String>,

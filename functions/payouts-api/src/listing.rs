@@ -59,7 +59,7 @@ impl<'a> Query<'a> {
 
 /// What lists of commissions and payouts are filtered by.
 #[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Wanted {
     pub partner_id: Option<String>,
     pub program_id: Option<String>,

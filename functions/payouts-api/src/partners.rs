@@ -278,7 +278,6 @@ pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<Partn
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[serde(deny_unknown_fields)]
 pub struct ListFilter {
     program_id: String,
     status: Option<PartnerStatus>,

@@ -293,7 +293,6 @@ pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<Progr
 
 /// There is nothing to filter programs by.
 #[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
 pub struct ListFilter {}
 
 pub async fn list(

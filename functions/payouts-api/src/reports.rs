@@ -116,7 +116,7 @@ enum PayoutReport {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct PayoutsWanted {
     format: PayoutReport,
     partner_id: Option<String>,

@@ -1,5 +1,7 @@
 //! Rule sets: drafts, sign-off, publishing.
 
+use std::num::NonZeroU32;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -151,10 +153,9 @@ pub async fn dry_run(
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Against {
     /// The version to compare with; left out, the one before.
-    against: Option<u32>,
+    against: Option<NonZeroU32>,
 }
 
 /// In words, what is different from another version.
@@ -167,10 +168,8 @@ pub async fn diff(
     caller.must_be_staff()?;
     let program = load(&shared, &program).await?;
     let set = load_version(&shared, &program, version).await?;
-    let against = against.unwrap_or(version.saturating_sub(1));
-    if against == 0 {
-        return Err(Problem::invalid_field("", "there is no earlier version to compare with"));
-    }
+    let none = || Problem::invalid_field("", "there is no earlier version to compare with");
+    let against = against.or(NonZeroU32::new(version.saturating_sub(1))).ok_or_else(none)?.get();
     let other = load_version(&shared, &program, against).await?;
     let changes = domain::rules::differences(&other.draft, &set.draft);
     Ok(Json(json!({"version": version, "against": against, "changes": changes})))

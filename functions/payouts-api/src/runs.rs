@@ -139,7 +139,6 @@ pub async fn read(State(shared): State<Shared>, caller: Caller, Id(id): Id<RunId
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[serde(deny_unknown_fields)]
 pub struct ListFilter {
     program_id: String,
 }
@@ -164,7 +163,6 @@ pub async fn list(
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
 pub struct DecisionFilter {
     outcome: Option<Decided>,
     reason: Option<CarriedBecause>,

@@ -85,7 +85,6 @@ fn fresh_secret(begun: &Beginning) -> String {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[serde(deny_unknown_fields)]
 pub struct ListFilter {
     program_id: String,
 }

@@ -24,7 +24,6 @@ use crate::reports::{self, Row, finish};
 use crate::{Api, Shared, partners, payouts, programs, show};
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ListFilter {
     /// In the program's calendar; this one where left out.
     year: Option<i16>,
@@ -39,6 +38,9 @@ pub async fn list(
 ) -> Answer<Json<Value>> {
     let (program, partner) = of_partner(&shared, &caller, &id).await?;
     let zone = program.time_zone.time_zone();
+    if filter.year.is_some_and(|year| !(0..=9_999).contains(&year)) {
+        return Err(Problem::malformed("", "a year is from 0 to 9999"));
+    }
     let year = filter.year.unwrap_or_else(|| Month::of(shared.context.now(), &zone).year());
     let mut months = workflows::statements::months(&shared.context, &program, &partner);
     months.retain(|month| month.year() == year);
@@ -100,7 +102,6 @@ async fn payout(shared: &Shared, caller: &Caller, id: &PayoutId) -> Answer<OfPay
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct WhichPayment {
     /// Counted from 1; the latest where left out.
     payment: Option<usize>,

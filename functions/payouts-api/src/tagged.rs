@@ -1,7 +1,5 @@
 //! Answers about one object, and `If-Match`, by which a change is made only of what the caller has seen.
 
-use std::convert::Infallible;
-
 use axum::extract::FromRequestParts;
 use axum::http::header::{ETAG, IF_MATCH};
 use axum::http::request::Parts;
@@ -43,34 +41,82 @@ impl IntoResponse for Tagged {
     }
 }
 
-/// `If-Match`, if it was sent.
+/// `If-Match`: left out, or a `*`, is any.
 #[derive(Debug)]
-pub struct IfMatch(Option<String>);
+pub enum IfMatch {
+    Any,
+    Tags(Vec<String>),
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
-    type Rejection = Infallible;
+    type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let value = parts.headers.get(IF_MATCH).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        Ok(Self(value))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(value) = parts.headers.get(IF_MATCH) else { return Ok(Self::Any) };
+        let malformed = || Problem::malformed("", "If-Match is * or a list of tags, each in quotes as its ETag was");
+        let value = value.to_str().map_err(|_| malformed())?.trim();
+        if value == "*" { Ok(Self::Any) } else { tags(value).map(Self::Tags).ok_or_else(malformed) }
+    }
+}
+
+/// The tags of a list as RFC 9110 writes it, which may have none; `None` of anything else.
+fn tags(mut list: &str) -> Option<Vec<String>> {
+    let mut tags = Vec::new();
+    if list.is_empty() {
+        return Some(tags);
+    }
+    loop {
+        let (tag, rest) = list.strip_prefix("W/").unwrap_or(list).strip_prefix('"')?.split_once('"')?;
+        if !tag.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return None;
+        }
+        tags.push(list[..list.len() - rest.len()].to_owned());
+        let rest = rest.trim_start();
+        if rest.is_empty() {
+            return Some(tags);
+        }
+        list = rest.strip_prefix(',')?.trim_start();
     }
 }
 
 impl IfMatch {
     /// Refuses unless the header is left out, names this tag among others, or is `*`.
     pub fn check(&self, tag: &str) -> Result<(), Problem> {
-        let seen = self.0.as_deref().unwrap_or("*");
-        if seen.split(',').any(|seen| seen.trim() == "*" || seen.trim() == tag) {
-            Ok(())
-        } else {
-            Err(Refusal::Stale(vec![format!("its ETag is {tag}")]).into())
+        match self {
+            Self::Tags(seen) if !seen.iter().any(|seen| seen == tag) => {
+                Err(Refusal::Stale(vec![format!("its ETag is {tag}")]).into())
+            }
+            Self::Any | Self::Tags(_) => Ok(()),
         }
     }
 
     /// The same of a version. It is returned where it must still be so when the change is written.
     pub fn check_version(&self, version: u32) -> Result<Option<u32>, Problem> {
         self.check(&tag(version))?;
-        let any = self.0.as_deref().is_none_or(|seen| seen.split(',').any(|seen| seen.trim() == "*"));
-        Ok((!any).then_some(version))
+        Ok(matches!(self, Self::Tags(_)).then_some(version))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_read_as_they_are_written() {
+        for (list, expect) in [
+            (r#""2""#, Some(vec![r#""2""#])),
+            (r#""a,b" ,  W/"2""#, Some(vec![r#""a,b""#, r#"W/"2""#])),
+            (r#""""#, Some(vec![r#""""#])),
+            ("", Some(vec![])),
+            ("2", None),
+            (r#""2"#, None),
+            (r#""2" "3""#, None),
+            (r#""2","#, None),
+            (r#""2 3""#, None),
+            (r#"*, "2""#, None),
+        ] {
+            let expect = expect.map(|tags| tags.into_iter().map(str::to_owned).collect());
+            assert_eq!(tags(list), expect, "{list}");
+        }
     }
 }

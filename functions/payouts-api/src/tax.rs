@@ -189,13 +189,13 @@ fn tagged(shared: &Shared, caller: &Caller, program: &Program, id: &PartnerId, f
 // --- Totals -----------------------------------------------------------------------------------------------------------------
 
 #[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct OfYear {
     year: i16,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct NearLimit {
     year: i16,
     /// Of the limit, in percent.

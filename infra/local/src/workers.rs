@@ -60,10 +60,21 @@ impl Stream {
         Ok(page["Records"].as_array().cloned().unwrap_or_default())
     }
 
-    /// What the mapping's filter lets through.
+    /// What the mapping's filter lets through: journal entries, and the ends of runs.
+    fn is_news(record: &Value) -> bool {
+        Self::is_inserted_entry(record) || Self::is_completed_run(record)
+    }
+
     pub fn is_inserted_entry(record: &Value) -> bool {
         let pk = record["dynamodb"]["Keys"]["pk"]["S"].as_str().unwrap_or_default();
         record["eventName"] == "INSERT" && pk.starts_with("JRN#")
+    }
+
+    fn is_completed_run(record: &Value) -> bool {
+        let changed = &record["dynamodb"];
+        let pk = changed["Keys"]["pk"]["S"].as_str().unwrap_or_default();
+        let of_run = pk.starts_with("RUN#") && changed["Keys"]["sk"]["S"] == "RUN";
+        record["eventName"] == "MODIFY" && of_run && changed["NewImage"]["state"]["S"] == "completed"
     }
 
     pub fn delivered(&mut self, sequence: &str) -> Result<(), Failed> {
@@ -166,7 +177,7 @@ impl System {
         let Some(last) = records.last().and_then(|record| sequence(record)).map(str::to_owned) else {
             return Ok(false);
         };
-        let matching: Vec<Value> = records.into_iter().filter(Stream::is_inserted_entry).collect();
+        let matching: Vec<Value> = records.into_iter().filter(Stream::is_news).collect();
         if !matching.is_empty() {
             self.publish(stream_event(&stream.arn, matching)).await?;
         }

@@ -160,6 +160,9 @@ pub enum Applied {
     },
     /// A true-up: what the window would have earned at the tier it reached, less what it had.
     Retroactive {
+        /// This sale, or what an edit added to it, reached the tier; otherwise something that was sold before is counted anew.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        crossed: bool,
         window: WindowKey,
         tier: TierPart,
         conversions: i64,
@@ -382,6 +385,17 @@ pub fn reward(rule: &Rule, of: &Rateable, position: i64, window: &WindowKey) -> 
     }
 }
 
+/// What it would pay for the whole conversion. How far a retroactive window comes is a matter of the partner's own part of it.
+pub fn in_full(rule: &Rule, of: &Rateable, position: i64, window: &WindowKey) -> Result<Decimal, MoneyError> {
+    let whole = Rateable { part: 1, whole: 1, ..*of };
+    match reward(rule, of, position, window)?.reward {
+        Applied::Tiered { shape: Shape::Retroactive, parts, .. } => {
+            parts.iter().try_fold(Decimal::ZERO, |sum, part| Ok(sum + whole.pay(part.pay)?))
+        }
+        _ => Ok(reward(rule, &whole, position, window)?.amount),
+    }
+}
+
 fn tiered(tiers: &Tiers, of: &Rateable, before: i64, window: &WindowKey) -> Result<Exact, MoneyError> {
     // As tallies count it.
     let own_base = of.base.round()?.proportion(of.part.into(), of.whole.into())?;
@@ -397,8 +411,8 @@ fn tiered(tiers: &Tiers, of: &Rateable, before: i64, window: &WindowKey) -> Resu
         (Shape::MarginalByOrder, _) => whole(tiers, of, before.saturating_add(1))?,
         (Shape::Retroactive, Metric::Count | Metric::Revenue) => whole(tiers, of, reached)?,
         (Shape::Retroactive, Metric::Commission) => {
-            // What it earns decides how far it comes: at the tier it started in.
-            let (_, amount) = whole(tiers, of, before)?;
+            // What it earns decides how far it comes: at the tier where it starts.
+            let (_, amount) = whole(tiers, of, before.saturating_add(1))?;
             whole(tiers, of, before.saturating_add(Minor::round(amount)?.units()))?
         }
     };

@@ -254,28 +254,24 @@ pub fn contribution<'a>(
     retroactive: bool,
 ) -> Result<Tally, MoneyError> {
     let slices = || lines.clone().into_iter().filter(|line| line.kind == LineKind::Commission);
-    let whole_back = share.0 >= share.1;
     let stands = |line: &&Line| !matches!(line.state.name(), StateName::Rejected | StateName::Reversed);
+    let whole_back = share.0 >= share.1;
     let counts = !whole_back && slices().any(|line| stands(&line));
-    let Some(of) = slices().find(|line| line.basis.is_some()) else { return Ok(Tally::default()) };
-    let mut earned = Minor::ZERO;
+    let mut tally = Tally::default();
     for line in lines.clone().into_iter().filter(stands) {
-        earned = earned.plus(line.net()?)?;
+        tally.commission = tally.commission.plus(line.net()?)?;
     }
-    let basis_base = of.basis.as_ref().map_or(Ok(Minor::ZERO), crate::rating::Basis::own_base)?;
-    let (revenue, partial) = if counts {
-        let gross = Minor::total(
-            lines.into_iter().filter(|line| line.kind.is_part_of_gross() && stands(line)).map(|line| line.amount),
-        )?;
-        (basis_base.minus(basis_base.proportion(share.0, share.1)?)?, gross.minus(earned)?)
-    } else {
-        (Minor::ZERO, Minor::ZERO)
-    };
+    let of = slices().find_map(|line| Some((line.rule_set, line.edit.is_none(), line.basis.as_ref()?)));
+    let Some((version, is_sale, basis)) = of.filter(|_| counts) else { return Ok(tally) };
     // Extra sales of an edit take no position of their own.
-    let count = i64::from(counts && of.edit.is_none());
-    let mut tally = Tally { count, revenue, commission: earned, bases: BTreeMap::new() };
-    if retroactive && let Some(version) = of.rule_set {
-        tally.bases.insert(version, Base { count, revenue, earned, partial });
+    tally.count = i64::from(is_sale);
+    let base = basis.own_base()?;
+    tally.revenue = base.minus(base.proportion(share.0, share.1)?)?;
+    if retroactive && let Some(version) = version {
+        // What the rule gave: a person who adjusts a line, or rejects a slice of several, means what they say, and no true-up undoes it.
+        let partial = basis.earned.proportion(share.0, share.1)?;
+        let base = Base { count: tally.count, revenue: tally.revenue, earned: basis.earned.minus(partial)?, partial };
+        tally.bases.insert(version, base);
         tally.bases.retain(|_, base| *base != Base::default());
     }
     Ok(tally)

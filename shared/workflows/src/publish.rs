@@ -1,5 +1,5 @@
-//! Domain events, made from journal entries and put on the bus. The stream delivers at least once; an event's id is derived
-//! from its entry, so consumers can tell.
+//! Domain events, made from journal entries and completed runs, and put on the bus. The stream delivers at least once; an event's id is
+//! derived from its entry or run, so consumers can tell.
 
 use aws_sdk_eventbridge::Client;
 use aws_sdk_eventbridge::error::ProvideErrorMetadata;
@@ -9,10 +9,14 @@ use domain::journal::{Entry, LineChange, PayoutChange, What};
 use domain::line::StateName;
 use domain::money::Money;
 use domain::payout::PayoutState;
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use store::{Run, RunProgress};
 
+use crate::context::Context;
 use crate::error::{Refusal, Result};
 
+const OPERATION: &str = "publish";
 /// Events in one call, by `EventBridge`'s own limit.
 const BATCH: usize = 10;
 pub const EVENT_SOURCE: &str = "partner-payouts";
@@ -34,7 +38,7 @@ pub struct DomainEvent {
 pub fn events_of(entry: &Entry, hash: &str) -> Vec<DomainEvent> {
     let common = |id: &str, kind: &str| {
         json!({
-            "id": format!("evt_{}", Hash::of(format!("{hash}/{id}/{kind}").as_bytes())),
+            "id": event_id(&format!("{hash}/{id}/{kind}")),
             "at": entry.at, "by": entry.by, "why": entry.why,
         })
     };
@@ -59,6 +63,27 @@ pub fn events_of(entry: &Entry, hash: &str) -> Vec<DomainEvent> {
         Some(DomainEvent { kind, detail })
     });
     lines.chain(payouts).collect()
+}
+
+fn event_id(of: &str) -> String {
+    format!("evt_{}", Hash::of(of.as_bytes()))
+}
+
+/// What the end of a run tells the world; it was written `at`. Runs about one partner, on demand or instant, are told by their payout.
+pub async fn event_of_run(context: &Context, run: &Run, at: Timestamp) -> Result<Option<DomainEvent>> {
+    const KIND: &str = "run.completed";
+    let RunProgress::Completed { summary, .. } = &run.progress else { return Ok(None) };
+    let program = context.store.program(OPERATION, &run.program).await?.ok_or(Refusal::NotFound("program"))?;
+    let detail = json!({
+        "id": event_id(&format!("{}/{KIND}", run.id)), "at": at, "by": run.created_by,
+        "run": {
+            "id": run.id, "programId": run.program, "kind": run.kind, "period": run.period, "version": run.changes,
+            "partners": run.asked, "payouts": summary.payouts, "amount": Money::new(summary.amount, program.currency),
+            "carried": summary.carried.iter().map(|carried| carried.partners).sum::<u32>(),
+            "undecided": run.asked.saturating_sub(summary.decided()),
+        },
+    });
+    Ok(Some(DomainEvent { kind: KIND, detail }))
 }
 
 fn line_event(what: What, line: &LineChange) -> Option<&'static str> {

@@ -17,7 +17,7 @@ use crate::problem::{Answer, Problem};
 const COLUMNS: Columns = Columns { needed: &["date", "from", "to", "rate", "source"], known: &[], prefix: None };
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Wanted {
     #[serde(default)]
     dry_run: bool,

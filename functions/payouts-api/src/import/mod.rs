@@ -25,7 +25,7 @@ const MAX_ROWS: usize = 200;
 const MAX_FAULTS: usize = 5;
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Wanted {
     program_id: String,
     #[serde(default)]

@@ -203,7 +203,7 @@ fn a_true_up_says_what_it_re_rated_and_is_due_with_the_sale_that_crossed() {
         (LineKind::TrueUp, crossing.due_at, &LineState::Approved)
     );
     let expect = json!({"rule": "t", "wonBy": "program_default", "baseKind": "net", "base": 30_000, "earned": 5_000,
-        "counted": [{"window": "life"}], "reward": {"kind": "retroactive", "window": "life", "conversions": 3,
+        "counted": [{"window": "life"}], "reward": {"kind": "retroactive", "crossed": true, "window": "life", "conversions": 3,
         "target": 82_500, "had": 77_500, "tier": {"after": 2, "pay": {"amount": 27_500}}}});
     assert_eq!(json!(true_up.basis), expect);
 }

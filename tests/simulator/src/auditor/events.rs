@@ -73,7 +73,7 @@ impl Auditor {
                 self.earn(told, entry, &mut work, &occasion)?;
             }
             self.reverse(entry, &mut work)?;
-            self.true_up(entry, program, std::slice::from_mut(&mut work));
+            self.true_up(entry, program, &[], &mut work);
         }
         self.conversions.insert(entry.stream.to_owned(), work.conversion.clone());
         Ok(self.retally(entry, Effect { lines: work.into_changed(), ..Effect::default() }))
@@ -124,7 +124,7 @@ impl Auditor {
         }
         // Refunds that came first apply before anything is written.
         self.reverse(entry, &mut work)?;
-        self.true_up(entry, program, std::slice::from_mut(&mut work));
+        self.true_up(entry, program, &[], &mut work);
         self.conversions.insert(entry.stream.to_owned(), work.conversion.clone());
         Ok(Effect { lines: work.into_changed(), ..Effect::default() })
     }
