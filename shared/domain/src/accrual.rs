@@ -179,8 +179,9 @@ struct Rated<'a> {
     /// In the program's currency, unrounded.
     base: Unrounded,
     units: Decimal,
-    /// What it would be if the partner had the whole conversion.
+    /// What it would be if the partner had the whole conversion; before it is rounded, too.
     full: Minor,
+    exact: Decimal,
     full_cap: Option<Capped>,
 }
 
@@ -312,18 +313,19 @@ impl<'a> Accrual<'a> {
         };
         let of = Rateable { base, units, part: credited.part, whole: self.parts(), extra: self.edit.is_some() };
         let (position, window) = self.position(credited, won.rule, date, tallies)?;
-        let exact = Minor::round(in_full(won.rule, &of, position, &window)?)?;
+        let exact = in_full(won.rule, &of, position, &window)?;
         let partners = self.circumstances.partners.iter();
         let used = Minor::total(partners.map(|other| self.earlier(&other.partner, won.rule).earned))?;
-        let (full, full_cap) = clamp(exact, Cap::PerOrder, won.rule.caps.per_order, used)?;
-        Ok(Rated { credited, won, told, base, units, full, full_cap })
+        let (full, full_cap) = clamp(Minor::round(exact)?, Cap::PerOrder, won.rule.caps.per_order, used)?;
+        let exact = if full_cap.is_some() { full.units().into() } else { exact };
+        Ok(Rated { credited, won, told, base, units, full, exact, full_cap })
     }
 
     /// The partner's part of a reward that is the same for every partner.
     fn divided(&self, rated: &[Rated<'_>], n: usize) -> Result<Option<Minor>, MoneyError> {
         let Some(one) = rated.get(n) else { return Ok(None) };
         let alike = |other: &&Rated<'_>| {
-            other.won.rule.key == one.won.rule.key && other.won.items == one.won.items && other.full == one.full
+            other.won.rule.key == one.won.rule.key && other.won.items == one.won.items && other.exact == one.exact
         };
         let all: Vec<_> = rated.iter().filter(alike).collect();
         let partners = self.circumstances.partners.len();

@@ -260,6 +260,8 @@ pub struct Customer {
     pub visitors: BTreeSet<String>,
     /// Source, total and time of every sale.
     pub sales: Vec<(String, i64, Timestamp)>,
+    /// When it was last told of something that was bought.
+    pub learned: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
