@@ -13,6 +13,7 @@
 pub mod blow;
 pub mod contract;
 mod golden;
+pub mod memory;
 mod plan;
 mod request;
 pub mod samples;

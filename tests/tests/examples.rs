@@ -46,10 +46,12 @@ files!(
     refunds,
     retroactive,
     review,
+    settlement,
     slices,
     tiers,
     versions,
     withdrawals,
+    withholding,
 );
 
 #[test]
@@ -131,6 +133,18 @@ struct Step {
     /// What the payout pays, like `90.00 EUR`.
     pays: Option<String>,
     cancel: Option<String>,
+    turn: Option<Turn>,
+    exclude: Option<Exclude>,
+    /// A batch of this format takes what is approved.
+    export: Option<String>,
+    methods: Option<Methods>,
+    tax_form: Option<TaxForm>,
+    /// Both schedules fire.
+    tick: Option<bool>,
+    /// What is shown of a partner's latest payout.
+    stands: Option<Sums>,
+    /// By year, what is reported of partners.
+    totals: Option<BTreeMap<u16, Sums>>,
     suspend: Option<String>,
     status: Option<u16>,
     pointer: Option<String>,
@@ -180,6 +194,37 @@ struct Attribute {
 struct Share {
     partner: String,
     percent: String,
+}
+
+/// A call about a partner's latest payout, like `mark-failed`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Turn {
+    partner: String,
+    call: String,
+    #[serde(default)]
+    fields: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Exclude {
+    partner: String,
+    lines: Vec<Pick>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Methods {
+    partner: String,
+    methods: Vec<Value>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TaxForm {
+    partner: String,
+    form: Value,
 }
 
 /// Lines to do something to: the commissions of an order, or what has all these fields.
@@ -466,7 +511,20 @@ impl Player {
             }
         }
         self.money_by_hand(step).await;
+        if let Some(TaxForm { partner, form }) = &step.tax_form {
+            let put = Request::new(http::Method::PUT, &format!("/partners/{}/tax-form", self.partner(partner)));
+            let put = put.header("content-type", "application/json").body(form.to_string());
+            let reply = self.world.send(self.world.by(HAND, put).await).await;
+            self.judged(step, reply);
+        }
+        if let Some(Methods { partner, methods }) = &step.methods {
+            self.of(partner).change_methods(HAND, &json!(methods)).await;
+        }
         self.payout_step(step).await;
+        self.settlement(step).await;
+        if step.tick == Some(true) {
+            self.world.tick().await;
+        }
         if step.mature == Some(true) {
             self.world.fire("mature-commissions").await;
             self.world.settle().await;
@@ -478,6 +536,7 @@ impl Player {
         }
         self.lines_are(step.expect.as_deref(), step.among.as_deref()).await;
         self.sums_are(step.balance.as_ref(), step.unpaid.as_ref()).await;
+        self.stands(step).await;
     }
 
     // --- Events -------------------------------------------------------------------------------------------------------
@@ -648,6 +707,55 @@ impl Player {
         if let Some(code) = &step.cancel {
             let asked = json!({"reason": "example"});
             assert_eq!(self.world.payout_call(ADMIN, "cancel", &self.payouts[code], &asked).await, 200, "{}", self.at);
+        }
+    }
+
+    /// What becomes of a payout that was drafted.
+    async fn settlement(&self, step: &Step) {
+        let code = step.status.unwrap_or(200);
+        if let Some(Turn { partner, call, fields }) = &step.turn {
+            let id = &self.payouts[partner];
+            let mut form = json!({"reason": "example"});
+            fill(&mut form, fields);
+            let answered = match call.as_str() {
+                "approve" => self.world.approve_payout(ADMIN, id).await,
+                _ => self.world.payout_call(ADMIN, call, id, &form).await,
+            };
+            assert_eq!(answered, code, "{}: {call}", self.at);
+        }
+        if let Some(Exclude { partner, lines }) = &step.exclude {
+            let ids = self.ids(lines).await;
+            let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+            let answered = self.world.exclude(ADMIN, &self.payouts[partner], &ids).await;
+            assert!(answered.iter().all(|answered| *answered == code), "{}: exclude: {answered:?}", self.at);
+        }
+        if let Some(format) = &step.export {
+            let asked = json!({"format": format, "programId": self.world.program});
+            let reply = self.world.post(ADMIN, "/exports", &asked).await;
+            self.answered(reply);
+        }
+    }
+
+    /// Payouts as they are shown, and what is reported of a year.
+    async fn stands(&self, step: &Step) {
+        let compared = |found: &Value, fields: &BTreeMap<String, String>, what: &str| {
+            for (name, expected) in fields {
+                let value = found.pointer(&format!("/{name}")).unwrap_or(&Value::Null);
+                let shown = value.get("amount").unwrap_or(value);
+                assert_eq!(shown.as_str().unwrap_or_default(), expected, "{}: {name} of {what}: {found}", self.at);
+            }
+        };
+        for (code, fields) in step.stands.iter().flatten() {
+            compared(&self.world.payout(&self.payouts[code]).await, fields, "the payout");
+        }
+        for (year, partners) in step.totals.iter().flatten() {
+            let payees = self.world.all(ADMIN, &format!("/tax/totals?year={year}")).await;
+            for (code, fields) in partners {
+                let id = json!(self.partner(code));
+                let of = payees.iter().find(|payee| payee["partnerIds"].as_array().unwrap().contains(&id));
+                // Nothing is reported of who was paid nothing.
+                compared(of.unwrap_or(&Value::Null), fields, "the year");
+            }
         }
     }
 

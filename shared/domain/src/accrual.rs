@@ -21,7 +21,7 @@ use crate::money::{Minor, MoneyError};
 use crate::program::{ApprovalMode, Partner, Program};
 use crate::rating::{
     Applied, Basis, Cap, Capped, Case, Counted, Exact, Exchanged, Rateable, Share, Standing, TierPart, Won, base,
-    reward, winners,
+    in_full, reward, winners,
 };
 use crate::rules::{Reward, Rule, Shape, Tiers};
 use crate::schedule::{due_at, is_matured};
@@ -179,8 +179,9 @@ struct Rated<'a> {
     /// In the program's currency, unrounded.
     base: Unrounded,
     units: Decimal,
-    /// What it would be if the partner had the whole conversion.
+    /// What it would be if the partner had the whole conversion; before it is rounded, too.
     full: Minor,
+    exact: Decimal,
     full_cap: Option<Capped>,
 }
 
@@ -310,20 +311,21 @@ impl<'a> Accrual<'a> {
         } else {
             won.items.iter().filter_map(|at| self.sale.items.get(*at)).map(|item| item.quantity).sum()
         };
-        let of = Rateable { base, units, part: 1, whole: 1, extra: self.edit.is_some() };
+        let of = Rateable { base, units, part: credited.part, whole: self.parts(), extra: self.edit.is_some() };
         let (position, window) = self.position(credited, won.rule, date, tallies)?;
-        let exact = Minor::round(reward(won.rule, &of, position, &window)?.amount)?;
+        let exact = in_full(won.rule, &of, position, &window)?;
         let partners = self.circumstances.partners.iter();
         let used = Minor::total(partners.map(|other| self.earlier(&other.partner, won.rule).earned))?;
-        let (full, full_cap) = clamp(exact, Cap::PerOrder, won.rule.caps.per_order, used)?;
-        Ok(Rated { credited, won, told, base, units, full, full_cap })
+        let (full, full_cap) = clamp(Minor::round(exact)?, Cap::PerOrder, won.rule.caps.per_order, used)?;
+        let exact = if full_cap.is_some() { full.units().into() } else { exact };
+        Ok(Rated { credited, won, told, base, units, full, exact, full_cap })
     }
 
     /// The partner's part of a reward that is the same for every partner.
     fn divided(&self, rated: &[Rated<'_>], n: usize) -> Result<Option<Minor>, MoneyError> {
         let Some(one) = rated.get(n) else { return Ok(None) };
         let alike = |other: &&Rated<'_>| {
-            other.won.rule.key == one.won.rule.key && other.won.items == one.won.items && other.full == one.full
+            other.won.rule.key == one.won.rule.key && other.won.items == one.won.items && other.exact == one.exact
         };
         let all: Vec<_> = rated.iter().filter(alike).collect();
         let partners = self.circumstances.partners.len();
@@ -459,7 +461,10 @@ impl<'a> Accrual<'a> {
         if amount.is_zero() {
             return Ok(None);
         }
-        let basis = Basis { caps, ..true_up_basis(earned, tiers, window, &tally, version, amount)? };
+        let mut basis = Basis { caps, ..true_up_basis(earned, tiers, window, &tally, version, amount)? };
+        if let Applied::Retroactive { crossed, .. } = &mut basis.reward {
+            *crossed = true;
+        }
         for key in tally::keys(rule, &one.credited.partner, date) {
             tallies.add(&key, &true_up_step(version, amount))?;
         }
@@ -549,6 +554,7 @@ fn true_up_basis(
         exchange: None,
         items: Vec::new(),
         reward: Applied::Retroactive {
+            crossed: false,
             window: window.clone(),
             tier: TierPart { after: tier.after, base: None, pay: tier.pay },
             conversions: base.count,
@@ -565,16 +571,17 @@ fn true_up_basis(
 /// An earning whose contribution to its tallies moved.
 #[derive(Debug)]
 pub struct Moved<'a> {
-    /// Any of the earning's commission lines.
+    /// The first slice of the earning that speaks for all of its partner and rule.
     pub of: &'a Line,
     pub rule: &'a Rule,
     pub sold_at: Timestamp,
 }
 
-/// The true-ups that moved tallies make necessary while their windows are open; what they add goes into `tallies`. `cause` tells apart
-/// what causes several for one conversion.
+/// The true-ups that moved tallies make necessary while their windows are open; what they add goes into `tallies`. `lines` are all lines
+/// of the conversion, `cause` tells apart what causes several for it.
 pub fn true_ups(
     moved: &[Moved<'_>],
+    lines: &[Line],
     program: &Program,
     terms: &Terms,
     tallies: &mut Tallies,
@@ -582,7 +589,7 @@ pub fn true_ups(
     now: Timestamp,
 ) -> Result<Vec<Line>, MoneyError> {
     let zone = program.time_zone.time_zone();
-    let mut lines: Vec<Line> = Vec::new();
+    let mut written: Vec<Line> = Vec::new();
     for one in moved {
         let (Some(tiers), Some(basis), Some(version)) = (one.rule.retroactive(), &one.of.basis, one.of.rule_set) else {
             continue;
@@ -598,10 +605,12 @@ pub fn true_ups(
             window: window.clone(),
         };
         let tally = tallies.get(&key)?;
-        let amount = tally.outstanding(tiers, version)?;
-        // What a cap kept back stays so: what is freed serves later sales only.
-        let capped = one.rule.caps.per_partner_month.is_some() || one.rule.caps.per_program_month.is_some();
-        if amount.is_zero() || (amount.is_positive() && capped) {
+        let mut amount = tally.outstanding(tiers, version)?;
+        if one.rule.caps.per_partner_month.is_some() || one.rule.caps.per_program_month.is_some() {
+            // What a cap kept back stays so, since what is freed serves later sales only; but what was taken for this sale returns.
+            amount = amount.min(taken(lines, &one.of.partner, &one.rule.key, &window)?);
+        }
+        if amount.is_zero() {
             continue;
         }
         let basis = true_up_basis(basis, tiers, &window, &tally, version, amount)?;
@@ -613,7 +622,7 @@ pub fn true_ups(
         let due_at = if amount.is_negative() { now } else { one.of.due_at };
         let (state, approved_at) =
             if amount.is_negative() { (LineState::Payable, Some(now)) } else { terms.gates(due_at, now) };
-        lines.push(Line {
+        written.push(Line {
             id: LineId::derive_beside(&one.of.id, now, &[origin, &one.rule.key, "true_up", cause]),
             kind: LineKind::TrueUp,
             products: Vec::new(),
@@ -626,7 +635,17 @@ pub fn true_ups(
             ..one.of.fresh(now)
         });
     }
-    Ok(lines)
+    Ok(written)
+}
+
+/// What true-ups took because of this conversion after it was sold, and have not given back.
+fn taken(lines: &[Line], partner: &PartnerId, rule: &str, of: &WindowKey) -> Result<Minor, MoneyError> {
+    let later = lines.iter().filter(|line| {
+        let of_rule = line.basis.as_ref().filter(|basis| line.partner == *partner && basis.rule == rule);
+        let reward = of_rule.map(|basis| &basis.reward);
+        matches!(reward, Some(Applied::Retroactive { crossed: false, window, .. }) if window == of)
+    });
+    Ok(Minor::total(later.map(|line| line.amount))?.negated().max(Minor::ZERO))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! adjustment cannot disagree about cents: new parts of the order accrue, the reversal brings every earning to its target, tallies move by
 //! what each earning's contribution moved, and what retroactive tiers then owe is trued up.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use jiff::Timestamp;
 use crate::accrual::{Accrual, Circumstances, EarlierParts, Moved, Terms, true_ups};
 use crate::ids::{ConversionId, PayoutId};
 use crate::journal::Change;
-use crate::line::{Line, LineError, LineKind};
+use crate::line::{Line, LineError, LineKind, LineState};
 use crate::money::MoneyError;
 use crate::order::{Order, Part};
 use crate::payout::OpenPayout;
@@ -134,9 +135,22 @@ impl<'a> Booking<'a> {
         let before: Vec<_> =
             gross.iter().filter(|line| line.earning().is_some_and(|key| accrued.contains(&key))).chain(known).collect();
         moved.extend(self.moved(from, &before, &accrued, &all, tallies)?);
-        let mut trued_up = true_ups(&moved, self.program, &Terms::of(self.program), tallies, self.cause, self.now)?;
+        for one in &mut moved {
+            one.of = self.foremost(one.of, &all);
+        }
+        let terms = Terms::of(self.program);
+        let mut trued_up = true_ups(&moved, &all, self.program, &terms, tallies, self.cause, self.now)?;
+        let objection = accruing.and_then(|accruing| accruing.circumstances.objection.as_ref());
         for line in &mut trued_up {
             line.hands = by_hand.map(str::to_owned).into_iter().collect();
+            // As all that is earned of a sale that somebody should look at.
+            let of = Line { kind: LineKind::Commission, ..line.clone() };
+            if let Some(why) = objection.filter(|_| line.amount.is_positive())
+                && of.earning().is_some_and(|key| accrued.contains(&key))
+            {
+                line.approved_at = None;
+                line.state = LineState::Held { reviewed: false, why: why.clone() };
+            }
         }
         all.extend(trued_up);
         Ok(changes(lines, all))
@@ -168,8 +182,7 @@ impl<'a> Booking<'a> {
     /// What the parts of the order that accrued before came to, for whom it is now due to.
     fn earlier<'b>(&self, lines: impl Iterator<Item = &'b Line>) -> Result<EarlierParts, MoneyError> {
         let mut parts = EarlierParts::new();
-        let is_head = |line: &&Line| line.kind == LineKind::Commission && line.slice.is_none_or(|slice| slice == 1);
-        for line in lines.filter(is_head).filter(|line| line.attribution == self.after.attribution) {
+        for line in lines.filter(|line| is_head(line)).filter(|line| line.attribution == self.after.attribution) {
             let Some(basis) = &line.basis else { continue };
             let (part, whole) = match self.after.order {
                 Some(order) => share(order, self.after.attribution, line)?,
@@ -236,13 +249,27 @@ impl<'a> Booking<'a> {
         }
         Ok(moved)
     }
+
+    /// The earning that speaks for all that a partner has of the conversion under a rule: by the latest attribution, and the sale's own
+    /// before what edits added.
+    fn foremost<'b>(&self, of: &'b Line, lines: &'b [Line]) -> &'b Line {
+        let parts = self.after.order.map(Order::parts).unwrap_or_default();
+        let rule = |line: &Line| line.basis.as_ref().map(|basis| basis.rule.clone());
+        let alike = heads(lines).filter(|line| line.partner == of.partner && rule(line) == rule(of));
+        let place = |line: &&Line| {
+            (Reverse(line.attribution), parts.iter().position(|part| part.edit.as_deref() == line.edit.as_deref()))
+        };
+        alike.min_by_key(place).unwrap_or(of)
+    }
 }
 
-/// One commission line of each earning.
+/// The first slice of each earning.
 fn heads(lines: &[Line]) -> impl Iterator<Item = &Line> {
-    let mut seen = BTreeSet::new();
-    let commissions = lines.iter().filter(|line| line.kind == LineKind::Commission);
-    commissions.filter(move |line| line.earning().is_some_and(|key| seen.insert(key)))
+    lines.iter().filter(|line| is_head(line))
+}
+
+fn is_head(line: &Line) -> bool {
+    line.kind == LineKind::Commission && line.slice.is_none_or(|slice| slice == 1)
 }
 
 /// The tallies that a line's earning counts in.

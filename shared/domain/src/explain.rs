@@ -240,13 +240,14 @@ fn how(line: &Line, basis: &Basis, in_full: bool) -> String {
             );
             if *metric == Metric::Count || !in_full { text } else { format!("{text}; {moved}") }
         }
-        Applied::Retroactive { window, tier, conversions, target, had } => {
+        Applied::Retroactive { crossed, window, tier, conversions, target, had } => {
             let pay = match tier.pay {
                 Pay::Rate(rate) => format!("{rate} of {}", money(basis.base)),
                 Pay::Amount(amount) => format!("{} for each of {conversions} sales", money(amount)),
             };
+            let why = if *crossed { "rated at the tier it reached" } else { "counted anew at the tier it has reached" };
             format!(
-                "a true-up: {} is rated at the tier it reached, {pay}, which is {}; {} were earned before",
+                "a true-up: {} is {why}, {pay}, which is {}; {} were earned before",
                 period(window.as_str()),
                 money(*target),
                 money(*had)

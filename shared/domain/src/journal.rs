@@ -366,7 +366,8 @@ impl Entry {
         }
     }
 
-    /// Notes which of the lines that were looked at are not among the changes. True-ups have no part in what becomes of other lines.
+    /// Notes which of the lines that were looked at are not among the changes. Of true-ups, only what they were
+    /// written with matters.
     pub fn note_seen(&mut self, lines: &[Line], changes: &[Change]) {
         let changed: BTreeSet<_> = changes.iter().map(|change| &change.after.id).collect();
         let unchanged = lines.iter().filter(|line| line.kind != LineKind::TrueUp && !changed.contains(&line.id));

@@ -160,6 +160,9 @@ pub enum Applied {
     },
     /// A true-up: what the window would have earned at the tier it reached, less what it had.
     Retroactive {
+        /// This sale, or what an edit added to it, reached the tier; otherwise something that was sold before is counted anew.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        crossed: bool,
         window: WindowKey,
         tier: TierPart,
         conversions: i64,
@@ -382,6 +385,17 @@ pub fn reward(rule: &Rule, of: &Rateable, position: i64, window: &WindowKey) -> 
     }
 }
 
+/// What it would pay for the whole conversion. How far a retroactive window comes is a matter of the partner's own part of it.
+pub fn in_full(rule: &Rule, of: &Rateable, position: i64, window: &WindowKey) -> Result<Decimal, MoneyError> {
+    let whole = Rateable { part: 1, whole: 1, ..*of };
+    match reward(rule, of, position, window)?.reward {
+        Applied::Tiered { shape: Shape::Retroactive, parts, .. } => {
+            parts.iter().try_fold(Decimal::ZERO, |sum, part| Ok(sum + whole.pay(part.pay)?))
+        }
+        _ => Ok(reward(rule, &whole, position, window)?.amount),
+    }
+}
+
 fn tiered(tiers: &Tiers, of: &Rateable, before: i64, window: &WindowKey) -> Result<Exact, MoneyError> {
     // As tallies count it.
     let own_base = of.base.round()?.proportion(of.part.into(), of.whole.into())?;
@@ -397,8 +411,8 @@ fn tiered(tiers: &Tiers, of: &Rateable, before: i64, window: &WindowKey) -> Resu
         (Shape::MarginalByOrder, _) => whole(tiers, of, before.saturating_add(1))?,
         (Shape::Retroactive, Metric::Count | Metric::Revenue) => whole(tiers, of, reached)?,
         (Shape::Retroactive, Metric::Commission) => {
-            // What it earns decides how far it comes: at the tier it started in.
-            let (_, amount) = whole(tiers, of, before)?;
+            // What it earns decides how far it comes: at the tier where it starts.
+            let (_, amount) = whole(tiers, of, before.saturating_add(1))?;
             whole(tiers, of, before.saturating_add(Minor::round(amount)?.units()))?
         }
     };
@@ -442,9 +456,7 @@ fn by_amount(tiers: &Tiers, of: &Rateable, before: i64) -> Result<(Vec<TierPart>
         };
         let portion = left.min(room);
         let earned = percent(rate, portion)?;
-        if !portion.is_zero() || parts.is_empty() && left.is_zero() {
-            parts.push(TierPart { after, base: Some(portion.normalize()), pay: tier.pay });
-        }
+        parts.push(TierPart { after, base: Some(portion.normalize()), pay: tier.pay });
         amount = amount.checked_add(earned).ok_or(MoneyError::Overflow)?;
         position += if tiers.metric == Metric::Commission { earned } else { portion };
         left -= portion;
@@ -560,6 +572,12 @@ pub(crate) mod tests {
         winners(&case, rules)?.iter().map(earn).collect()
     }
 
+    /// What one rule pays one partner for a base.
+    fn exact(rule: &Rule, base: i64, before: i64, extra: bool) -> Exact {
+        let of = Rateable { base: minor(base).into(), units: Decimal::ONE, part: 1, whole: 1, extra };
+        reward(rule, &of, before, &WindowKey::month("2026-06-01".parse().unwrap())).unwrap()
+    }
+
     fn earned(rules: &[Rule], sale: &Sale, before: i64) -> Vec<i64> {
         rated(rules, sale, before).unwrap().into_iter().map(|(earned, _)| earned).collect()
     }
@@ -604,14 +622,26 @@ pub(crate) mod tests {
     fn what_an_edit_adds_is_rated_in_the_tier_of_its_order() {
         let tiers =
             tiered("count", "marginal_by_order", json!([{"after": "0", "rate": "10"}, {"after": "1", "rate": "20"}]));
-        let window = WindowKey::month("2026-06-01".parse().unwrap());
-        let earned = |before: i64, extra: bool| {
-            let of = Rateable { base: minor(1_000).into(), units: Decimal::ONE, part: 1, whole: 1, extra };
-            reward(&tiers[0], &of, before, &window).unwrap().amount
-        };
+        let earned = |before: i64, extra: bool| exact(&tiers[0], 1_000, before, extra).amount;
         for before in [0, 1, 2] {
             assert_eq!(earned(before, true), earned(before, false), "after {before}");
         }
+    }
+
+    #[test]
+    fn what_an_edit_adds_takes_no_position_and_has_no_part_in_amounts_per_sale() {
+        let rates = json!([{"after": "0", "rate": "10"}, {"after": "2", "rate": "20"}]);
+        let retroactive = &tiered("count", "retroactive", rates)[0];
+        let earned = |before: i64, extra: bool| exact(retroactive, 1_000, before, extra).amount;
+        assert_eq!((earned(2, false), earned(2, true), earned(3, true)), (200.into(), 100.into(), 200.into()));
+        let flat = &rules(json!([{"name": "f", "reward": {"kind": "flat", "amount": "5"}}]))[0];
+        let per_unit = &rules(json!([{"name": "u", "reward": {"kind": "flat_per_unit", "amount": "5"}}]))[0];
+        let by_tier = &tiered("count", "marginal_by_order", json!([{"after": "0", "amount": "5"}]))[0];
+        for (rule, extra) in [(flat, 0), (per_unit, 500), (by_tier, 0)] {
+            let of = |extra: bool| exact(rule, 1_000, 0, extra).amount;
+            assert_eq!((of(false), of(true)), (500.into(), extra.into()), "{}", rule.name);
+        }
+        assert_eq!(exact(flat, 1_000, 0, true).reward, Applied::Nothing);
     }
 
     #[test]
@@ -627,6 +657,27 @@ pub(crate) mod tests {
             told,
             [(100, Specificity::Product), (200, Specificity::Group), (5_000, Specificity::ProgramDefault)]
         );
+    }
+
+    #[test]
+    fn a_rule_is_as_specific_as_the_most_specific_that_it_names() {
+        let order = [
+            ("campaigns", Specificity::Campaign),
+            ("categories", Specificity::Category),
+            ("products", Specificity::Product),
+            ("groups", Specificity::Group),
+            ("partners", Specificity::Partner),
+        ];
+        let mut all = percent("1");
+        for (field, specificity) in order {
+            let mut alone = percent("1");
+            alone["match"][field] = json!(["x"]);
+            all["match"][field] = json!(["x"]);
+            for rule in [&alone, &all] {
+                assert_eq!(rules(json!([rule]))[0].matches.specificity(), specificity, "{rule}");
+            }
+        }
+        assert_eq!(rules(json!([percent("1")]))[0].matches.specificity(), Specificity::ProgramDefault);
     }
 
     #[test]
@@ -663,6 +714,26 @@ pub(crate) mod tests {
         assert_eq!(earned(&by_order, &sale(600_000, 0, &[]), 0), [60_000], "where the order starts");
         assert_eq!(earned(&by_order, &sale(100, 0, &[]), 499_999), [10]);
         assert_eq!(earned(&by_order, &sale(100, 0, &[]), 500_000), [12]);
+    }
+
+    #[test]
+    fn an_order_may_cross_several_tiers_and_says_what_it_earned_at_each() {
+        let tiers =
+            json!([{"after": "0", "rate": "10"}, {"after": "50.00", "rate": "20"}, {"after": "150.00", "rate": "30"}]);
+        for (metric, base, before, amount, parts) in [
+            ("revenue", 20_000, 0, 4_000, vec![(0, 5_000), (5_000, 10_000), (15_000, 5_000)]),
+            ("revenue", 20_000, 14_000, 5_900, vec![(5_000, 1_000), (15_000, 19_000)]),
+            ("revenue", 5_000, 0, 500, vec![(0, 5_000)]),
+            ("revenue", 0, 5_000, 0, vec![(5_000, 0)]),
+            ("commission", 120_000, 0, 21_000, vec![(0, 50_000), (5_000, 50_000), (15_000, 20_000)]),
+            ("commission", 120_000, 13_000, 35_000, vec![(5_000, 10_000), (15_000, 110_000)]),
+        ] {
+            let told = exact(&tiered(metric, "marginal_by_amount", tiers.clone())[0], base, before, false);
+            let Applied::Tiered { parts: at, before: from, .. } = told.reward else { panic!() };
+            let at: Vec<_> = at.iter().map(|part| (part.after, part.base)).collect();
+            let expect: Vec<_> = parts.into_iter().map(|(after, base)| (after, Some(Decimal::from(base)))).collect();
+            assert_eq!((told.amount, at, from), (amount.into(), expect, before), "{base} by {metric} from {before}");
+        }
     }
 
     #[test]
@@ -732,6 +803,7 @@ pub(crate) mod tests {
     fn every_filled_field_of_a_match_must_agree() {
         let mut order = sale(10_000, 0, &[("A", 10_000)]);
         order.items[0].category = Some("plans".into());
+        order.items[0].product = Some("Starter".into());
         order.coupons = vec!["save5".into()];
         order.channel = Some("web".into());
         order.campaign = Some("autumn".into());
@@ -741,6 +813,7 @@ pub(crate) mod tests {
         let me = partner().id.to_string();
         for (matches, agrees) in [
             (json!({"products": ["A"]}), true),
+            (json!({"products": ["Starter"]}), true),
             (json!({"products": ["B"]}), false),
             (json!({"categories": ["plans"]}), true),
             (json!({"categories": ["other"]}), false),

@@ -254,28 +254,24 @@ pub fn contribution<'a>(
     retroactive: bool,
 ) -> Result<Tally, MoneyError> {
     let slices = || lines.clone().into_iter().filter(|line| line.kind == LineKind::Commission);
-    let whole_back = share.0 >= share.1;
     let stands = |line: &&Line| !matches!(line.state.name(), StateName::Rejected | StateName::Reversed);
+    let whole_back = share.0 >= share.1;
     let counts = !whole_back && slices().any(|line| stands(&line));
-    let Some(of) = slices().find(|line| line.basis.is_some()) else { return Ok(Tally::default()) };
-    let mut earned = Minor::ZERO;
+    let mut tally = Tally::default();
     for line in lines.clone().into_iter().filter(stands) {
-        earned = earned.plus(line.net()?)?;
+        tally.commission = tally.commission.plus(line.net()?)?;
     }
-    let basis_base = of.basis.as_ref().map_or(Ok(Minor::ZERO), crate::rating::Basis::own_base)?;
-    let (revenue, partial) = if counts {
-        let gross = Minor::total(
-            lines.into_iter().filter(|line| line.kind.is_part_of_gross() && stands(line)).map(|line| line.amount),
-        )?;
-        (basis_base.minus(basis_base.proportion(share.0, share.1)?)?, gross.minus(earned)?)
-    } else {
-        (Minor::ZERO, Minor::ZERO)
-    };
+    let of = slices().find_map(|line| Some((line.rule_set, line.edit.is_none(), line.basis.as_ref()?)));
+    let Some((version, is_sale, basis)) = of.filter(|_| counts) else { return Ok(tally) };
     // Extra sales of an edit take no position of their own.
-    let count = i64::from(counts && of.edit.is_none());
-    let mut tally = Tally { count, revenue, commission: earned, bases: BTreeMap::new() };
-    if retroactive && let Some(version) = of.rule_set {
-        tally.bases.insert(version, Base { count, revenue, earned, partial });
+    tally.count = i64::from(is_sale);
+    let base = basis.own_base()?;
+    tally.revenue = base.minus(base.proportion(share.0, share.1)?)?;
+    if retroactive && let Some(version) = version {
+        // What the rule gave: a person who adjusts a line, or rejects a slice of several, means what they say, and no true-up undoes it.
+        let partial = basis.earned.proportion(share.0, share.1)?;
+        let base = Base { count: tally.count, revenue: tally.revenue, earned: basis.earned.minus(partial)?, partial };
+        tally.bases.insert(version, base);
         tally.bases.retain(|_, base| *base != Base::default());
     }
     Ok(tally)
@@ -284,7 +280,9 @@ pub fn contribution<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::booking::tests::{Book, by_count};
     use crate::conversion::tests::minor;
+    use crate::line::LineState;
 
     fn date(text: &str) -> Date {
         text.parse().unwrap()
@@ -324,6 +322,75 @@ mod tests {
             (Window::Rolling(2), "2020-01-01", "2026-01-02T12:00:00Z", true),
         ] {
             assert_eq!(window.is_open(date(day), now.parse().unwrap(), &zone), open, "{window:?} of {day} at {now}");
+        }
+    }
+
+    fn tally(count: i64, revenue: i64, commission: i64, partial: i64) -> Tally {
+        let (revenue, earned) = (minor(revenue), minor(commission));
+        let base = Base { count, revenue, earned, partial: minor(partial) };
+        Tally { count, revenue, commission: earned, bases: BTreeMap::from([(1, base)]) }
+    }
+
+    #[test]
+    fn tallies_add_up_field_by_field_and_less_themselves_are_nothing() {
+        let (one, two) = (tally(2, 200, 20, 1), tally(3, 300, 30, 4));
+        assert_eq!(one.clone().plus(&two).unwrap(), tally(5, 500, 50, 5));
+        assert_eq!(two.clone().minus(&one).unwrap(), tally(1, 100, 10, 3));
+        let nothing = two.clone().minus(&two).unwrap();
+        assert!(nothing.is_zero() && nothing.bases.is_empty());
+        assert_eq!(
+            [Metric::Count, Metric::Revenue, Metric::Commission].map(|metric| two.position(metric)),
+            [3, 300, 30]
+        );
+        assert_eq!((two.base(1).partial, two.base(2)), (minor(4), Base::default()));
+    }
+
+    #[test]
+    fn an_earning_contributes_what_stands_of_it_and_a_position_while_its_sale_stands() {
+        let mut book = Book::new(by_count(["250", "275", "300"]));
+        book.sell("1", 10_000);
+        let line = book.lines_of("1")[0].clone();
+        let with = |change: fn(&mut Line)| {
+            let mut line = line.clone();
+            change(&mut line);
+            line
+        };
+        let rejected = |line: &mut Line| {
+            line.state = LineState::Rejected { why: "no".into(), refunded: Minor::ZERO, whole: false };
+        };
+        let clawback = with(|line| (line.kind, line.amount) = (LineKind::Clawback, minor(-6_250)));
+        let gift = with(|line| (line.kind, line.amount) = (LineKind::Adjustment, minor(1_000)));
+        let refused = with(|line| {
+            (line.kind, line.state) = (LineKind::Adjustment, LineState::Reversed { reviewed: true, held: None });
+        });
+        for (what, lines, share, expect) in [
+            ("as sold", vec![line.clone()], (0, 1), tally(1, 10_000, 25_000, 0)),
+            (
+                "a quarter back",
+                vec![with(|line| line.taken_back = minor(6_250))],
+                (1, 4),
+                tally(1, 7_500, 18_750, 6_250),
+            ),
+            ("a quarter clawed back", vec![line.clone(), clawback], (1, 4), tally(1, 7_500, 18_750, 6_250)),
+            ("an adjustment was reversed", vec![line.clone(), refused], (0, 1), tally(1, 10_000, 25_000, 0)),
+        ] {
+            assert_eq!(contribution(&lines, share, true).unwrap(), expect, "{what}");
+            let plain = Tally { bases: BTreeMap::new(), ..expect };
+            assert_eq!(contribution(&lines, share, false).unwrap(), plain, "{what}, not re-rated");
+        }
+        for (what, lines, share, (count, revenue, commission)) in [
+            ("all back, but paid", vec![line.clone()], (1, 1), (0, 0, 25_000)),
+            ("adjusted", vec![line.clone(), gift], (0, 1), (1, 10_000, 26_000)),
+            ("one slice rejected", vec![with(rejected), line.clone()], (0, 1), (1, 10_000, 25_000)),
+        ] {
+            let told = contribution(&lines, share, false).unwrap();
+            let told = (told.count, told.revenue.units(), told.commission.units());
+            assert_eq!(told, (count, revenue, commission), "{what}");
+        }
+        let of_edit = [with(|line| line.edit = Some("e".into()))];
+        assert_eq!(contribution(&of_edit, (0, 1), true).unwrap(), tally(0, 10_000, 25_000, 0));
+        for share in [(0, 1), (1, 1)] {
+            assert!(contribution(&[with(rejected)], share, true).unwrap().is_zero());
         }
     }
 

@@ -359,12 +359,15 @@ impl<'a> Replay<'a> {
                 Seen::Line { line, version } if line == id => self.version(line, *version),
                 _ => None,
             });
-            let true_up = || self.version(id, 1).is_some_and(|line| line.kind == LineKind::TrueUp);
+            // What it was written with stays, whatever becomes of it.
+            let true_up = || self.version(id, 1).filter(|line| line.kind == LineKind::TrueUp);
             match (entry.lines.iter().find(|change| change.id == *id), seen) {
                 (Some(change), _) => lines.push(self.before(change)?.clone()),
                 (None, Some(seen)) => lines.push(seen.clone()),
-                (None, None) if true_up() => {}
-                (None, None) => return Err(amiss(format!("it does not say how it found {id}"))),
+                (None, None) => {
+                    let line = true_up().ok_or_else(|| amiss(format!("it does not say how it found {id}")))?;
+                    lines.push(line.clone());
+                }
             }
         }
         Ok(lines)

@@ -106,7 +106,7 @@ pub async fn undecided(context: &Context, run: &Run, after: Option<&str>, limit:
     let (asked, after) = if run.include.is_empty() {
         let page = store.partners(OPERATION, &run.program, after, limit).await?;
         let asked_at = match run.progress {
-            RunProgress::Planned { at } | RunProgress::Completed { at, .. } => at,
+            RunProgress::Planned { at, .. } | RunProgress::Completed { at, .. } => at,
             RunProgress::Planning { .. } => context.now(),
         };
         // Whoever came later was not asked.

@@ -9,7 +9,7 @@ use domain::selection::{CarriedBecause, Selection};
 use futures::{StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use store::{ExportProgress, Outcome, PayoutRequest, Run, RunProgress, Store, StoreError, Transaction};
+use store::{ExportProgress, Outcome, PayoutRequest, Run, RunProgress, RunSummary, Store, StoreError, Transaction};
 
 use crate::changes::until_fresh;
 use crate::context::Context;
@@ -31,7 +31,8 @@ const PAGE_PARTNERS: i32 = 500;
 const PAGE: i32 = 100;
 /// Partners whose lines are read side by side.
 const READS: usize = 8;
-/// How long after planning a partner without a decision is asked again, and until when.
+/// How long a partner has for a decision before it is asked for again, and how long after planning that goes on. Nobody is given up who
+/// was not asked again: perhaps nothing ran at all.
 const ASK_AGAIN: SignedDuration = SignedDuration::from_hours(1);
 const GIVE_UP: SignedDuration = SignedDuration::from_hours(24);
 /// What one tick of the schedule did.
@@ -179,49 +180,60 @@ async fn one_on(context: &Context, run: &Run, time_left: &impl Fn() -> bool) -> 
         return Ok(Progress::OutOfTime);
     }
     let run = context.store.run(OPERATION, &run.id).await?.ok_or(Refusal::NotFound("run"))?;
-    let RunProgress::Planned { at } = run.progress else { return Ok(Progress::UnderWay) };
+    let RunProgress::Planned { at, again } = run.progress else { return Ok(Progress::UnderWay) };
     let summary = summarize(context, &run.id, |_| {}).await?;
-    let waited = context.now().duration_since(at);
-    if is_whole(&run, &summary) || waited >= GIVE_UP {
-        let asked = run.asked.max(summary.decided());
-        let progress = RunProgress::Completed { at, summary };
-        let completed = Run { progress, asked, changes: run.changes + 1, ..run.clone() };
-        let mut transaction = Transaction::new(OPERATION);
-        transaction.replace_run(&completed, &run)?;
-        return match context.store.commit(transaction).await {
-            Ok(()) | Err(StoreError::Stale) => Ok(Progress::Completed),
-            Err(error) => Err(error.into()),
-        };
+    if is_whole(&run, &summary) {
+        return complete(context, &run, at, summary).await;
     }
-    if waited >= ASK_AGAIN {
-        let (mut run, mut after) = (run, None::<String>);
-        let mut asked = summary.decided();
-        loop {
-            let page = undecided(context, &run, after.as_deref(), PAGE).await?;
-            // The index may not have shown all of them when the run was planned: whoever is asked only now is waited for, too.
-            asked += u32::try_from(page.items.len()).unwrap_or(u32::MAX);
-            if asked > run.asked {
-                let more = Run { asked, changes: run.changes + 1, ..run.clone() };
-                let mut transaction = Transaction::new(OPERATION);
-                transaction.replace_run(&more, &run)?;
-                match context.store.commit(transaction).await {
-                    Ok(()) => run = more,
-                    Err(StoreError::Stale) => return Ok(Progress::UnderWay),
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            let again = page.items.into_iter().map(|partner| DraftRequest::Decide { run: run.id.clone(), partner });
-            context.queues.send_drafts(&again.collect::<Vec<_>>()).await?;
-            after = page.after;
-            if after.is_none() {
-                break;
-            }
-            if !time_left() {
-                return Ok(Progress::OutOfTime);
-            }
+    let now = context.now();
+    if now.duration_since(again.unwrap_or(at)) < ASK_AGAIN {
+        return Ok(Progress::UnderWay);
+    }
+    if again.is_some() && now.duration_since(at) >= GIVE_UP {
+        return complete(context, &run, at, summary).await;
+    }
+    let Some(missing) = ask_again(context, &run, time_left).await? else { return Ok(Progress::OutOfTime) };
+    // Whoever decided meanwhile would be counted twice, or not at all.
+    if summarize(context, &run.id, |_| {}).await?.decided() != summary.decided() {
+        return Ok(Progress::UnderWay);
+    }
+    let asked = run.asked.max(summary.decided().saturating_add(missing));
+    let told = Run { asked, progress: RunProgress::Planned { at, again: Some(now) }, ..run.clone() };
+    replace(context, told, &run, Progress::UnderWay).await
+}
+
+async fn complete(context: &Context, run: &Run, at: Timestamp, summary: RunSummary) -> Result<Progress> {
+    let asked = run.asked.max(summary.decided());
+    let completed = Run { progress: RunProgress::Completed { at, summary }, asked, ..run.clone() };
+    replace(context, completed, run, Progress::Completed).await
+}
+
+async fn replace(context: &Context, after: Run, before: &Run, progress: Progress) -> Result<Progress> {
+    let mut transaction = Transaction::new(OPERATION);
+    transaction.replace_run(&Run { changes: before.changes + 1, ..after }, before)?;
+    match context.store.commit(transaction).await {
+        // Somebody else drove it on: as far, or the next tick does.
+        Ok(()) | Err(StoreError::Stale) => Ok(progress),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Asks everybody who has no decision yet, and says how many they are. The index may not have shown all of them when the run was planned.
+async fn ask_again(context: &Context, run: &Run, time_left: &impl Fn() -> bool) -> Result<Option<u32>> {
+    let (mut missing, mut after) = (0_u32, None::<String>);
+    loop {
+        let page = undecided(context, run, after.as_deref(), PAGE).await?;
+        missing = missing.saturating_add(u32::try_from(page.items.len()).unwrap_or(u32::MAX));
+        let again = page.items.into_iter().map(|partner| DraftRequest::Decide { run: run.id.clone(), partner });
+        context.queues.send_drafts(&again.collect::<Vec<_>>()).await?;
+        after = page.after;
+        if after.is_none() {
+            return Ok(Some(missing));
+        }
+        if !time_left() {
+            return Ok(None);
         }
     }
-    Ok(Progress::UnderWay)
 }
 
 impl Ticked {
@@ -349,7 +361,7 @@ pub async fn plan(context: &Context, id: &RunId, time_left: &impl Fn() -> bool) 
         context.queues.send_drafts(&requests).await?;
         let progress = match next {
             Some(after) => RunProgress::Planning { after: Some(after) },
-            None => RunProgress::Planned { at: context.now() },
+            None => RunProgress::Planned { at: context.now(), again: None },
         };
         let asked = run.asked + u32::try_from(requests.len()).unwrap_or(u32::MAX);
         let planned = Run { progress, asked, changes: run.changes + 1, ..run.clone() };
@@ -392,7 +404,7 @@ pub(crate) fn run_of_one(context: &Context, partner: &Partner, id: RunId, kind: 
         cut_off_inclusive: true,
         pay_on: None,
         created_by: DRAFTER.to_owned(),
-        progress: RunProgress::Planned { at: now },
+        progress: RunProgress::Planned { at: now, again: None },
         asked: 1,
         of_one: true,
         include: vec![partner.id.clone()],

@@ -28,8 +28,7 @@ use crate::script::{Act, Step};
 use crate::shop;
 use crate::tasks::{Ended, Lot, Tasks};
 use crate::told::{
-    About, Answer, Command, Customer, ENGINE, Edit, Model, Partner, Reward, RuleSet, SKEW_SECONDS, Sale, Shape, Told,
-    Touch,
+    About, Answer, Command, Customer, ENGINE, Edit, Model, Partner, RuleSet, SKEW_SECONDS, Sale, Told, Touch,
 };
 
 /// Why a world failed.
@@ -841,9 +840,6 @@ impl World {
         let anything = chance.percent(10);
         let mut lines = self.items.lines();
         lines.retain(|line| anything || from.iter().any(|state| line["state"] == *state));
-        if matches!(verb, "reject" | "reinstate") {
-            lines.retain(|line| !self.is_retroactive(line));
-        }
         let mut ids: Vec<String> = Vec::new();
         for _ in 0..=chance.below(5) {
             if let Some(id) = chance.pick(&lines).map(|line| text(&line["id"]))
@@ -861,8 +857,7 @@ impl World {
 
     /// A new gross amount, for some line.
     fn adjust(&mut self, chance: &mut Chance) -> Outcome {
-        let mut lines = self.items.lines();
-        lines.retain(|line| !self.is_retroactive(line));
+        let lines = self.items.lines();
         let Some(line) = chance.pick(&lines) else { return Ok(()) };
         let amount = line["amount"].as_i64().unwrap_or_default().abs();
         let amount = match chance.below(6) {
@@ -876,16 +871,6 @@ impl World {
         self.telling.0 = Some(amount);
         let body = json!({"id": id, "amount": amount_told, "reason": "the seed says so"});
         self.command(chance, About::Commissions, "adjust", "/commissions/adjust", vec![id], &body)
-    }
-
-    /// What a retroactive tier makes of an adjustment, of a rejection, and of what is given to others is not settled: worlds do without.
-    fn is_retroactive(&self, line: &Value) -> bool {
-        let rules = self.told.programs.iter().filter(|program| line["program"] == program.id.as_str());
-        let mut rules = rules.flat_map(|program| &program.rule_sets).flat_map(|set| &set.rules);
-        rules.any(|rule| {
-            let retroactive = matches!(&rule.reward, Reward::Tiered(tiers) if tiers.shape == Shape::Retroactive);
-            retroactive && line["basis"]["rule"] == rule.key.as_str()
-        })
     }
 
     fn bonus(&mut self, chance: &mut Chance) -> Outcome {
@@ -902,11 +887,7 @@ impl World {
 
     /// A conversion is given to somebody by hand.
     fn attribute(&mut self, chance: &mut Chance) -> Outcome {
-        let mut conversions = self.auditor.conversions_of(&self.told, chance.percent(50));
-        let lines = self.items.lines();
-        let tiered: Vec<_> =
-            lines.iter().filter(|line| self.is_retroactive(line)).map(|line| text(&line["conversion"])).collect();
-        conversions.retain(|(conversion, _)| !tiered.contains(conversion));
+        let conversions = self.auditor.conversions_of(&self.told, chance.percent(50));
         let Some((conversion, program)) = chance.pick(&conversions).cloned() else { return Ok(()) };
         let partners = self.partners_of(program);
         let mut body = json!({"reason": "the seed says so"});

@@ -15,6 +15,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use local::Storage;
 use serde_json::json;
 use store::{Export, Transaction, Whose};
+use tests::memory::{megabytes, peak, reset_peak};
 use tests::{ADMIN, APPROVER, Plan, World, temporary_directory};
 use workflows::exports::{Asked, export, file};
 use workflows::files::Delivered;
@@ -46,11 +47,6 @@ async fn main() -> Result<(), Error> {
         );
     }
     Ok(())
-}
-
-#[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]
-fn megabytes(bytes: usize) -> f64 {
-    bytes as f64 / 1e6
 }
 
 async fn measure(count: usize, storage: Storage) -> Result<(Export, Duration, Duration, usize, usize), Error> {
@@ -114,22 +110,4 @@ async fn multiply(world: &World, like: PayoutId, count: usize) -> Result<(), Err
         Ok(store.commit(transaction).await?)
     };
     stream::iter(0..count).map(put).buffer_unordered(WRITERS).try_collect::<()>().await
-}
-
-/// Lets the peak begin anew; how much is held now.
-fn reset_peak() -> Result<usize, Error> {
-    std::fs::write("/proc/self/clear_refs", "5")?;
-    held("VmRSS:")
-}
-
-/// The most that was held at any time since.
-fn peak() -> Result<usize, Error> {
-    held("VmHWM:")
-}
-
-fn held(what: &str) -> Result<usize, Error> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(what)).ok_or("no such line")?;
-    let kilobytes: usize = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kilobytes * 1024)
 }

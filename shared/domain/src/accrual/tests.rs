@@ -203,7 +203,7 @@ fn a_true_up_says_what_it_re_rated_and_is_due_with_the_sale_that_crossed() {
         (LineKind::TrueUp, crossing.due_at, &LineState::Approved)
     );
     let expect = json!({"rule": "t", "wonBy": "program_default", "baseKind": "net", "base": 30_000, "earned": 5_000,
-        "counted": [{"window": "life"}], "reward": {"kind": "retroactive", "window": "life", "conversions": 3,
+        "counted": [{"window": "life"}], "reward": {"kind": "retroactive", "crossed": true, "window": "life", "conversions": 3,
         "target": 82_500, "had": 77_500, "tier": {"after": 2, "pay": {"amount": 27_500}}}});
     assert_eq!(json!(true_up.basis), expect);
 }
@@ -264,6 +264,20 @@ fn a_rolling_window_counts_its_own_day_and_those_before_it() {
     }
     // Days 0, 1, 2: the third of three days; day 3 reaches back to 1; day 6 to 4, where nothing was.
     assert_eq!(earned, [100, 100, 200, 200, 100, 100, 200]);
+}
+
+#[test]
+fn months_are_those_of_where_the_program_is() {
+    let mut rule = percent("10");
+    rule["caps"] = json!({"perPartnerMonth": "15"});
+    let mut book = Book::new(rule);
+    book.program.time_zone = "America/New_York".to_owned().try_into().unwrap();
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    for (n, time) in ["2026-06-30T12:00:00Z", "2026-07-01T03:30:00Z", "2026-07-01T04:00:00Z"].into_iter().enumerate() {
+        book.now = at(time);
+        book.sell(&n.to_string(), 10_000);
+    }
+    assert_eq!([book.nets("0"), book.nets("1"), book.nets("2")], [[1_000], [500], [1_000]]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::conversion::tests::{minor, refund, sale};
 use crate::conversion::{ConversionEvent, Edit, EventBody, Sale, Withdrawal};
 use crate::explain::{Known, explain};
 use crate::ids::{PartnerId, SourceId};
-use crate::line::{Evidence, LineState, StateName};
+use crate::line::{Evidence, StateName};
 use crate::money::Minor;
 use crate::program::ApprovalMode;
 use crate::rating::Standing;
@@ -154,16 +154,24 @@ impl Book {
         self.accept(order, EventBody::Refund(refund(total)));
     }
 
-    /// A person rejects every line of an order that may be.
-    fn reject(&mut self, order: &str) {
+    /// A person decides about the lines of an order.
+    fn decide(&mut self, order: &str, decision: impl Fn(Line) -> Line) {
         self.now += SignedDuration::from_secs(1);
         let Some((events, lines)) = self.conversions.remove(order) else { return };
-        let decided =
-            lines.iter().map(|line| line.clone().reject("no", None).unwrap_or_else(|_| line.clone())).collect();
+        let decided = lines.iter().cloned().map(decision).collect();
         let state = Order::of(&events).unwrap();
-        let cause = format!("reject{}", self.now);
+        let cause = format!("decide{}", self.now);
         let lines = self.step(order, &lines, decided, state.as_ref(), state.as_ref(), &cause);
         self.conversions.insert(order.to_owned(), (events, lines));
+    }
+
+    /// A person rejects every line of an order that may be.
+    fn reject(&mut self, order: &str) {
+        self.decide(order, |line| line.clone().reject("no", None).unwrap_or(line));
+    }
+
+    fn reinstate(&mut self, order: &str) {
+        self.decide(order, |line| line.clone().reinstate("ann").unwrap_or(line));
     }
 
     /// A payout takes an order's lines, and is paid.
@@ -361,6 +369,60 @@ fn equal_rewards_are_divided_and_others_rated_by_weight() {
     let mut book = Book::new(json!({"name": "t", "reward": {"kind": "flat", "amount": "10"}})).among(&[1, 1, 1]);
     book.sell("1", 10_000);
     assert_eq!(book.nets("1"), [334, 333, 333]);
+}
+
+#[test]
+fn what_a_person_sets_no_true_up_undoes() {
+    let mut book = Book::new(by_count(["250", "275", "300"]));
+    (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+    book.decide("1", |line| line.adjust(minor(40_000), "ann", None).unwrap());
+    assert_eq!((book.nets("1"), book.total()), (vec![40_000], 82_500 + 15_000));
+    book.sell("4", 10_000);
+    assert_eq!(book.nets("4"), [27_500]);
+}
+
+#[test]
+fn a_slice_that_is_rejected_or_refunded_does_not_come_back_as_a_true_up() {
+    let slices = json!([{"share": "40", "days": 0}, {"share": "60", "days": 60}]);
+    for mut rule in [
+        by_count(["100", "275", "300"]),
+        tiered("revenue", "retroactive", json!([{"after": "0", "rate": "100"}, {"after": "500", "rate": "50"}])),
+    ] {
+        rule["slices"] = slices.clone();
+        let mut book = Book::new(rule.clone());
+        book.sell("1", 10_000);
+        book.decide("1", |line| if line.slice == Some(2) { line.reject("no", None).unwrap() } else { line });
+        assert_eq!((book.lines_of("1").len(), book.total()), (2, 4_000), "{rule}");
+        let mut book = Book::new(rule.clone());
+        book.sell("1", 10_000);
+        book.refund("1", 6_000);
+        assert_eq!(book.nets("1"), [4_000, 0], "{rule}");
+    }
+}
+
+#[test]
+fn under_a_cap_what_a_rejection_took_returns_and_no_more() {
+    for (cap, rejected, total) in [("1000", "3", 82_500), ("800", "1", 80_000)] {
+        let mut rule = by_count(["250", "275", "300"]);
+        rule["caps"] = json!({"perPartnerMonth": cap});
+        let mut book = Book::new(rule);
+        (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+        assert_eq!(book.total(), total);
+        book.reject(rejected);
+        assert!(book.total() < total);
+        book.reinstate(rejected);
+        assert_eq!(book.total(), total, "under a cap of {cap}");
+    }
+}
+
+#[test]
+fn a_shared_sale_is_rated_at_the_tier_that_the_partners_own_part_reaches() {
+    let tiers = json!([{"after": "0", "rate": "10"}, {"after": "60", "rate": "20"}]);
+    let mut book = Book::new(tiered("revenue", "retroactive", tiers)).among(&[1, 1]);
+    book.sell("1", 10_000);
+    assert_eq!(book.nets("1"), [500, 500], "each has come to 50.00");
+    book.sell("2", 10_000);
+    assert_eq!(book.nets("2"), [1_000, 500, 1_000, 500], "each has come to 100.00, and the first 50.00 are re-rated");
 }
 
 /// Everything a property does to a book.

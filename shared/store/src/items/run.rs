@@ -66,8 +66,12 @@ pub struct PayoutRequest {
 pub enum RunProgress {
     /// Partners are being asked; the list goes on after this position.
     Planning { after: Option<String> },
-    /// Every partner has been asked, since then.
-    Planned { at: Timestamp },
+    /// Every partner has been asked, since then; and those who had not decided yet once more, if they were.
+    Planned {
+        at: Timestamp,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again: Option<Timestamp>,
+    },
     /// Every partner who was asked has a decision, and every payout is drafted; or too long has passed to wait for the rest.
     Completed { at: Timestamp, summary: RunSummary },
 }

@@ -61,6 +61,7 @@ impl Work {
             minimum_sales: of.rule.minimum_sales,
             slice: None,
             of: None,
+            crossed: false,
             amount,
             taken: 0,
             recorded: 0,

@@ -8,6 +8,8 @@ use super::model::{Attributed, Conversion, Customer};
 use super::{Auditor, Checked, Effect, Entry, Invariant, days, ensure, int, list, skew, text, time, violation};
 use crate::told::{Edit, Item, Named, Program, Refund, Sale, Told, Withdrawal};
 
+/// How long one function may take, and clocks differ.
+const MOMENT: SignedDuration = SignedDuration::from_mins(5);
 /// How far ahead of a function's clock a source's may be, in seconds.
 const AHEAD_SECONDS: i64 = 300;
 
@@ -73,7 +75,7 @@ impl Auditor {
                 self.earn(told, entry, &mut work, &occasion)?;
             }
             self.reverse(entry, &mut work)?;
-            self.true_up(entry, program, std::slice::from_mut(&mut work));
+            self.true_up(entry, program, &[], &mut work);
         }
         self.conversions.insert(entry.stream.to_owned(), work.conversion.clone());
         Ok(self.retally(entry, Effect { lines: work.into_changed(), ..Effect::default() }))
@@ -91,6 +93,11 @@ impl Auditor {
             |id: &(String, i128)| own(id).is_some_and(|own| Some(&own.email_hash) == sale.customer.email_hash.as_ref());
         ensure!(!conversion.credits.iter().any(owns), ExactCents, "{name}: whoever earns of it is the customer");
         let unattributed = entry.value["note"] == "unattributed";
+        // Silent in the rules: only purchases wait for another purchase of the customer that is booked in the same moment.
+        let just_known = |known: &Customer| known.learned.is_some_and(|at| entry.at.duration_since(at).abs() <= MOMENT);
+        if unattributed && !is_purchase(&sale) && self.known(&sale).any(just_known) {
+            conversion.credits = Self::default().attribute(told, &sale);
+        }
         let nobody = conversion.credits.is_empty();
         ensure!(nobody == unattributed, ExactCents, "{name}: is of {:?}, by {sale:?}", conversion.credits);
         let known = || self.known(&sale);
@@ -105,7 +112,7 @@ impl Auditor {
         for (partner, _) in &conversion.credits {
             self.pulses.entry(partner.clone()).or_default().push(sale.occurred_at);
         }
-        self.remember(&sale, entry.stream, &conversion.credits);
+        self.remember(&sale, entry, &conversion.credits);
 
         let mut work = self.work(entry.stream, conversion);
         let parts = work.conversion.order().map(|order| order.parts).unwrap_or_default();
@@ -124,7 +131,7 @@ impl Auditor {
         }
         // Refunds that came first apply before anything is written.
         self.reverse(entry, &mut work)?;
-        self.true_up(entry, program, std::slice::from_mut(&mut work));
+        self.true_up(entry, program, &[], &mut work);
         self.conversions.insert(entry.stream.to_owned(), work.conversion.clone());
         Ok(Effect { lines: work.into_changed(), ..Effect::default() })
     }
@@ -152,7 +159,7 @@ impl Auditor {
     }
 
     /// Silent in the rules: only sales and renewals tell of a customer.
-    fn remember(&mut self, sale: &Sale, stream: &str, credits: &[(String, i128)]) {
+    fn remember(&mut self, sale: &Sale, entry: &Entry, credits: &[(String, i128)]) {
         for key in keys(sale) {
             let known = self.customers.entry(key).or_default();
             if !is_purchase(sale) {
@@ -160,14 +167,18 @@ impl Auditor {
             }
             known.visitors.extend(sale.visitor.clone());
             known.bought = true;
+            known.learned = Some(entry.at);
             known.sales.push((sale.source.clone(), sale.total, sale.occurred_at));
             // Silent in the rules: the latest ten are remembered.
             if known.sales.len() > 10 {
                 known.sales.remove(0);
             }
             if !credits.is_empty() && known.first_attributed.is_none() {
-                known.first_attributed =
-                    Some(Attributed { stream: stream.to_owned(), at: sale.occurred_at, credits: credits.to_vec() });
+                known.first_attributed = Some(Attributed {
+                    stream: entry.stream.to_owned(),
+                    at: sale.occurred_at,
+                    credits: credits.to_vec(),
+                });
             }
         }
     }

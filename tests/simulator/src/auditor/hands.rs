@@ -85,7 +85,14 @@ impl Auditor {
         for (program, mut works) in works {
             let program = told.programs.iter().find(|told| told.id == program);
             if let Some(program) = program.filter(|_| matches!(entry.what, "reject" | "reinstate")) {
-                self.true_up(entry, program, &mut works);
+                // One conversion after the other, by name.
+                works.sort_by(|one, other| one.stream.cmp(&other.stream));
+                for at in 0..works.len() {
+                    let (settled, rest) = works.split_at_mut(at);
+                    if let Some(work) = rest.first_mut() {
+                        self.true_up(entry, program, settled, work);
+                    }
+                }
             }
             others.extend(works.into_iter().flat_map(Work::into_changed));
         }
@@ -148,7 +155,7 @@ impl Auditor {
                 }
                 self.reverse(entry, &mut work)?;
                 if let Some(program) = super::events::program_of(told, conversion) {
-                    self.true_up(entry, program, std::slice::from_mut(&mut work));
+                    self.true_up(entry, program, &[], &mut work);
                 }
                 work.into_changed()
             }
@@ -207,6 +214,7 @@ impl Auditor {
             minimum_sales: None,
             slice: None,
             of: None,
+            crossed: false,
             amount,
             taken: 0,
             recorded: 0,
@@ -282,7 +290,7 @@ impl Auditor {
             self.earn(told, entry, &mut work, &occasion)?;
         }
         self.reverse(entry, &mut work)?;
-        self.true_up(entry, program, std::slice::from_mut(&mut work));
+        self.true_up(entry, program, &[], &mut work);
         self.conversions.insert(entry.stream.to_owned(), work.conversion.clone());
         Ok(self.retally(entry, Effect { lines: work.into_changed(), ..Effect::default() }))
     }

@@ -87,6 +87,8 @@ pub struct Line {
     pub slice: Option<usize>,
     /// The line an adjustment belongs to.
     pub of: Option<String>,
+    /// A true-up by what was just sold, and not by what became of an earlier sale.
+    pub crossed: bool,
     pub amount: i128,
     pub taken: i128,
     /// Refunds that wait for it to be reinstated.
@@ -258,6 +260,8 @@ pub struct Customer {
     pub visitors: BTreeSet<String>,
     /// Source, total and time of every sale.
     pub sales: Vec<(String, i64, Timestamp)>,
+    /// When it was last told of something that was bought.
+    pub learned: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]

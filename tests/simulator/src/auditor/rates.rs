@@ -195,7 +195,9 @@ pub fn reward(rule: &Rule, sold: Sold, weight: Ratio, before: i128, added: bool,
                 // What an edit adds is no conversion of its own.
                 (Shape::Retroactive, Metric::Count) => before + i128::from(!added),
                 // Silent in the rules: what it earns itself is counted at the tier where it starts.
-                (Shape::Retroactive, Metric::Commission) => before + pay(tier_at(tiers, before + 1), own).round(),
+                (Shape::Retroactive, Metric::Commission) => {
+                    before + pay(tier_at(tiers, before + 1), sold.base).times(weight).round()
+                }
                 _ => before + 1,
             };
             match tier_at(tiers, position) {

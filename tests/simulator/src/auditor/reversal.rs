@@ -100,10 +100,13 @@ impl Auditor {
     }
 
     fn give_back(&self, entry: &Entry, work: &mut Work, slices: &[usize], mut left: i128) -> i128 {
+        let written = entry.line_ids();
         for at in slices {
-            let (_, line) = &mut work.all[*at];
+            let (id, line) = &mut work.all[*at];
             let step = left.min(line.taken + line.recorded);
-            let zero = line.amount == 0 && line.state == State::Reversed;
+            // Of a rejected line of nothing there is nothing to forget, so whether that is written does not matter.
+            let idle = line.state == State::Rejected && id.as_deref().is_some_and(|id| written.contains(&id));
+            let zero = line.amount == 0 && (line.state == State::Reversed || idle);
             if (step == 0 && !zero) || self.is_late(line) {
                 continue;
             }

@@ -59,10 +59,11 @@ pub fn contributions(conversion: &Conversion, lines: &[&Line]) -> Vec<(TallyKey,
         let revenue = if counts { earning.base - round(earning.base * part, whole) } else { 0 };
         let mut tally = Tally { count, revenue, commission, bases: BTreeMap::new() };
         if retroactive(&earning.rule).is_some() {
-            // Silent in the rules: an amount per conversion that was refunded in part is not due again.
-            let partial = of_earning().map(|line| line.earned() - line.net()).sum();
-            let base = Base { count, revenue, earned: commission, partial: if counts { partial } else { 0 } };
-            tally.bases.insert(earning.rule_set, base);
+            // Silent in the rules: what a person sets or takes of a conversion that counts is meant so, and an amount per conversion that
+            // was refunded in part is not due again.
+            let partial = if counts { round(earning.earned * part, whole) } else { 0 };
+            let given = if counts { earning.earned - partial } else { 0 };
+            tally.bases.insert(earning.rule_set, Base { count, revenue, earned: given + trued_up, partial });
         }
         all.extend(keys.into_iter().map(|key| (key, tally.clone())));
     }
@@ -85,7 +86,7 @@ impl Auditor {
     }
 
     /// A tally as it is with what is being worked on.
-    pub(super) fn tally(&self, works: &[Work], key: &TallyKey) -> Tally {
+    pub(super) fn tally<'w>(&self, works: impl IntoIterator<Item = &'w Work>, key: &TallyKey) -> Tally {
         let mut tally = self.tallies.get(key).cloned().unwrap_or_default();
         for work in works {
             let of_key = |contributed: &[(TallyKey, Tally)], sign: i128, tally: &mut Tally| {
@@ -156,7 +157,10 @@ impl Auditor {
         let step = Tally { commission: owed, bases: BTreeMap::from([(of.rule_set, base)]), ..Tally::default() };
         let keys = keys(&of, &work.conversion.program);
         work.fresh.extend(keys.into_iter().map(|key| (key, step.clone())));
-        let mut line = true_up_line(entry, program, work, earning, owed);
+        let mut line = Line { crossed: true, ..true_up_line(entry, program, work, earning, owed) };
+        // It happened when what crossed was sold.
+        let slice = work.all.iter().map(|(_, line)| line).find(|line| line.earning == Some(earning));
+        line.occurred_at = slice.map_or(entry.at, |line| line.occurred_at);
         if work.conversion.suspicious && owed > 0 {
             (line.state, line.reviewed) = (State::Held, false);
         }
@@ -180,34 +184,46 @@ impl Auditor {
     }
 
     /// What retroactive tiers owe, or have too much of, once something went back or returned: one line each, while the window is open.
-    /// Silent in the rules: what a cap kept back stays so.
-    pub(super) fn true_up(&self, entry: &Entry, program: &Program, works: &mut [Work]) {
+    /// Silent in the rules: it is told by the conversion's latest attribution and the sale itself before its edits; and what a cap kept
+    /// back stays so, though what was taken for this conversion returns.
+    pub(super) fn true_up(&self, entry: &Entry, program: &Program, settled: &[Work], work: &mut Work) {
         let today = today(entry, program);
         let mut seen = Vec::new();
-        for w in (0..works.len()).rev() {
-            for n in (0..works[w].conversion.earnings.len()).rev() {
-                let earning = works[w].conversion.earnings[n].clone();
-                let Some(tiers) = retroactive(&earning.rule) else { continue };
-                let window = rates::window_key(tiers.window, earning.date);
-                let key = (earning.partner.clone(), earning.rule.key.clone(), window);
-                if seen.contains(&(key.clone(), earning.rule_set)) {
-                    continue;
-                }
-                seen.push((key.clone(), earning.rule_set));
-                let mut before = self.tallies.get(&key).cloned().unwrap_or_default();
-                let fresh = works.iter().flat_map(|work| &work.fresh).filter(|(other, _)| *other == key);
-                fresh.for_each(|(_, step)| before.add(step, 1));
-                let after = self.tally(works, &key);
-                if before == after || !rates::is_open(tiers.window, earning.date, today) {
-                    continue;
-                }
-                let owed = outstanding(tiers, &after, earning.rule_set);
-                let caps = &earning.rule.caps;
-                let capped = caps.partner_month.is_some() || caps.program_month.is_some();
-                if owed < 0 || (owed > 0 && !capped) {
-                    let line = true_up_line(entry, program, &works[w], n, owed);
-                    works[w].add(line);
-                }
+        let mut foremost: Vec<usize> = (0..work.conversion.earnings.len()).collect();
+        foremost.sort_by_key(|n| {
+            let earning = &work.conversion.earnings[*n];
+            (std::cmp::Reverse(earning.attribution), earning.part)
+        });
+        for n in foremost {
+            let earning = work.conversion.earnings[n].clone();
+            let Some(tiers) = retroactive(&earning.rule) else { continue };
+            let window = rates::window_key(tiers.window, earning.date);
+            let key = (earning.partner.clone(), earning.rule.key.clone(), window);
+            if seen.contains(&(key.clone(), earning.rule_set)) {
+                continue;
+            }
+            seen.push((key.clone(), earning.rule_set));
+            let mut before = self.tally(settled, &key);
+            work.fresh.iter().filter(|(other, _)| *other == key).for_each(|(_, step)| before.add(step, 1));
+            let after = self.tally(settled.iter().chain([&*work]), &key);
+            if before == after || !rates::is_open(tiers.window, earning.date, today) {
+                continue;
+            }
+            let mut owed = outstanding(tiers, &after, earning.rule_set);
+            let caps = &earning.rule.caps;
+            if caps.partner_month.is_some() || caps.program_month.is_some() {
+                let same = |line: &&Line| {
+                    let of = line.earning.map(|n| &work.conversion.earnings[n]);
+                    line.kind == Kind::TrueUp
+                        && !line.crossed
+                        && of.is_some_and(|of| of.partner == earning.partner && of.rule.key == earning.rule.key)
+                };
+                let moved: i128 = work.lines().into_iter().filter(same).map(|line| line.amount).sum();
+                owed = owed.min((-moved).max(0));
+            }
+            if owed != 0 {
+                let line = true_up_line(entry, program, work, n, owed);
+                work.add(line);
             }
         }
     }
@@ -257,8 +273,5 @@ fn true_up_line(entry: &Entry, program: &Program, work: &Work, earning: usize, o
     };
     let mut line = work.line_of(entry, earning, Kind::TrueUp, owed);
     (line.state, line.reviewed, line.due_at, line.hands) = (state, reviewed, due_at, author(entry));
-    // Where something was sold, it happened then; where something else moved what is owed, it happens now.
-    let sold = work.all.iter().map(|(_, line)| line).find(|line| line.earning == Some(earning));
-    line.occurred_at = sold.filter(|_| sold_now).map_or(entry.at, |line| line.occurred_at);
     line
 }
