@@ -210,7 +210,7 @@ async fn whatever_the_network_does_exactly_one_bill_is_made() {
             ),
         ]
     };
-    for seed in 0..4 {
+    for seed in 0..2 {
         for (name, faults) in storms(seed) {
             let world = world().await;
             world.system.quickbooks.fail(faults);
@@ -343,6 +343,7 @@ async fn a_night_finds_what_webhooks_missed_and_bills_that_nobody_knows() {
     assert_eq!((&compared["compared"], &compared["orphans"]), (&json!(1), &json!(1)), "{compared}");
     assert_eq!(state(&world, &id).await, "partially_paid");
     assert_eq!(world.exception_codes().await, ["bill_orphaned"]);
+    world.pass("1h");
     let path = format!("/quickbooks/connections/{REALM}/reconciliations");
     let report = world.post(FINANCE, &path, &json!({})).await.ok();
     assert_eq!((&report["compared"], &report["finished"]), (&json!(1), &json!(true)), "{report}");

@@ -318,8 +318,7 @@ impl Books<'_> {
         let vendor =
             vendors::of(&self.session, &Wanted { partner: &partner, currency, company, settings, named }).await?;
         let date = self.date(&program, dated).await?;
-        let rate =
-            if currency == company.currency { None } else { Some(self.exchange_rate(currency, date).await?) };
+        let rate = if currency == company.currency { None } else { Some(self.exchange_rate(currency, date).await?) };
         let bill = Bill {
             vendor_ref: Ref::to(&vendor),
             ap_account_ref: settings.payable_account.as_deref().map(Ref::to),

@@ -14,10 +14,10 @@ use store::{
     QuickbooksReport, QuickbooksState, StoreError, Transaction, UnpaidPosition,
 };
 
+use super::Failed;
 use super::bills::minor_of;
 use super::connection::{company, connected};
 use super::session::Session;
-use super::Failed;
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 use crate::exceptions::file_in;
