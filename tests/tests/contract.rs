@@ -201,6 +201,7 @@ async fn every_path_tells_the_methods_it_takes() {
 
 /// What changes one object takes the tag that reading it shows, and no other.
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn what_was_read_is_changed_only_while_it_is_so() {
     let contract = Contract::get();
     let takes = |operation: &Operation<'_>| {

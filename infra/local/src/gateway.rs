@@ -199,21 +199,21 @@ async fn paypal_faults(State(system): State<Shared>, body: Bytes) -> Answer {
 }
 
 /// What is in QuickBooks' counterpart, as QuickBooks would return it.
-fn in_quickbooks(system: &System, entity: &str, name: &str) -> Answer {
+fn in_quickbooks(system: &System, entity: &str, name: &str) -> Json<Value> {
     let realm = system.quickbooks.settings().realm;
     let all = system.quickbooks.company(&realm, |company, _| company.all(entity).cloned().collect::<Vec<_>>());
-    Ok(Json(json!({ name: all.unwrap_or_default() })))
+    Json(json!({ name: all.unwrap_or_default() }))
 }
 
-async fn quickbooks_bills(State(system): State<Shared>) -> Answer {
+async fn quickbooks_bills(State(system): State<Shared>) -> Json<Value> {
     in_quickbooks(&system, "Bill", "bills")
 }
 
-async fn quickbooks_vendors(State(system): State<Shared>) -> Answer {
+async fn quickbooks_vendors(State(system): State<Shared>) -> Json<Value> {
     in_quickbooks(&system, "Vendor", "vendors")
 }
 
-async fn quickbooks_payments(State(system): State<Shared>) -> Answer {
+async fn quickbooks_payments(State(system): State<Shared>) -> Json<Value> {
     in_quickbooks(&system, "BillPayment", "payments")
 }
 
@@ -232,7 +232,7 @@ async fn quickbooks_pay(State(system): State<Shared>, body: Bytes) -> Answer {
     let amount = match &amount {
         None | Some(Value::Null) => None,
         Some(told) => {
-            let told = quickbooks_counterpart::company::amount(told).filter(|amount| amount.is_sign_positive());
+            let told = quickbooks_counterpart::company::amount(told).filter(|amount| !amount.is_sign_negative());
             Some(told.ok_or_else(|| Refused(StatusCode::BAD_REQUEST, "amount is a decimal number".to_owned()))?)
         }
     };

@@ -20,7 +20,7 @@ const END: &str = "<!-- end -->";
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, Error> {
-    let table = report().await?;
+    let table = Box::pin(report()).await?;
     if std::env::args().nth(1).as_deref() != Some("--check") {
         print!("{table}");
         return Ok(ExitCode::SUCCESS);

@@ -106,7 +106,7 @@ impl<W: Write> Story<'_, W> {
         let part = part.map(str::parse).transpose().map_err(failed)?;
         let realm = self.system.quickbooks.settings().realm;
         let paid = self.system.quickbooks.company(&realm, |company, now| company.pay(bill, part, now));
-        paid.and_then(|paid| paid.ok()).ok_or_else(|| failed("the Bill cannot be paid"))
+        paid.and_then(std::result::Result::ok).ok_or_else(|| failed("the Bill cannot be paid"))
     }
 
     /// QuickBooks tells, and the payout follows.
