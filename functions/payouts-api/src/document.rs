@@ -63,12 +63,12 @@ mod tests {
         operations.collect()
     }
 
-    /// The router does not tell its routes, but its source does, one to a line.
+    /// The router does not tell its routes, but its source does.
     fn routed() -> BTreeSet<String> {
-        let lines = include_str!("lib.rs").lines().filter_map(|line| line.trim().strip_prefix(".route(\""));
+        let source = include_str!("lib.rs").split(".route_layer(").next().unwrap();
         let mut routes = BTreeSet::new();
-        for line in lines {
-            let (path, handlers) = line.split_once('"').unwrap();
+        for route in source.split(".route(").skip(1) {
+            let (path, handlers) = route.trim_start().strip_prefix('"').unwrap().split_once('"').unwrap();
             for method in ["get", "post", "put", "patch", "delete"] {
                 if handlers.contains(&format!(" {method}(")) || handlers.contains(&format!(").{method}(")) {
                     routes.insert(format!("{} {path}", method.to_uppercase()));
@@ -134,6 +134,6 @@ mod tests {
     #[test]
     fn the_document_and_its_page_stay_small() {
         assert!(DOCUMENT.len() < 200_000, "{}", DOCUMENT.len());
-        assert!(PAGE.len() < 250_000, "{}", PAGE.len());
+        assert!(PAGE.len() < 300_000, "{}", PAGE.len());
     }
 }
