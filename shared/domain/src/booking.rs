@@ -202,7 +202,7 @@ impl<'a> Booking<'a> {
 
     fn rule(&self, line: &Line) -> Option<&'a Rule> {
         let rules = self.rules.get(&line.rule_set?)?;
-        rules.iter().find(|rule| line.basis.as_ref().is_some_and(|basis| basis.rule == rule.key))
+        rules.iter().find(|rule| rule_of(line) == Some(&rule.key))
     }
 
     /// Moves the tallies by what the contributions of the earnings moved. New earnings stand in `before` as they accrued, which their
@@ -254,13 +254,15 @@ impl<'a> Booking<'a> {
     /// before what edits added.
     fn foremost<'b>(&self, of: &'b Line, lines: &'b [Line]) -> &'b Line {
         let parts = self.after.order.map(Order::parts).unwrap_or_default();
-        let rule = |line: &Line| line.basis.as_ref().map(|basis| basis.rule.clone());
-        let alike = heads(lines).filter(|line| line.partner == of.partner && rule(line) == rule(of));
-        let place = |line: &&Line| {
-            (Reverse(line.attribution), parts.iter().position(|part| part.edit.as_deref() == line.edit.as_deref()))
-        };
+        let alike = heads(lines).filter(|line| line.partner == of.partner && rule_of(line) == rule_of(of));
+        let part = |line: &Line| parts.iter().position(|part| part.edit == line.edit).unwrap_or(usize::MAX);
+        let place = |line: &&Line| (Reverse(line.attribution), part(line));
         alike.min_by_key(place).unwrap_or(of)
     }
+}
+
+fn rule_of(line: &Line) -> Option<&str> {
+    line.basis.as_ref().map(|basis| basis.rule.as_str())
 }
 
 /// The first slice of each earning.
