@@ -175,7 +175,10 @@ async fn start(name: &str, program: &Program) -> Result<First, Error> {
         world.fire("batch-payouts").await;
     }
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let mut command = command(name, program, &world, listener.local_addr()?);
+    // The books that a function looks into are served here, too: what a first answer takes is not left to the network.
+    let books = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let mut command = command(name, program, &world, listener.local_addr()?, books.local_addr()?);
+    let quickbooks = tokio::spawn(quickbooks_counterpart::server::serve(books, world.system.quickbooks.clone()));
     let (answers, mut answered) = mpsc::unbounded_channel();
     let lambda = Lambda {
         event: program.event.to_string(),
@@ -193,6 +196,7 @@ async fn start(name: &str, program: &Program) -> Result<First, Error> {
     process.kill()?;
     let output = process.wait_with_output()?;
     server.abort();
+    quickbooks.abort();
     let said = || format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let Ok(Some(answer)) = answer else { return Err(format!("no answer\n{}", said()).into()) };
     // Of an HTTP answer the status, as in the list of samples.
@@ -209,8 +213,8 @@ async fn start(name: &str, program: &Program) -> Result<First, Error> {
     })
 }
 
-/// The process as the Lambda service would start it: with the template's environment and no other.
-fn command(name: &str, program: &Program, world: &World, address: SocketAddr) -> Command {
+/// The process as the Lambda service would start it: with the template's environment, and where AWS and QuickBooks are here.
+fn command(name: &str, program: &Program, world: &World, address: SocketAddr, quickbooks: SocketAddr) -> Command {
     let mut command = Command::new(&program.binary);
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let context = &world.system.context;
@@ -224,6 +228,7 @@ fn command(name: &str, program: &Program, world: &World, address: SocketAddr) ->
         .env("AWS_ACCESS_KEY_ID", "embedded")
         .env("AWS_SECRET_ACCESS_KEY", "embedded")
         .env("AWS_ENDPOINT_URL", format!("http://{address}"))
+        .env("QUICKBOOKS_ENDPOINT", format!("http://{quickbooks}"))
         .env("TABLE_NAME", local::TABLE)
         .env("CONVERSIONS_QUEUE_URL", &context.queues.conversions_url)
         .env("DRAFTS_QUEUE_URL", &context.queues.drafts_url)
