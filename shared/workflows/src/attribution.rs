@@ -290,6 +290,10 @@ pub async fn by_hand(
         let mut entry = Entry::new(conversion.as_str(), position, now, by, What::Attribute);
         entry.why = Some(why.to_owned());
         let mut transaction = Transaction::new(BY_HAND);
+        if sale.action.is_purchase() {
+            let parts: Vec<_> = partners.iter().map(|(partner, part)| (partner.id.clone(), *part)).collect();
+            transaction.remember_attribution(&customer, conversion, *occurred_at, &parts)?;
+        }
         if let Some(listed) = context.store.listed_unrewarded(BY_HAND, conversion).await? {
             transaction.unlist_unrewarded(&listed)?;
         }

@@ -271,6 +271,7 @@ impl Auditor {
         conversion.before.clear();
         conversion.channels.clear();
         conversion.standing.first_attributed = self.first_attributed(&sale, entry.stream);
+        self.remember_credits(&sale, entry.stream, &conversion.credits);
         // Silent in the rules: a person looked at it.
         conversion.suspicious = false;
         let mut work = self.work(entry.stream, conversion);
