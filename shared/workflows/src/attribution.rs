@@ -283,7 +283,7 @@ pub async fn by_hand(
             exchange,
             objection: None,
         };
-        let lines = context.store.lines(BY_HAND, &history.lines()).await?;
+        let lines = history.lines(context, BY_HAND).await?;
         let open = OpenPayouts::of(&context.store, BY_HAND, &lines).await?;
         open.settle_first(context).await?;
         let position = history.next_position();
