@@ -48,7 +48,7 @@ pub fn program(chance: &mut Chance) -> Program {
     let major = 10_i64.pow(exponent);
     // Of chance that nothing else is decided by.
     let mut besides = chance.clone();
-    let withholds = (currency == "USD" && besides.percent(60)).then(|| besides.percent(50));
+    let withholds = (currency == "USD" && besides.percent(85)).then(|| besides.percent(50));
     Program {
         id: String::new(),
         currency,

@@ -342,7 +342,7 @@ impl World {
         let mut chance = Chance::of(self.seed, LIMITS);
         let mut years = Vec::new();
         for year in [2026_i16, 2027] {
-            if let Some(limit) = *chance.pick(&[None, Some(3_000), Some(10_000), Some(50_000)]).unwrap_or(&None) {
+            if let Some(limit) = *chance.pick(&[None, Some(1_000), Some(3_000), Some(10_000)]).unwrap_or(&None) {
                 self.told.limits.insert(year, limit);
                 years.push(json!({"year": year, "reportingLimit": shop::decimal(limit, 2)}));
             } else if let Some(limit) = self.told.limits.get(&2026).filter(|_| year == 2027).copied() {
@@ -1067,7 +1067,7 @@ impl World {
             0 => self.about_payouts(chance, "mark-failed", &["submitted", "partially_paid"]),
             1 | 2 => self.about_payouts(chance, "mark-returned", &["submitted", "partially_paid", "paid"]),
             3 | 4 => self.about_payouts(chance, "retry", &["failed", "returned"]),
-            5 => self.about_payouts(chance, "void", &["submitted", "failed", "returned"]),
+            5 => self.about_payouts(chance, "void", &["submitted", "partially_paid", "failed", "returned"]),
             6 | 7 => self.exclude(chance),
             8..=10 => self.export(chance),
             _ => self.pay(chance),

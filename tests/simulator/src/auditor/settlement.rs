@@ -258,7 +258,7 @@ impl Auditor {
     /// After everything was exported in fair weather, what is approved and would fit a file was left out of one for a reason.
     pub fn left_out_of_files(&self, told: &Told, items: &Items) -> Checked {
         let pages = items.iter().filter(|((pk, sk), _)| pk.starts_with("EXP#") && sk.starts_with("PAG#"));
-        let left_out: Vec<&Value> = pages.flat_map(|(_, page)| list(page, "left_out")).collect();
+        let left_out: Vec<&Value> = pages.flat_map(|(_, page)| list(page, "leftOut")).collect();
         for (id, payout) in &self.payouts {
             if payout.state != "approved" || payout.method == "manual" {
                 continue;
