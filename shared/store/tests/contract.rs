@@ -147,6 +147,7 @@ fn line(partner: &Partner, n: usize, state: LineState) -> Line {
         minimum_sales: None,
         of: None,
         slice: Some(1),
+        true_ups: vec![],
         hands: vec![],
         version: 1,
         entry: EntryRef::none(),
