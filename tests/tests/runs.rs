@@ -345,10 +345,10 @@ async fn a_partner_whose_message_was_lost_shows_as_undecided_and_is_asked_again(
 #[tokio::test]
 async fn whoever_is_asked_only_when_a_run_asks_again_is_waited_for_too() {
     let world = Plan::new().start().await;
-    world.clock_at("2026-02-01T00:20:00Z");
+    world.clock_at("2026-02-01T00:00:00Z");
     world.fire("batch-payouts").await;
     let id = text(&latest(&world).await["id"]).to_owned();
-    // Of the moment of planning, as if the index had not shown it then.
+    // Of the moment when the run was due, as if the index had not shown it then.
     world.add_partner(&json!({"code": "LATE"})).await;
     assert_eq!(report(&world, &id).await["partners"], 1);
     world.pass("1h");
@@ -358,6 +358,24 @@ async fn whoever_is_asked_only_when_a_run_asks_again_is_waited_for_too() {
     let done = report(&world, &id).await;
     assert_eq!((&done["state"], &done["partners"]), (&json!("completed"), &json!(2)));
     assert_eq!(done["summary"]["carried"][0]["partners"], 2);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn whoever_joins_after_a_run_was_due_is_not_asked_however_late_it_is_planned() {
+    let world = Plan::new().start().await;
+    world.clock_at("2026-02-03T00:20:00Z");
+    let late = world.add_partner(&json!({"code": "LATE"})).await;
+    world.sale("o1", "100.00").await;
+    world.tick().await;
+    let run = latest(&world).await;
+    assert_eq!(
+        (&run["period"], &run["partners"], &run["state"]),
+        (&json!("2026-02-01"), &json!(1), &json!("completed"))
+    );
+    let decided = world.all(FINANCE, &format!("/runs/{}/decisions", text(&run["id"]))).await;
+    assert_eq!(decided.len(), 1);
+    assert_ne!(decided[0]["partnerId"], json!(late));
     world.audit_holds().await;
 }
 

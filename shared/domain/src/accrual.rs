@@ -512,6 +512,7 @@ impl<'a> Accrual<'a> {
             attribution: self.attribution,
             minimum_sales: one.won.rule.minimum_sales,
             of: None,
+            true_ups: Vec::new(),
             hands: self.by_hand.map(str::to_owned).into_iter().collect(),
             version: 1,
             entry: EntryRef::none(),

@@ -59,6 +59,23 @@ pub struct Accruing<'a> {
     pub by_hand: Option<&'a str>,
 }
 
+/// Of a decision that is told in a stream of its own: notes on the lines decided about which true-ups it caused, so that whoever reads the
+/// conversion finds those, too.
+pub fn note_true_ups(changes: &mut [Change]) {
+    let rule = |line: &Line| line.basis.as_ref().map(|basis| basis.rule.clone());
+    let caused = changes.iter().filter(|change| change.before.is_none() && change.after.kind == LineKind::TrueUp);
+    let caused: Vec<_> = caused.map(|change| change.after.clone()).collect();
+    for true_up in caused {
+        let by = changes.iter_mut().find(|change| {
+            let line = &change.after;
+            change.before.is_some() && line.partner == true_up.partner && rule(line) == rule(&true_up)
+        });
+        if let Some(by) = by {
+            by.after.true_ups.push(true_up.id);
+        }
+    }
+}
+
 impl<'a> Booking<'a> {
     /// The parts that have not accrued yet: what an edit added; all of it for a new sale or a new attribution.
     fn new_parts(&self) -> impl Iterator<Item = &'a Part> + use<'a> {

@@ -70,6 +70,9 @@ pub struct Line {
     /// The line it adjusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<LineId>,
+    /// True-ups that decisions about it caused: they stand in the streams of those decisions, and not in its conversion's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub true_ups: Vec<LineId>,
     /// People whose hand is in the line, who must not approve its payout.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hands: Vec<String>,
@@ -300,6 +303,7 @@ impl Line {
             attribution: 0,
             minimum_sales: None,
             of: None,
+            true_ups: Vec::new(),
             hands: vec![by.to_owned()],
             version: 1,
             entry: EntryRef::none(),
@@ -365,6 +369,7 @@ impl Line {
             paid_at: None,
             slice: None,
             of: None,
+            true_ups: Vec::new(),
             hands: Vec::new(),
             version: 1,
             entry: EntryRef::none(),
@@ -798,6 +803,7 @@ pub(crate) mod tests {
             attribution: 0,
             minimum_sales: None,
             of: None,
+            true_ups: vec![],
             hands: vec![],
             version: 1,
             entry: EntryRef::none(),

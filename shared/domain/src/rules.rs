@@ -534,7 +534,7 @@ impl Resolver {
 
     fn rule(&mut self, input: &RuleInput) -> Rule {
         let key = slug(input.key.as_deref().unwrap_or(&input.name));
-        if key.is_empty() || key.len() > 60 {
+        if key.is_empty() || key.chars().count() > 60 {
             self.refuse("/name", "needs 1 to 60 characters that a key can be made of");
         }
         if input.hold_days.is_some_and(|days| days > MAX_HOLD_DAYS) {

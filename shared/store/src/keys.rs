@@ -402,6 +402,9 @@ pub fn payable_partition(partner: &PartnerId) -> String {
     format!("PAYABLE#{partner}")
 }
 
+/// Sorts after every id behind a moment.
+pub const AFTER_IDS: &str = "#~";
+
 /// A moment whose text sorts as it does: always with nine decimals.
 pub fn sortable(moment: jiff::Timestamp) -> String {
     format!("{moment:.9}")

@@ -97,12 +97,9 @@ async fn of_conversion(
     let store = &context.store;
     let program = store.program(ADJUST, &line.program).await?.ok_or(Refusal::NotFound("program"))?;
     let order = history.order()?.ok_or_else(|| StoreError::Corrupt(format!("{} has no sale", line.id)))?;
-    let lines = store.lines(ADJUST, &history.lines()).await?;
+    let lines = history.lines(context, ADJUST).await?;
     let open = OpenPayouts::of(store, ADJUST, &lines).await?;
     open.settle_first(context).await?;
-    // A true-up is not among the conversion's own lines.
-    let lines =
-        if lines.iter().any(|other| other.id == line.id) { lines } else { [lines, vec![line.clone()]].concat() };
     let (decided, id) = adjusted(&lines, &line.id, gross, by, &open.tokens, now)?;
     let position = history.next_position();
     let mut entry = Entry::new(line.stream(), position, now, by, What::Adjust);

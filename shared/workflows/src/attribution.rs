@@ -283,13 +283,17 @@ pub async fn by_hand(
             exchange,
             objection: None,
         };
-        let lines = context.store.lines(BY_HAND, &history.lines()).await?;
+        let lines = history.lines(context, BY_HAND).await?;
         let open = OpenPayouts::of(&context.store, BY_HAND, &lines).await?;
         open.settle_first(context).await?;
         let position = history.next_position();
         let mut entry = Entry::new(conversion.as_str(), position, now, by, What::Attribute);
         entry.why = Some(why.to_owned());
         let mut transaction = Transaction::new(BY_HAND);
+        if sale.action.is_purchase() {
+            let parts: Vec<_> = partners.iter().map(|(partner, part)| (partner.id.clone(), *part)).collect();
+            transaction.remember_attribution(&customer, conversion, *occurred_at, &parts)?;
+        }
         if let Some(listed) = context.store.listed_unrewarded(BY_HAND, conversion).await? {
             transaction.unlist_unrewarded(&listed)?;
         }

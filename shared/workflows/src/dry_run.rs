@@ -143,7 +143,7 @@ async fn sold(context: &Context, conversion: ConversionId, from: Timestamp, to: 
     if !within || history.circumstances().is_none() {
         return Ok(None);
     }
-    let lines = context.store.lines(OPERATION, &history.lines()).await?;
+    let lines = history.lines(context, OPERATION).await?;
     Ok(Some(Sold { conversion, history, order, lines }))
 }
 

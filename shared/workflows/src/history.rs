@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::accrual::Circumstances;
 use domain::booking::{Accruing, Booking, RulesByVersion, State};
 use domain::conversion::ConversionEvent;
-use domain::ids::{ConversionId, LineId, PayoutId};
+use domain::ids::{ConversionId, PayoutId};
 use domain::journal::{Entry, Sealed, What};
 use domain::line::Line;
 use domain::order::Order;
@@ -73,10 +73,16 @@ impl History {
         self.entries().filter_map(|entry| entry.circumstances.as_ref()).last()
     }
 
-    /// Every line the conversion ever made.
-    pub fn lines(&self) -> Vec<LineId> {
+    /// Every line the conversion ever made, with the true-ups that decisions about them caused.
+    pub async fn lines(&self, context: &Context, operation: &'static str) -> Result<Vec<Line>> {
         let created = self.entries().flat_map(|entry| &entry.lines).filter(|line| line.from.is_none());
-        created.map(|line| line.id.clone()).collect()
+        let ids: Vec<_> = created.map(|line| line.id.clone()).collect();
+        let mut lines = context.store.lines(operation, &ids).await?;
+        let beside: Vec<_> = lines.iter().flat_map(|line| &line.true_ups).cloned().collect();
+        if !beside.is_empty() {
+            lines.extend(context.store.lines(operation, &beside).await?);
+        }
+        Ok(lines)
     }
 }
 

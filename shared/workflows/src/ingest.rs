@@ -405,7 +405,7 @@ async fn change(
     let kind = incoming.event.body.kind();
     let operation = operation(kind);
     let before = history.order().map_err(NotBooked::from)?;
-    let lines = context.store.lines(operation, &history.lines()).await?;
+    let lines = history.lines(context, operation).await?;
     let open = OpenPayouts::of(&context.store, operation, &lines).await?;
     open.settle_first(context).await?;
     file_excess(context, incoming, order).await?;

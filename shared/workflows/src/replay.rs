@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use domain::booking::{Booking, RulesByVersion, State, tallies_of};
+use domain::booking::{Booking, RulesByVersion, State, note_true_ups, tallies_of};
 use domain::ids::{ConversionId, LineId, PartnerId, PayoutId, ProgramId, RunId};
 use domain::journal::{Change, Entry, EntryRef, LineChange, PayoutChange, Sealed, Seen, What};
 use domain::line::{Line, LineError, LineKind, StateName};
@@ -353,22 +353,22 @@ impl<'a> Replay<'a> {
     /// The lines of some entries' making, as another entry found them. True-ups have no part in what becomes of other lines.
     fn looked_at<'e>(&self, made_by: impl IntoIterator<Item = &'e Entry>, entry: &Entry) -> Result<Vec<Line>> {
         let made = made_by.into_iter().flat_map(|entry| &entry.lines).filter(|change| change.from.is_none());
-        let mut lines = Vec::new();
-        for LineChange { id, .. } in made {
+        let mut ids: VecDeque<_> = made.map(|change| change.id.clone()).collect();
+        let mut lines: Vec<Line> = Vec::new();
+        while let Some(id) = ids.pop_front() {
             let seen = entry.seen.iter().find_map(|seen| match seen {
-                Seen::Line { line, version } if line == id => self.version(line, *version),
+                Seen::Line { line, version } if *line == id => self.version(line, *version),
                 _ => None,
             });
             // What it was written with stays, whatever becomes of it.
-            let true_up = || self.version(id, 1).filter(|line| line.kind == LineKind::TrueUp);
-            match (entry.lines.iter().find(|change| change.id == *id), seen) {
-                (Some(change), _) => lines.push(self.before(change)?.clone()),
-                (None, Some(seen)) => lines.push(seen.clone()),
-                (None, None) => {
-                    let line = true_up().ok_or_else(|| amiss(format!("it does not say how it found {id}")))?;
-                    lines.push(line.clone());
-                }
-            }
+            let true_up = || self.version(&id, 1).filter(|line| line.kind == LineKind::TrueUp);
+            let line = match (entry.lines.iter().find(|change| change.id == id), seen) {
+                (Some(change), _) => self.before(change)?,
+                (None, Some(seen)) => seen,
+                (None, None) => true_up().ok_or_else(|| amiss(format!("it does not say how it found {id}")))?,
+            };
+            ids.extend(line.true_ups.iter().cloned());
+            lines.push(line.clone());
         }
         Ok(lines)
     }
@@ -494,7 +494,9 @@ impl<'a> Replay<'a> {
         };
         let verdict = |line: &Line| verdicts.iter().find(|decided| decided.id == line.id).unwrap_or(line).clone();
         let decided = lines.iter().map(verdict).collect();
-        Ok(booking.book(&lines, decided, None, tallies)?)
+        let mut booked = booking.book(&lines, decided, None, tallies)?;
+        note_true_ups(&mut booked);
+        Ok(booked)
     }
 
     /// Each stored line against what it came to.

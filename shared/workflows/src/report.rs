@@ -102,20 +102,25 @@ async fn in_numbers(context: &Context, mut run: Run, summary: RunSummary) -> Res
 
 /// A page of the partners whom a run asked and who have no decision.
 pub async fn undecided(context: &Context, run: &Run, after: Option<&str>, limit: i32) -> Result<Listing<PartnerId>> {
-    let store = &context.store;
-    let (asked, after) = if run.include.is_empty() {
-        let page = store.partners(OPERATION, &run.program, after, limit).await?;
-        let asked_at = match run.progress {
-            RunProgress::Planned { at, .. } | RunProgress::Completed { at, .. } => at,
-            RunProgress::Planning { .. } => context.now(),
-        };
-        // Whoever came later was not asked.
-        let asked = page.items.into_iter().filter(|partner| partner.created_at <= asked_at).map(|partner| partner.id);
-        (asked.collect(), page.after)
-    } else {
-        (run.include.clone(), None)
-    };
-    let decided = store.decisions_about(OPERATION, asked.iter().map(|partner| (&run.id, partner))).await?;
+    let asked = partners_of(context, run, after, limit).await?;
+    let about = asked.items.iter().map(|partner| (&run.id, partner));
+    let decided = context.store.decisions_about(OPERATION, about).await?;
     let decided: BTreeSet<_> = decided.into_iter().map(|decision| decision.partner).collect();
-    Ok(Listing { items: asked.into_iter().filter(|partner| !decided.contains(partner)).collect(), after })
+    let items = asked.items.into_iter().filter(|partner| !decided.contains(partner)).collect();
+    Ok(Listing { items, after: asked.after })
+}
+
+/// A page of the partners whom a run asks: those who are named, or all who had joined when it was due. So it asks the same ones however
+/// late it is planned, and by however many at once.
+pub(crate) async fn partners_of(
+    context: &Context,
+    run: &Run,
+    after: Option<&str>,
+    limit: i32,
+) -> Result<Listing<PartnerId>> {
+    if run.include.is_empty() {
+        Ok(context.store.partner_ids(OPERATION, &run.program, run.planned_at, after, limit).await?)
+    } else {
+        Ok(Listing { items: run.include.clone(), after: None })
+    }
 }

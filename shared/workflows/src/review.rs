@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::booking::{Booking, State, tallies_of};
+use domain::booking::{Booking, State, note_true_ups, tallies_of};
 use domain::ids::{ConversionId, LineId, PayoutId};
 use domain::journal::{Change, Entry, Seen, What};
 use domain::line::{Line, LineError};
@@ -260,7 +260,7 @@ async fn with_tallies(
 async fn decide(context: &Context, operation: &'static str, id: ConversionId, changes: &[Change]) -> Result<Judged> {
     let history = History::read(context, operation, &id).await?;
     let order = history.order()?.ok_or_else(|| StoreError::Corrupt(format!("{id} has lines and no sale")))?;
-    let lines = context.store.lines(operation, &history.lines()).await?;
+    let lines = history.lines(context, operation).await?;
     let mut after = lines.clone();
     for line in &mut after {
         if let Some(change) = changes.iter().find(|change| change.after.id == line.id) {
@@ -307,7 +307,8 @@ async fn book(
             received_at: now,
             now,
         };
-        let booked = booking.book(&conversion.lines, conversion.after.clone(), None, &mut tallies)?;
+        let mut booked = booking.book(&conversion.lines, conversion.after.clone(), None, &mut tallies)?;
+        note_true_ups(&mut booked);
         let entries = conversion.history.next_position() - 1;
         entry.seen.push(Seen::Conversion { conversion: conversion.id.clone(), entries });
         entry.note_seen(&conversion.lines, &booked);

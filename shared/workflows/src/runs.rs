@@ -17,7 +17,7 @@ use crate::draft::{consider, draft};
 use crate::error::{Refusal, Result};
 use crate::instant;
 use crate::queues::DraftRequest;
-use crate::report::{is_whole, summarize, undecided};
+use crate::report::{is_whole, partners_of, summarize, undecided};
 
 const OPERATION: &str = "plan run";
 const PREVIEW: &str = "preview run";
@@ -350,16 +350,11 @@ pub async fn plan(context: &Context, id: &RunId, time_left: &impl Fn() -> bool) 
         if !time_left() {
             return Ok(false);
         }
-        let (partners, next) = if run.include.is_empty() {
-            let page = context.store.partner_ids(OPERATION, &run.program, after.as_deref(), PAGE_PARTNERS).await?;
-            (page.items, page.after)
-        } else {
-            (run.include.clone(), None)
-        };
-        let requests: Vec<_> =
-            partners.into_iter().map(|partner| DraftRequest::Decide { run: run.id.clone(), partner }).collect();
+        let page = partners_of(context, &run, after.as_deref(), PAGE_PARTNERS).await?;
+        let ask = |partner| DraftRequest::Decide { run: run.id.clone(), partner };
+        let requests: Vec<_> = page.items.into_iter().map(ask).collect();
         context.queues.send_drafts(&requests).await?;
-        let progress = match next {
+        let progress = match page.after {
             Some(after) => RunProgress::Planning { after: Some(after) },
             None => RunProgress::Planned { at: context.now(), again: None },
         };

@@ -16,9 +16,8 @@ mod tasks;
 mod told;
 mod world;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -76,22 +75,6 @@ struct Options {
     /// Reports a failing history as it is, without looking for a shorter one.
     #[arg(long)]
     no_shrinking: bool,
-    /// A file of seeds whose worlds are known to fail, one to a line, with what is open about each. They must go on to: one that is
-    /// settled comes off the list.
-    #[arg(long, requires = "seeds")]
-    open: Option<PathBuf>,
-}
-
-/// The seeds that such a file names.
-fn open_seeds(file: &Path) -> Result<BTreeSet<u64>, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines
-        .map(|line| {
-            let seed = line.split_whitespace().next().and_then(|seed| seed.parse().ok());
-            seed.ok_or_else(|| format!("{}: {line:?} names no seed", file.display()))
-        })
-        .collect()
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -103,17 +86,10 @@ fn main() -> ExitCode {
     let options = Options::parse();
     // A panic inside a function is a finding, told with its history; the default hook would only scatter it.
     std::panic::set_hook(Box::new(|_| {}));
-    let open = match options.open.as_deref().map_or_else(|| Ok(BTreeSet::new()), open_seeds) {
-        Ok(open) => open,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-    };
     let passed = match (options.seed, &options.seeds) {
         (Some(seed), _) => one(seed, &options),
-        (None, Some(seeds)) => many(seeds, &open, &options),
-        (None, None) => many(&(1..101), &open, &options),
+        (None, Some(seeds)) => many(seeds, &options),
+        (None, None) => many(&(1..101), &options),
     };
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -158,7 +134,7 @@ struct Sum {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "speeds are told to a digit")]
-fn many(seeds: &Range<u64>, open: &BTreeSet<u64>, options: &Options) -> bool {
+fn many(seeds: &Range<u64>, options: &Options) -> bool {
     let begun = Instant::now();
     let next = AtomicU64::new(seeds.start);
     let sum = Mutex::new(Sum::default());
@@ -199,21 +175,15 @@ fn many(seeds: &Range<u64>, open: &BTreeSet<u64>, options: &Options) -> bool {
     });
     let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     summary(&sum, begun.elapsed());
-    let mut new = sum.failed.iter().filter(|(seed, _)| !open.contains(seed)).peekable();
-    if let Some((seed, failure)) = new.peek() {
-        report(**seed, options, &script(**seed, options.steps), failure);
-    }
-    let settled: Vec<_> = open.iter().filter(|seed| seeds.contains(seed) && !sum.failed.contains_key(seed)).collect();
-    if !settled.is_empty() {
-        eprintln!("these do not fail any more; take them off the list of open ones: {settled:?}");
-        return false;
+    if let Some((seed, failure)) = sum.failed.first_key_value() {
+        report(*seed, options, &script(*seed, options.steps), failure);
     }
     let missing: Vec<_> = FAULTS.into_iter().filter(|fault| !sum.struck.contains_key(fault)).collect();
     if sum.worlds >= MANY && !missing.is_empty() {
         eprintln!("faults that never struck, so that nothing is proved about them: {}", missing.join(", "));
         return false;
     }
-    new.next().is_none()
+    sum.failed.is_empty()
 }
 
 #[allow(clippy::cast_precision_loss, reason = "speeds are told to a digit")]

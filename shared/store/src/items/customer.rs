@@ -166,6 +166,25 @@ impl Transaction {
         Ok(())
     }
 
+    /// Remembers whom a person gave the sale to, with the customer as it was read.
+    pub fn remember_attribution(
+        &mut self,
+        read: &KnownCustomer,
+        conversion: &ConversionId,
+        at: Timestamp,
+        partners: &[(PartnerId, u64)],
+    ) -> Result<(), StoreError> {
+        for record in &read.records {
+            if record.first_attributed.as_ref().is_some_and(|first| first.conversion != *conversion) {
+                continue;
+            }
+            let (conversion, partners) = (conversion.clone(), partners.to_vec());
+            let first_attributed = Some(FirstAttributed { at, conversion, partners });
+            self.put_customer(record, Record { first_attributed, ..record.clone() })?;
+        }
+        Ok(())
+    }
+
     fn put_customer(&mut self, read: &Record, after: Record) -> Result<(), StoreError> {
         if after == *read {
             return Ok(());

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::keys::{
-    DUE_BUCKETS, Key, Place, due_bucket, due_partition, line_partition, payable_partition, sortable, work_place,
+    AFTER_IDS, DUE_BUCKETS, Key, Place, due_bucket, due_partition, line_partition, payable_partition, sortable,
+    work_place,
 };
 use crate::table::{Item, Listing, Order, Range, Store, StoreError};
 
@@ -28,9 +29,6 @@ impl Item for Line {
 /// Where a list of a partner's lines goes on: after this time and hash, in every shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinePosition(pub String);
-
-/// Sorts after every id.
-const AFTER_IDS: &str = "#~";
 
 impl Store {
     pub async fn line(&self, operation: &'static str, id: &LineId) -> Result<Option<Line>, StoreError> {

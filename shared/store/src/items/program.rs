@@ -4,9 +4,12 @@ use domain::conversion::Code;
 use domain::ids::{PartnerId, ProgramId};
 use domain::program::{Partner, Program};
 use domain::rules::{RuleSet, RuleSetState};
+use jiff::Timestamp;
 
 use crate::items::source::CodeClaim;
-use crate::keys::{Key, PROGRAMS_LIST, Place, RULE_SETS, partner_of, partners_list, program_partition, sortable};
+use crate::keys::{
+    AFTER_IDS, Key, PROGRAMS_LIST, Place, RULE_SETS, partner_of, partners_list, program_partition, sortable,
+};
 use crate::table::{Item, Listing, Range, Store, StoreError};
 use crate::transaction::Transaction;
 
@@ -153,15 +156,17 @@ impl Store {
         Ok(Listing { items: self.get_many(operation, &keys.items).await?, after: keys.after })
     }
 
-    /// The same, without reading the partners themselves.
+    /// The same of those who joined by then, without reading the partners themselves.
     pub async fn partner_ids(
         &self,
         operation: &'static str,
         program: &ProgramId,
+        joined_by: Timestamp,
         after: Option<&str>,
         limit: i32,
     ) -> Result<Listing<PartnerId>, StoreError> {
-        let range = Range { after, limit: Some(limit), ..Range::all(partners_list(program)) };
+        let up_to = format!("{}{AFTER_IDS}", sortable(joined_by));
+        let range = Range { after, up_to: Some(&up_to), limit: Some(limit), ..Range::all(partners_list(program)) };
         let keys = self.list(operation, range).await?;
         let ids = keys.items.iter().map(|key| partner_of(&key.pk)).collect::<Result<_, _>>()?;
         Ok(Listing { items: ids, after: keys.after })

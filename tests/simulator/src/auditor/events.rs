@@ -173,12 +173,20 @@ impl Auditor {
             if known.sales.len() > 10 {
                 known.sales.remove(0);
             }
-            if !credits.is_empty() && known.first_attributed.is_none() {
-                known.first_attributed = Some(Attributed {
-                    stream: entry.stream.to_owned(),
-                    at: sale.occurred_at,
-                    credits: credits.to_vec(),
-                });
+        }
+        self.remember_credits(sale, entry.stream, credits);
+    }
+
+    /// Silent in the rules: whom a person gives a customer's first sale to is whose customer it is from then on.
+    pub(super) fn remember_credits(&mut self, sale: &Sale, stream: &str, credits: &[(String, i128)]) {
+        if credits.is_empty() || !is_purchase(sale) {
+            return;
+        }
+        for key in keys(sale) {
+            let known = self.customers.entry(key).or_default();
+            if known.first_attributed.as_ref().is_none_or(|first| first.stream == stream) {
+                known.first_attributed =
+                    Some(Attributed { stream: stream.to_owned(), at: sale.occurred_at, credits: credits.to_vec() });
             }
         }
     }

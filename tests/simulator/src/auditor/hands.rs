@@ -248,12 +248,17 @@ impl Auditor {
                     && command.ids.iter().any(|id| id == entry.stream)
             })
             .collect();
-        let new = list(entry.value, "lines")
-            .iter()
-            .filter(|line| line["from"].is_null() && super::int(&line["to"], "amount") >= 0);
-        let to: BTreeSet<String> = new.map(|line| super::partner_in(text(line, "id"))).collect();
+        let credited = list(&entry.value["circumstances"], "partners");
+        let whole: i128 = credited.iter().map(|of| super::int(of, "part")).sum();
+        // Which of several commands it was, it says itself.
         let fits = |command: &&&crate::told::Command| {
-            to.iter().all(|partner| command.shares.iter().any(|(id, _)| id == partner))
+            let all: i128 = command.shares.iter().map(|(_, share)| i128::from(*share)).sum();
+            let is_told = |(id, share): &(String, _)| {
+                credited
+                    .iter()
+                    .any(|of| text(of, "partner") == id && super::int(of, "part") * all == i128::from(*share) * whole)
+            };
+            command.shares.len() == credited.len() && command.shares.iter().all(is_told)
         };
         let Some(command) = commands.iter().rfind(fits) else {
             return violation(Invariant::Access, format!("{name}: nobody commanded it"));
@@ -271,6 +276,7 @@ impl Auditor {
         conversion.before.clear();
         conversion.channels.clear();
         conversion.standing.first_attributed = self.first_attributed(&sale, entry.stream);
+        self.remember_credits(&sale, entry.stream, &conversion.credits);
         // Silent in the rules: a person looked at it.
         conversion.suspicious = false;
         let mut work = self.work(entry.stream, conversion);

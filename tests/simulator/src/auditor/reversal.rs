@@ -41,7 +41,8 @@ impl Auditor {
                     work.add(Line { hands: author(entry), ..line });
                 }
             }
-            if left <= 0 && part < whole {
+            // What all went back of gives back only where a person made it less.
+            if left < 0 || (left == 0 && part < whole) {
                 shrinking.reverse();
                 let back = self.give_back(entry, work, &shrinking, -left);
                 if back > 0 {
