@@ -56,7 +56,7 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 404, 422]
 
 # Intuit is asked first, and refuses a registration that was made up here.
 [[operations]]
-include-path-regex = "^/api/v1/quickbooks/connections/.*/(choices|disconnect|reconciliations)$"
+include-path-regex = "^/api/v1/quickbooks/connections/.*/(choices|reconciliations)$"
 checks.not_a_server_error.expected-statuses = ["2xx", "4xx", 503]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 303, 403, 404, 406, 409, 412, 422, 503]
 

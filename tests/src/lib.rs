@@ -11,10 +11,12 @@
 )]
 
 pub mod blow;
+pub mod books;
 pub mod contract;
 mod golden;
 pub mod memory;
 mod plan;
+pub mod rail;
 mod request;
 pub mod samples;
 pub mod sign;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use http::Method;
 use paypal_counterpart::{CLIENT_ID, CLIENT_SECRET, Faults, Item, WEBHOOK_ID};
 use serde_json::{Value, json};
+use tests::rail::{Storm, storms};
 use tests::{ADMIN, ANALYST, APPROVER, FINANCE, Plan, Request, World};
 use tokio::net::TcpListener;
 
@@ -44,27 +45,6 @@ async fn put(world: &World, connection: &Value) -> tests::Reply {
     world.send(world.by(FINANCE, request).await).await
 }
 
-/// The payout of everything payable, approved, and everything delivered that then is to be.
-async fn approve(world: &World) -> Value {
-    let id = world.request_payout().await["id"].clone();
-    assert_eq!(world.approve_payout(APPROVER, &id).await, 200);
-    world.settle().await;
-    id
-}
-
-async fn state(world: &World, id: &Value) -> String {
-    world.payout(id).await["state"].as_str().unwrap().to_owned()
-}
-
-/// Failed messages come again after the visibility time-out, and what was set aside by the next tick.
-async fn wait(world: &World) {
-    for _ in 0..12 {
-        world.pass("1h");
-        world.fire("batch-payouts").await;
-        world.settle().await;
-    }
-}
-
 /// PayPal changes a payment and tells by its webhook. What the webhook answered.
 async fn becomes(world: &World, id: &Value, status: &str) -> u16 {
     let (headers, body) = world.system.paypal.set(id.as_str().unwrap(), status, None).unwrap();
@@ -85,7 +65,7 @@ fn items(world: &World) -> Vec<Item> {
 #[tokio::test]
 async fn an_approved_payout_is_sent_and_paid_when_paypal_says_so() {
     let world = connected().await;
-    let id = approve(&world).await;
+    let id = world.send_payout().await;
     let sent = items(&world);
     assert_eq!(sent.len(), 1);
     let item = &sent[0];
@@ -98,7 +78,7 @@ async fn an_approved_payout_is_sent_and_paid_when_paypal_says_so() {
     let payout = world.payout(&id).await;
     assert_eq!((&payout["state"], &payout["reference"]), (&json!("submitted"), &json!(item.payout_batch_id)));
     assert_eq!(becomes(&world, &id, "UNCLAIMED").await, 200);
-    assert_eq!(state(&world, &id).await, "submitted");
+    assert_eq!(world.state_of_payout(&id).await, "submitted");
     assert_eq!(becomes(&world, &id, "SUCCESS").await, 200);
     let payout = world.payout(&id).await;
     assert_eq!((&payout["state"], &payout["paid"]["minor"]), (&json!("paid"), &json!(2_000)));
@@ -112,33 +92,33 @@ async fn an_approved_payout_is_sent_and_paid_when_paypal_says_so() {
 #[tokio::test]
 async fn without_a_connection_payouts_wait_for_their_file() {
     let world = unconnected().await;
-    let id = approve(&world).await;
-    wait(&world).await;
-    assert_eq!((state(&world, &id).await.as_str(), items(&world).len()), ("approved", 0));
+    let id = world.send_payout().await;
+    world.wait().await;
+    assert_eq!((world.state_of_payout(&id).await.as_str(), items(&world).len()), ("approved", 0));
     // Connected and switched off again is the same.
     connect(&world, json!({"enabled": false})).await;
-    wait(&world).await;
-    assert_eq!((state(&world, &id).await.as_str(), items(&world).len()), ("approved", 0));
+    world.wait().await;
+    assert_eq!((world.state_of_payout(&id).await.as_str(), items(&world).len()), ("approved", 0));
     let export = world.post(FINANCE, "/exports", &json!({"format": "paypal", "programId": world.program})).await.ok();
     assert_eq!(export["payouts"], 1);
     // What is in a file is never sent besides.
     connect(&world, json!({"enabled": true})).await;
-    wait(&world).await;
-    assert_eq!((state(&world, &id).await.as_str(), items(&world).len()), ("submitted", 0));
+    world.wait().await;
+    assert_eq!((world.state_of_payout(&id).await.as_str(), items(&world).len()), ("submitted", 0));
     world.audit_holds().await;
 }
 
 #[tokio::test]
 async fn what_was_approved_before_the_connection_is_sent_by_the_next_tick_and_what_webhooks_missed_is_read() {
     let world = unconnected().await;
-    let id = approve(&world).await;
+    let id = world.send_payout().await;
     connect(&world, json!({})).await;
     world.fire("batch-payouts").await;
     world.settle().await;
-    assert_eq!(state(&world, &id).await, "submitted");
+    assert_eq!(world.state_of_payout(&id).await, "submitted");
     world.system.paypal.set(id.as_str().unwrap(), "SUCCESS", None).unwrap();
-    wait(&world).await;
-    assert_eq!(state(&world, &id).await, "paid");
+    world.wait().await;
+    assert_eq!(world.state_of_payout(&id).await, "paid");
     assert_eq!(items(&world).len(), 1);
     world.audit_holds().await;
 }
@@ -160,9 +140,9 @@ async fn every_item_state_has_its_meaning() {
         ("REVERSED", "returned", 1),
     ] {
         let world = connected().await;
-        let id = approve(&world).await;
+        let id = world.send_payout().await;
         assert_eq!(becomes(&world, &id, status).await, 200);
-        assert_eq!(state(&world, &id).await, expect, "{status}");
+        assert_eq!(world.state_of_payout(&id).await, expect, "{status}");
         let told = world.exceptions().await;
         assert_eq!(told.len(), exceptions, "{status}: {told:?}");
         world.audit_holds().await;
@@ -173,11 +153,11 @@ async fn every_item_state_has_its_meaning() {
 async fn money_that_comes_back_after_it_was_paid_is_taken_out_of_paid_again() {
     for status in ["REFUNDED", "REVERSED"] {
         let world = connected().await;
-        let id = approve(&world).await;
+        let id = world.send_payout().await;
         becomes(&world, &id, "SUCCESS").await;
         assert_eq!(world.buckets().await, [("paid", 2_000)]);
         becomes(&world, &id, status).await;
-        assert_eq!(state(&world, &id).await, "returned");
+        assert_eq!(world.state_of_payout(&id).await, "returned");
         assert_eq!(world.buckets().await, [("inPayout", 2_000)]);
         world.audit_holds().await;
     }
@@ -187,14 +167,14 @@ async fn money_that_comes_back_after_it_was_paid_is_taken_out_of_paid_again() {
 async fn a_refusal_for_good_fails_and_a_retry_is_a_payment_of_its_own() {
     let world = connected().await;
     world.system.paypal.refuse(Some(("INSUFFICIENT_FUNDS", "Sender does not have sufficient funds.", 422)));
-    let id = approve(&world).await;
-    assert_eq!(state(&world, &id).await, "failed");
+    let id = world.send_payout().await;
+    assert_eq!(world.state_of_payout(&id).await, "failed");
     let told = world.exceptions().await;
     assert!(told[0]["detail"].as_str().unwrap().contains("INSUFFICIENT_FUNDS"), "{told:?}");
     world.system.paypal.refuse(None);
     assert_eq!(world.payout_call(FINANCE, "retry", &id, &json!({"reason": "topped up"})).await, 200);
     world.settle().await;
-    assert_eq!(state(&world, &id).await, "submitted");
+    assert_eq!(world.state_of_payout(&id).await, "submitted");
     assert_eq!(items(&world)[0].sender_batch_id, format!("{}-2", id.as_str().unwrap()));
     assert_eq!(world.exceptions().await, [] as [Value; 0], "dealt with");
     becomes(&world, &id, "FAILED").await;
@@ -204,78 +184,63 @@ async fn a_refusal_for_good_fails_and_a_retry_is_a_payment_of_its_own() {
     let names: Vec<_> = items(&world).iter().map(|item| item.sender_batch_id.clone()).collect();
     assert_eq!(names.len(), 2);
     assert_eq!(items(&world).iter().filter(|item| item.transaction_status == "SUCCESS").count(), 1);
-    assert_eq!(state(&world, &id).await, "paid");
+    assert_eq!(world.state_of_payout(&id).await, "paid");
     world.audit_holds().await;
 }
 
 #[tokio::test]
 async fn what_somebody_calls_failed_is_not_sent_twice_while_paypal_has_it() {
     let world = connected().await;
-    let id = approve(&world).await;
+    let id = world.send_payout().await;
     assert_eq!(world.payout_call(FINANCE, "mark-failed", &id, &json!({"reason": "no answer"})).await, 200);
     assert_eq!(world.payout_call(FINANCE, "retry", &id, &json!({"reason": "again"})).await, 200);
     world.settle().await;
     assert_eq!(items(&world).len(), 1, "it is still on its way at PayPal");
-    assert_eq!(state(&world, &id).await, "submitted");
+    assert_eq!(world.state_of_payout(&id).await, "submitted");
     let codes = world.exception_codes().await;
     assert!(codes.contains(&"payout_contradicted".to_owned()), "{codes:?}");
     becomes(&world, &id, "SUCCESS").await;
-    assert_eq!(state(&world, &id).await, "paid");
+    assert_eq!(world.state_of_payout(&id).await, "paid");
     world.audit_holds().await;
 }
 
 #[tokio::test]
 async fn a_payment_that_is_made_although_it_was_given_up_is_told() {
     let world = connected().await;
-    let id = approve(&world).await;
+    let id = world.send_payout().await;
     assert_eq!(world.payout_call(FINANCE, "mark-failed", &id, &json!({"reason": "no answer"})).await, 200);
     becomes(&world, &id, "SUCCESS").await;
-    assert_eq!(state(&world, &id).await, "failed", "what a person decided is not undone behind their back");
+    assert_eq!(world.state_of_payout(&id).await, "failed", "what a person decided is not undone behind their back");
     let told = world.exceptions().await;
     assert!(told.iter().any(|one| one["code"] == "payout_contradicted"), "{told:?}");
     world.audit_holds().await;
 }
 
-/// Faults of the way to PayPal x where they strike: in the end exactly one payment, and it is paid.
+/// Storms on the way to PayPal: in the end exactly one payment, and it is paid.
 #[tokio::test]
 async fn whatever_the_network_does_exactly_one_payment_is_made() {
-    let some = |seed| Faults { seed, ..Faults::default() };
-    let storms = |seed| {
-        [
-            ("lost before", Faults { lost_before_apply: 0.4, ..some(seed) }),
-            ("lost after", Faults { lost_after_apply: 0.4, ..some(seed) }),
-            ("5xx before", Faults { server_error: 0.4, ..some(seed) }),
-            ("5xx after", Faults { server_error_after_apply: 0.4, ..some(seed) }),
-            ("throttled", Faults { throttle: 0.4, ..some(seed) }),
-            ("tokens end", Faults { expire_token: 1.0, ..some(seed) }),
-            (
-                "all at once",
-                Faults {
-                    lost_before_apply: 0.1,
-                    lost_after_apply: 0.1,
-                    server_error: 0.1,
-                    server_error_after_apply: 0.1,
-                    throttle: 0.1,
-                    expire_token: 0.5,
-                    ..some(seed)
-                },
-            ),
-        ]
-    };
     for seed in 0..3 {
-        for (name, faults) in storms(seed) {
+        for (name, storm) in storms(seed) {
             let world = connected().await;
-            world.system.paypal.set_faults(faults);
             world.system.paypal.settle_at_once("SUCCESS");
-            let id = approve(&world).await;
-            wait(&world).await;
-            world.system.paypal.set_faults(Faults::default());
-            wait(&world).await;
-            assert_eq!(state(&world, &id).await, "paid", "{name}, seed {seed}");
+            let id = world.send_payout_through(storm, |storm| world.system.paypal.set_faults(faults(storm))).await;
+            assert_eq!(world.state_of_payout(&id).await, "paid", "{name}, seed {seed}");
             assert_eq!(items(&world).len(), 1, "{name}, seed {seed}");
             assert_eq!(world.exceptions().await.len(), 0, "{name}, seed {seed}");
             world.audit_holds().await;
         }
+    }
+}
+
+fn faults(storm: Storm) -> Faults {
+    Faults {
+        seed: storm.seed,
+        lost_before_apply: storm.lost_before,
+        lost_after_apply: storm.lost_after,
+        server_error: storm.server_error,
+        server_error_after_apply: storm.server_error_after,
+        throttle: storm.throttle,
+        expire_token: storm.expire_token,
     }
 }
 
@@ -307,13 +272,13 @@ async fn a_call_that_is_lost_leaves_the_payout_on_its_way_and_is_repeated_under_
                 world.settle().await;
             }
             world.system.paypal.set_faults(faults.clone());
-            let id = approve(&world).await;
-            assert_eq!(state(&world, &id).await, "submitting", "{name}: nobody knows");
+            let id = world.send_payout().await;
+            assert_eq!(world.state_of_payout(&id).await, "submitting", "{name}: nobody knows");
             let cancelled = world.payout_call(APPROVER, "cancel", &id, &json!({"reason": "no"})).await;
             assert_eq!(cancelled, 409, "{name}: it may have been sent");
             world.system.paypal.set_faults(Faults::default());
-            wait(&world).await;
-            assert_eq!(state(&world, &id).await, "submitted", "{name}");
+            world.wait().await;
+            assert_eq!(world.state_of_payout(&id).await, "submitted", "{name}");
             let names: BTreeSet<_> = items(&world).into_iter().map(|item| item.sender_batch_id).collect();
             assert_eq!(names.len(), 1 + usize::from(sign_in_works), "{name}");
             assert_eq!(items(&world).len(), names.len(), "{name}");
@@ -326,21 +291,21 @@ async fn a_call_that_is_lost_leaves_the_payout_on_its_way_and_is_repeated_under_
 async fn wrong_credentials_pay_nobody_and_are_mended() {
     let world = unconnected().await;
     connect(&world, json!({"clientSecret": "wrong"})).await;
-    let id = approve(&world).await;
-    assert_eq!(state(&world, &id).await, "submitting");
+    let id = world.send_payout().await;
+    assert_eq!(world.state_of_payout(&id).await, "submitting");
     put(&world, &json!({"environment": "sandbox", "clientId": CLIENT_ID, "clientSecret": CLIENT_SECRET, "webhookId": WEBHOOK_ID}))
         .await
         .ok();
     assert_eq!(items(&world).len(), 0);
-    wait(&world).await;
-    assert_eq!((state(&world, &id).await.as_str(), items(&world).len()), ("submitted", 1));
+    world.wait().await;
+    assert_eq!((world.state_of_payout(&id).await.as_str(), items(&world).len()), ("submitted", 1));
     world.audit_holds().await;
 }
 
 #[tokio::test]
 async fn a_webhook_is_believed_only_where_paypal_vouches_for_it() {
     let world = connected().await;
-    let id = approve(&world).await;
+    let id = world.send_payout().await;
     let (headers, body) = world.system.paypal.set(id.as_str().unwrap(), "SUCCESS", None).unwrap();
     let mut forged = headers.clone();
     forged.insert("paypal-transmission-sig", "AAAA".parse().unwrap());
@@ -357,14 +322,14 @@ async fn a_webhook_is_believed_only_where_paypal_vouches_for_it() {
         assert_eq!(deliver(&world, &program, headers, body).await, 401);
     }
     world.settle().await;
-    assert_eq!(state(&world, &id).await, "submitted");
+    assert_eq!(world.state_of_payout(&id).await, "submitted");
     assert_eq!(deliver(&world, &world.program, headers.clone(), "x".repeat(70_000)).await, 413);
     world.system.paypal.set_faults(Faults { server_error: 1.0, ..Faults::default() });
     assert_eq!(deliver(&world, &world.program, headers.clone(), body.clone()).await, 503, "PayPal sends it again");
     world.system.paypal.set_faults(Faults::default());
     assert_eq!(deliver(&world, &world.program, headers, body).await, 200);
     world.settle().await;
-    assert_eq!(state(&world, &id).await, "paid");
+    assert_eq!(world.state_of_payout(&id).await, "paid");
 }
 
 #[tokio::test]
@@ -383,8 +348,8 @@ async fn the_connection_is_shown_without_its_secret_and_changed_by_finance_alone
     assert_eq!((&shown.body["enabled"], &shown.body["clientId"]), (&json!(true), &json!(CLIENT_ID)));
     // The secret stays where only the rest is changed.
     put(&world, &json!({"environment": "sandbox", "clientId": CLIENT_ID, "webhookId": WEBHOOK_ID})).await.ok();
-    let id = approve(&world).await;
-    assert_eq!(state(&world, &id).await, "submitted");
+    let id = world.send_payout().await;
+    assert_eq!(world.state_of_payout(&id).await, "submitted");
 }
 
 #[tokio::test]
@@ -399,8 +364,8 @@ async fn a_currency_paypal_does_not_pay_fails_with_the_reason_and_nothing_is_sen
     connect(&world, json!({})).await;
     let sale = json!({"id": "o1", "type": "sale", "amount": {"total": "100.000", "currency": "KWD"}});
     world.report(&world.event(sale)).await.ok();
-    let id = approve(&world).await;
-    assert_eq!((state(&world, &id).await.as_str(), items(&world).len()), ("failed", 0));
+    let id = world.send_payout().await;
+    assert_eq!((world.state_of_payout(&id).await.as_str(), items(&world).len()), ("failed", 0));
     assert!(world.exceptions().await[0]["detail"].as_str().unwrap().contains("currency"));
     world.audit_holds().await;
 }

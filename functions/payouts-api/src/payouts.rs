@@ -11,11 +11,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::{PayoutRequest, QuickbooksBill, program_position};
+use workflows::Refusal;
 use workflows::balances::reasons_of_lines;
 use workflows::payouts::Attested;
 use workflows::review::{MAX_ATOMIC, MAX_BULK, Verdict};
 use workflows::runs::OnDemand;
-use workflows::{Context, Refusal};
 
 use crate::bulk::{self, One, check_count};
 use crate::caller::{Caller, Role};
@@ -351,7 +351,7 @@ pub async fn retry(state: State<Shared>, caller: Caller, body: RawJson) -> Answe
     with_reasons(state, caller, body, Turn::Retry).await
 }
 
-/// The caller attests that no money moved.
+/// The caller attests that no money moved; of Bills, QuickBooks is asked.
 pub async fn void(state: State<Shared>, caller: Caller, body: RawJson) -> Answer<Json<Value>> {
     with_reasons(state, caller, body, Turn::Void).await
 }
@@ -384,13 +384,14 @@ impl Turn {
         }
     }
 
-    async fn take(self, context: &Context, id: &PayoutId, why: &str, by: &str) -> Result<(), Refusal> {
-        use workflows::payouts;
+    async fn take(self, shared: &Shared, id: &PayoutId, why: &str, by: &str) -> Result<(), Refusal> {
+        use workflows::{payouts, rails};
+        let context = &shared.context;
         match self {
             Self::SendBack => payouts::send_back(context, id, why, by).await,
             Self::Cancel => payouts::cancel(context, id, why, by).await,
             Self::Retry => payouts::retry(context, id, why, by).await,
-            Self::Void => payouts::void(context, id, why, Teller::Person(by)).await,
+            Self::Void => rails::void(context, &shared.rails, id, why, by).await,
             Self::Fail => payouts::fail(context, id, why, Teller::Person(by)).await,
             Self::Return => payouts::come_back(context, id, why, by).await,
         }
@@ -406,7 +407,7 @@ async fn with_reasons(State(shared): State<Shared>, caller: Caller, body: RawJso
     for one in asked.payouts {
         let result = async {
             let id = bulk::parse::<PayoutId>(&one.id, "payout")?;
-            Ok(turn.take(&shared.context, &id, one.reason()?, &caller.subject).await?)
+            Ok(turn.take(&shared, &id, one.reason()?, &caller.subject).await?)
         };
         let result = result.await;
         results.push((one.id, result));

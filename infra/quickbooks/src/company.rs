@@ -38,6 +38,8 @@ pub struct Company {
     pub books_closed: Option<Date>,
     /// Whether a document number stands for one Bill.
     pub unique_numbers: bool,
+    /// Whether there are vendors and Bills in other currencies.
+    pub multi_currency: bool,
     entities: BTreeMap<&'static str, BTreeMap<u64, Value>>,
     /// What was deleted, by kind: id and when.
     deleted: Vec<(&'static str, String, Timestamp)>,
@@ -51,7 +53,7 @@ pub const WITHHOLDING_ACCOUNT: &str = "8";
 pub const PAYABLE_ACCOUNT: &str = "33";
 pub const BANK_ACCOUNT: &str = "35";
 
-fn name_of(entity: &str) -> Result<&'static str, Refusal> {
+pub(crate) fn name_of(entity: &str) -> Result<&'static str, Refusal> {
     let found = KNOWN.iter().find(|known| known.eq_ignore_ascii_case(entity));
     found.copied().ok_or_else(|| Refusal::unsupported(entity))
 }
@@ -94,6 +96,7 @@ impl Company {
             currency: currency.to_owned(),
             books_closed: None,
             unique_numbers: true,
+            multi_currency: false,
             entities: BTreeMap::new(),
             deleted: Vec::new(),
             next: 100,
@@ -123,7 +126,7 @@ impl Company {
         let deleted: Vec<_> = self.deleted.iter().map(|(name, id, at)| json!([name, id, at.to_string()])).collect();
         json!({
             "realm": self.realm, "currency": self.currency, "booksClosed": self.books_closed.map(|date| date.to_string()),
-            "entities": entities, "deleted": deleted, "next": self.next,
+            "multiCurrency": self.multi_currency, "entities": entities, "deleted": deleted, "next": self.next,
         })
     }
 
@@ -131,6 +134,7 @@ impl Company {
     pub(crate) fn opened(kept: &Value, now: Timestamp) -> Option<Self> {
         let mut company = Self::new(kept["realm"].as_str()?, kept["currency"].as_str()?, now);
         company.books_closed = kept["booksClosed"].as_str().and_then(|date| date.parse().ok());
+        company.multi_currency = kept["multiCurrency"] == true;
         company.next = kept["next"].as_u64()?;
         for (name, all) in kept["entities"].as_object()? {
             let name = name_of(name).ok()?;
@@ -172,10 +176,13 @@ impl Company {
 
     /// Accounting preferences, as they are asked for.
     fn preferences(&self) -> Value {
+        let mut accounting = json!({"FirstMonthOfFiscalYear": "January", "UseAccountNumbers": false});
+        if let Some(closed) = self.books_closed {
+            accounting["BookCloseDate"] = json!(closed.to_string());
+        }
         json!({
-            "Id": "1", "SyncToken": "0", "domain": "QBO", "sparse": false,
-            "AccountingInfoPrefs": {"BookCloseDate": self.books_closed.map(|date| date.to_string()), "FirstMonthOfFiscalYear": "January", "UseAccountNumbers": false},
-            "CurrencyPrefs": {"MultiCurrencyEnabled": false, "HomeCurrency": {"value": self.currency}},
+            "Id": "1", "SyncToken": "0", "domain": "QBO", "sparse": false, "AccountingInfoPrefs": accounting,
+            "CurrencyPrefs": {"MultiCurrencyEnabled": self.multi_currency, "HomeCurrency": {"value": self.currency}},
         })
     }
 
@@ -384,6 +391,9 @@ impl Company {
             }
         }
         let currency = body["CurrencyRef"]["value"].as_str().unwrap_or(&self.currency).to_owned();
+        if currency != self.currency && !self.multi_currency {
+            return Err(Refusal::business("Multicurrency is not enabled for this company"));
+        }
         if let Some(before) = current
             && before["CurrencyRef"]["value"] != currency.as_str()
         {
@@ -435,7 +445,13 @@ impl Company {
         if account["AccountType"] != "Accounts Payable" {
             return Err(Refusal::business("You must specify an accounts payable account"));
         }
+        if self.multi_currency && is_blank(&body["CurrencyRef"]) {
+            return Err(Refusal::missing("CurrencyRef"));
+        }
         let currency = body["CurrencyRef"]["value"].as_str().unwrap_or(&self.currency).to_owned();
+        if currency != self.currency && !self.multi_currency {
+            return Err(Refusal::business("Multicurrency is not enabled for this company"));
+        }
         if vendor["CurrencyRef"]["value"] != currency.as_str() {
             return Err(Refusal::business("You can only use one foreign currency per transaction"));
         }
@@ -510,6 +526,7 @@ impl Company {
         let vendor = self.refers("VendorRef", "Vendor", &body["VendorRef"])?;
         let vendor_id = vendor["Id"].clone();
         let vendor_ref = json!({"value": vendor["Id"], "name": vendor["DisplayName"]});
+        let currency = vendor["CurrencyRef"].clone();
         let (detail, account) = match body["PayType"].as_str() {
             Some("Check") => ("CheckPayment", "BankAccountRef"),
             Some("CreditCard") => ("CreditCardPayment", "CCAccountRef"),
@@ -544,7 +561,7 @@ impl Company {
         }
         body["VendorRef"] = vendor_ref;
         body["TotalAmt"] = number(total);
-        body["CurrencyRef"] = json!({"value": self.currency});
+        body["CurrencyRef"] = currency;
         Ok(body)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! It is one state machine, [`Counterpart`], that answers requests at a time it is told. The program of this crate serves it on a port;
 //! in process it is a [`Transport`], so that calls to it need no network. Faults strike by chance from a seed, before or after a request
-//! had its effect.
+//! had its effect; or one befalls just that request which is named.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod company;
@@ -10,6 +10,7 @@ mod fault;
 mod query;
 pub mod server;
 mod sign_in;
+mod strike;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,9 @@ use sha2::{Digest, Sha256};
 use crate::company::{Company, Happened, shown};
 use crate::fault::{Refusal, unauthorized};
 use crate::sign_in::{Opens, SignIns, Tokens};
+use crate::strike::{Watch, refusal, step_of};
+
+pub use crate::strike::{Act, Blow, Exchange, Strike};
 
 /// Requests a second, and a minute, of one company.
 const PER_SECOND: usize = 10;
@@ -115,6 +119,7 @@ struct State {
     recent: BTreeMap<String, VecDeque<Timestamp>>,
     tids: u64,
     notified: u64,
+    watch: Option<Watch>,
 }
 
 /// Tells the time.
@@ -142,6 +147,15 @@ enum Outcome {
     /// Something other than JSON: a page, or a way to go on.
     Page(Response<Bytes>),
     /// No answer comes.
+    Unanswered(Unanswered),
+}
+
+/// Why no answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unanswered {
+    /// There was no connection, so nothing was asked.
+    Unreachable,
+    /// The connection broke, and nobody knows.
     Lost,
 }
 
@@ -165,6 +179,7 @@ impl Counterpart {
             recent: BTreeMap::new(),
             tids: 0,
             notified: 0,
+            watch: None,
         };
         Self { state: Arc::new(Mutex::new(state)), sign_in_clock: Arc::clone(&clock), clock }
     }
@@ -216,6 +231,21 @@ impl Counterpart {
         state.faults = faults;
     }
 
+    /// From now on requests are kept, and these befall some of them.
+    pub fn watch(&self, strikes: Vec<Strike>) {
+        self.state().watch = Some(Watch::over(strikes));
+    }
+
+    /// What came since it is watched.
+    pub fn seen(&self) -> Vec<Exchange> {
+        self.state().watch.as_ref().map(|watch| watch.seen.clone()).unwrap_or_default()
+    }
+
+    /// What has befallen nothing yet.
+    pub fn pending(&self) -> Vec<Strike> {
+        self.state().watch.as_ref().map(|watch| watch.strikes.clone()).unwrap_or_default()
+    }
+
     pub fn settings(&self) -> Settings {
         self.state().settings.clone()
     }
@@ -243,15 +273,15 @@ impl Counterpart {
         events.chunks(size.max(1)).map(|events| state.webhook(events)).collect()
     }
 
-    /// Answers a request. `None`: the connection broke.
-    pub fn answer(&self, request: &Request<Bytes>) -> Option<Response<Bytes>> {
+    /// Answers a request.
+    pub fn answer(&self, request: &Request<Bytes>) -> Result<Response<Bytes>, Unanswered> {
         let now = (self.clock)();
         let mut state = self.state();
         state.tids += 1;
         let tid = format!("1-{:08x}-{:024x}", now.as_second(), state.tids);
-        let outcome = state.answer(request, now, (self.sign_in_clock)());
+        let outcome = state.watched(request, now, (self.sign_in_clock)());
         let mut response = match outcome {
-            Outcome::Lost => return None,
+            Outcome::Unanswered(why) => return Err(why),
             Outcome::Page(response) => response,
             Outcome::Answer(status, body) => {
                 let mut response = Response::new(Bytes::from(body.to_string()));
@@ -267,19 +297,45 @@ impl Counterpart {
             let value = http::HeaderValue::from_static("Bearer realm=\"Intuit\", error=\"invalid_token\"");
             response.headers_mut().insert("www-authenticate", value);
         }
-        Some(response)
+        Ok(response)
     }
 }
 
 impl Transport for Counterpart {
     fn call(&self, request: Request<Bytes>, _: Limits) -> BoxFuture<'_, Result<Response<Bytes>, CallError>> {
         let answer = self.answer(&request);
-        Box::pin(async move { answer.ok_or_else(|| CallError::Unknown("the connection broke".to_owned())) })
+        let failed = |why| match why {
+            Unanswered::Unreachable => CallError::NotSent("nobody listens".to_owned()),
+            Unanswered::Lost => CallError::Unknown("the connection broke".to_owned()),
+        };
+        Box::pin(async move { answer.map_err(failed) })
     }
 }
 
 fn parameters(text: &[u8]) -> BTreeMap<String, String> {
     form_urlencoded::parse(text).into_owned().collect()
+}
+
+/// The access token that a request comes with.
+fn bearer(request: &Request<Bytes>) -> String {
+    let bearer = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+    bearer.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().to_owned()
+}
+
+const BAD_GATEWAY: &str = "<html><body><h1>502 Bad Gateway</h1></body></html>";
+const GATEWAY_TIMEOUT: &str = "<html><body><h1>504 Gateway Time-out</h1></body></html>";
+
+/// What came of a call to a company.
+fn told(answered: Result<Value, Refusal>, now: Timestamp) -> Outcome {
+    match answered {
+        Ok(mut body) => {
+            body["time"] = json!(shown(now));
+            Outcome::Answer(StatusCode::OK, body)
+        }
+        // The subscription's end comes with a 200.
+        Err(refusal) if refusal.code == "6190" => Outcome::Answer(StatusCode::OK, refusal.body(&shown(now))),
+        Err(refusal) => Outcome::Answer(refusal.status, refusal.body(&shown(now))),
+    }
 }
 
 fn page(status: StatusCode, html: &str) -> Outcome {
@@ -294,6 +350,70 @@ impl State {
         probability > 0.0 && self.chance.f64() < probability
     }
 
+    fn watched(&mut self, request: &Request<Bytes>, now: Timestamp, sign_in_now: Timestamp) -> Outcome {
+        let Some(watch) = &mut self.watch else { return self.answer(request, now, sign_in_now) };
+        let step = step_of(request);
+        let outcome = match watch.next(&step) {
+            Some(blow) => self.struck(blow, request, now, sign_in_now),
+            None => self.answer(request, now, sign_in_now),
+        };
+        let sent = serde_json::from_slice(request.body()).unwrap_or_default();
+        let (status, answered) = match &outcome {
+            Outcome::Answer(status, body) => (Some(status.as_u16()), body.clone()),
+            Outcome::Page(page) => (Some(page.status().as_u16()), Value::Null),
+            Outcome::Unanswered(_) => (None, Value::Null),
+        };
+        if let Some(watch) = &mut self.watch {
+            watch.seen.push(Exchange { step, at: now, sent, answered, status });
+        }
+        outcome
+    }
+
+    fn struck(&mut self, blow: Blow, request: &Request<Bytes>, now: Timestamp, sign_in_now: Timestamp) -> Outcome {
+        let signs_in = request.uri().path().contains("/oauth2/");
+        match blow {
+            Blow::Unreachable => Outcome::Unanswered(Unanswered::Unreachable),
+            Blow::LostBefore => Outcome::Unanswered(Unanswered::Lost),
+            Blow::LostAfter => {
+                self.answer(request, now, sign_in_now);
+                Outcome::Unanswered(Unanswered::Lost)
+            }
+            Blow::PageBefore => page(StatusCode::BAD_GATEWAY, BAD_GATEWAY),
+            Blow::PageAfter => {
+                self.answer(request, now, sign_in_now);
+                page(StatusCode::GATEWAY_TIMEOUT, GATEWAY_TIMEOUT)
+            }
+            Blow::Throttled if signs_in => page(StatusCode::TOO_MANY_REQUESTS, ""),
+            Blow::Throttled => told(Err(Refusal::throttled()), now),
+            Blow::Unauthorized { .. } if signs_in => {
+                Outcome::Answer(StatusCode::UNAUTHORIZED, json!({"error": "invalid_client"}))
+            }
+            Blow::InvalidGrant if signs_in => {
+                Outcome::Answer(StatusCode::BAD_REQUEST, json!({"error": "invalid_grant"}))
+            }
+            Blow::Unauthorized { lower_case } => self.ended(request, lower_case, now),
+            Blow::InvalidGrant => self.ended(request, true, now),
+            Blow::Refused(code) => told(Err(refusal(code)), now),
+            Blow::Twice => {
+                self.answer(request, now, sign_in_now);
+                self.requests.clear();
+                self.answer(request, now, sign_in_now)
+            }
+            Blow::Meanwhile(act) => {
+                for company in self.companies.values_mut() {
+                    act(company, now);
+                }
+                self.answer(request, now, sign_in_now)
+            }
+        }
+    }
+
+    /// The request's access token has just ended.
+    fn ended(&mut self, request: &Request<Bytes>, lower_case: bool, now: Timestamp) -> Outcome {
+        self.sign_ins.expire(&bearer(request));
+        Outcome::Answer(StatusCode::UNAUTHORIZED, unauthorized(lower_case, now.as_millisecond(), &shown(now)))
+    }
+
     fn answer(&mut self, request: &Request<Bytes>, now: Timestamp, sign_in_now: Timestamp) -> Outcome {
         let path = request.uri().path();
         let query = parameters(request.uri().query().unwrap_or_default().as_bytes());
@@ -306,8 +426,7 @@ impl State {
             }
             _ => match path.strip_prefix("/v3/company/").and_then(|rest| rest.split_once('/')) {
                 Some((realm, rest)) => {
-                    let bearer = request.headers().get("authorization").and_then(|value| value.to_str().ok());
-                    let token = bearer.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
+                    let token = bearer(request);
                     if self.strikes(self.faults.expire_token) {
                         self.sign_ins.expire(&token);
                     }
@@ -360,7 +479,7 @@ impl State {
             return Outcome::Answer(StatusCode::UNAUTHORIZED, json!({"error": "invalid_client"}));
         }
         if self.strikes(self.faults.lost_before_apply) {
-            return Outcome::Lost;
+            return Outcome::Unanswered(Unanswered::Lost);
         }
         let form = parameters(request.body());
         let field = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
@@ -370,7 +489,7 @@ impl State {
             _ => return Outcome::Answer(StatusCode::BAD_REQUEST, json!({"error": "unsupported_grant_type"})),
         };
         if self.strikes(self.faults.lost_after_apply) {
-            return Outcome::Lost;
+            return Outcome::Unanswered(Unanswered::Lost);
         }
         if self.strikes(self.faults.server_error) {
             return page(StatusCode::SERVICE_UNAVAILABLE, "<html><body>Service Unavailable</body></html>");
@@ -400,10 +519,6 @@ impl State {
 
     // --- Books ----------------------------------------------------------------------------------------------------
 
-    fn refuse(refusal: &Refusal, now: Timestamp) -> Outcome {
-        Outcome::Answer(refusal.status, refusal.body(&shown(now)))
-    }
-
     fn company_call(
         &mut self,
         opens: Opens,
@@ -414,7 +529,7 @@ impl State {
     ) -> Outcome {
         match opens {
             Opens::Yes => {}
-            Opens::Elsewhere => return Self::refuse(&Refusal::not_connected(), now),
+            Opens::Elsewhere => return told(Err(Refusal::not_connected()), now),
             Opens::No => {
                 let lower_case = self.tids.is_multiple_of(2);
                 return Outcome::Answer(
@@ -424,31 +539,23 @@ impl State {
             }
         }
         if self.strikes(self.faults.throttle) || self.is_over_limit(realm, now) {
-            return Self::refuse(&Refusal::throttled(), now);
+            return told(Err(Refusal::throttled()), now);
         }
         if self.strikes(self.faults.lost_before_apply) {
-            return Outcome::Lost;
+            return Outcome::Unanswered(Unanswered::Lost);
         }
         let before = self.strikes(self.faults.server_error);
         if before && self.chance.bool() {
-            return page(StatusCode::BAD_GATEWAY, "<html><body><h1>502 Bad Gateway</h1></body></html>");
+            return page(StatusCode::BAD_GATEWAY, BAD_GATEWAY);
         }
         let answered = self.once(realm, rest, query, request, now);
         if before {
-            return page(StatusCode::GATEWAY_TIMEOUT, "<html><body><h1>504 Gateway Time-out</h1></body></html>");
+            return page(StatusCode::GATEWAY_TIMEOUT, GATEWAY_TIMEOUT);
         }
         if self.strikes(self.faults.lost_after_apply) {
-            return Outcome::Lost;
+            return Outcome::Unanswered(Unanswered::Lost);
         }
-        match answered {
-            Ok(mut body) => {
-                body["time"] = json!(shown(now));
-                Outcome::Answer(StatusCode::OK, body)
-            }
-            // The subscription's end comes with a 200.
-            Err(refusal) if refusal.code == "6190" => Outcome::Answer(StatusCode::OK, refusal.body(&shown(now))),
-            Err(refusal) => Self::refuse(&refusal, now),
-        }
+        told(answered, now)
     }
 
     fn is_over_limit(&mut self, realm: &str, now: Timestamp) -> bool {

@@ -68,9 +68,9 @@ async fn api(State(counterpart): State<Counterpart>, request: Request) -> Respon
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
     match counterpart.answer(&http::Request::from_parts(parts, body)) {
-        Some(answer) => answer.map(Body::from),
+        Ok(answer) => answer.map(Body::from),
         // A body that breaks off closes the connection without an answer.
-        None => Response::new(Body::from_stream(futures::stream::once(async {
+        Err(_) => Response::new(Body::from_stream(futures::stream::once(async {
             Err::<Bytes, _>(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
         }))),
     }

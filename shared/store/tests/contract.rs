@@ -146,6 +146,7 @@ fn line(partner: &Partner, n: usize, state: LineState) -> Line {
         attribution: 0,
         minimum_sales: None,
         of: None,
+        true_ups: vec![],
         slice: Some(1),
         true_ups: vec![],
         hands: vec![],

@@ -300,6 +300,18 @@ pub async fn void(context: &Context, id: &PayoutId, why: &str, teller: Teller<'_
     transition(context, id, &step, |payout| payout.void(teller)).await
 }
 
+/// Ends a payout of which its rail shows that no money moved, unless it went on since its rail was asked.
+pub(crate) async fn void_as_seen(context: &Context, seen: &Payout, why: &str, by: &str) -> Result<Payout> {
+    let step = Step { operation: "void payout", what: What::VoidPayout, by, why: Some(why) };
+    transition(context, &seen.id, &step, |payout| {
+        if (payout.state, payout.attempts) != (seen.state, seen.attempts) {
+            return Err(PayoutError::Illegal { from: payout.state, action: PayoutAction::Void });
+        }
+        payout.void(Teller::Rail(by))
+    })
+    .await
+}
+
 /// A payment as a person attests it.
 #[derive(Debug, Clone)]
 pub struct Attested<'a> {

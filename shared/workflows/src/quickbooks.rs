@@ -29,7 +29,7 @@ use store::{QuickbooksEnvironment, QuickbooksSettings};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 
-pub(crate) use bills::attend;
+pub(crate) use bills::{attend, void};
 pub use pace::{Pace, Slot};
 
 const SERVICE: &str = "QuickBooks";

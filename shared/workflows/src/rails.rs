@@ -451,6 +451,16 @@ pub(crate) async fn look_after<R: Rail>(context: &Context, rail: &R, payout: Pay
     Ok(Done::Looked)
 }
 
+/// Ends a payout of which no money moved. Of Bills, QuickBooks is asked; of everything else, it is the word of whoever ends it.
+pub async fn void(context: &Context, rails: &Rails, id: &PayoutId, why: &str, by: &str) -> Result<Payout> {
+    let payout = context.store.payout(OPERATION, id).await?.ok_or(Refusal::NotFound("payout"))?;
+    if payout.method == MethodKind::Quickbooks {
+        Box::pin(crate::quickbooks::void(context, &rails.quickbooks, payout, why, by)).await
+    } else {
+        payouts::void(context, id, why, Teller::Person(by)).await
+    }
+}
+
 /// Whether the program has some rail asked.
 pub async fn has_any(context: &Context, operation: &'static str, program: &ProgramId) -> Result<bool> {
     let paypal = context.store.paypal(operation, program).await?.is_some();

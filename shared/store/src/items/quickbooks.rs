@@ -157,6 +157,9 @@ impl Item for QuickbooksLease {
 pub struct QuickbooksPace {
     pub realm: String,
     pub next: Timestamp,
+    /// Intuit asked to be left alone until then: slots given out before do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<Timestamp>,
     pub version: u32,
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use domain::exchange::ExchangeRate;
 use domain::ids::Hash;
 use domain::money::{Currency, Minor, Money};
-use domain::payout::{Payout, PayoutState};
+use domain::payout::{Payout, PayoutState, Teller};
 use domain::program::Program;
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
@@ -21,6 +21,7 @@ use crate::changes::until_fresh;
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 use crate::exceptions::{file_in, resolve_in};
+use crate::payouts;
 use crate::rails::{Done, Found, Order, Rail, Sent, look_after, submit};
 
 const OPERATION: &str = "quickbooks bill";
@@ -28,6 +29,8 @@ const OPERATION: &str = "quickbooks bill";
 const ACTOR: &str = "quickbooks";
 /// Calls that a payout takes: a look and a Bill, or a Bill and its payments.
 const CALLS: i32 = 2;
+/// Calls that it takes besides where its partner's vendor is not known yet: two looks for it, and making it.
+const VENDOR_CALLS: i32 = 3;
 /// Payments asked for in one query.
 const PAYMENTS: usize = 100;
 /// Characters of a memo: QuickBooks takes 4,000, and the payout's id comes within.
@@ -71,13 +74,8 @@ pub(crate) async fn attend(
     let Some(connection) = connection.filter(|connection| connection.state == QuickbooksState::Connected) else {
         return Ok(Done::Waits);
     };
-    let slot = match slot {
-        // It waited for its turn.
-        Some(slot) if slot <= context.now() => Slot::Now,
-        Some(slot) => Slot::At(slot),
-        None => quickbooks.pace.take(context, &realm, CALLS).await?,
-    };
-    if let Slot::At(slot) = slot {
+    let calls = if to_send && bill.is_none() { calls_to_send(context, &payout, &realm).await? } else { CALLS };
+    if let Slot::At(slot) = quickbooks.pace.turn(context, &realm, slot, calls).await? {
         context.queues.send_submission_at(&payout.id, slot, context.now()).await?;
         return Ok(Done::Waits);
     }
@@ -89,14 +87,7 @@ pub(crate) async fn attend(
         }
         Err(failed) => return Err(failed.into()),
     };
-    let books = Books {
-        session,
-        connection,
-        settings,
-        payout: payout.clone(),
-        looked: AtomicBool::new(false),
-        adopted: AtomicBool::new(false),
-    };
+    let books = Books::new(session, connection, settings, payout.clone());
     if !to_send {
         return look_after(context, &books, payout).await;
     }
@@ -114,6 +105,41 @@ pub(crate) async fn attend(
         context.queues.send_submission(&books.payout.id).await?;
     }
     Ok(done)
+}
+
+async fn calls_to_send(context: &Context, payout: &Payout, realm: &str) -> Result<i32> {
+    let vendor = context.store.quickbooks_vendor(OPERATION, &payout.partner, realm, payout.paid_in()).await?;
+    Ok(if vendor.is_some_and(|known| !known.vendor.is_empty()) { CALLS } else { CALLS + VENDOR_CALLS })
+}
+
+/// Ends a payout that failed, where QuickBooks shows that no money can have moved: no Bill of it is there, or one of zero.
+pub(crate) async fn void(
+    context: &Context,
+    quickbooks: &Quickbooks,
+    payout: Payout,
+    why: &str,
+    by: &str,
+) -> Result<Payout> {
+    const OPERATION: &str = "void quickbooks payout";
+    // What else becomes of it, QuickBooks tells.
+    if payout.state != PayoutState::Failed {
+        return payouts::void(context, &payout.id, why, Teller::Person(by)).await;
+    }
+    // Without a record, nothing was ever sent.
+    if let Some(record) = context.store.quickbooks_bill(OPERATION, &payout.id).await? {
+        let connection = context.store.quickbooks_connection(OPERATION, &record.realm).await?;
+        let connection = connection.filter(|connection| connection.state == QuickbooksState::Connected);
+        let connection = connection.ok_or_else(|| {
+            Refusal::Illegal(format!(
+                "whether its Bill is in QuickBooks must be seen first, and the company {} is not connected: connect it, and void it again",
+                record.realm
+            ))
+        })?;
+        let session = Session::open(context, quickbooks, &record.realm).await?;
+        let books = Books::new(session, connection, None, payout.clone());
+        books.has_nothing_to_pay().await?;
+    }
+    payouts::void_as_seen(context, &payout, why, by).await
 }
 
 impl Rail for Books<'_> {
@@ -135,7 +161,17 @@ impl Rail for Books<'_> {
     }
 }
 
-impl Books<'_> {
+impl<'a> Books<'a> {
+    const fn new(
+        session: Session<'a>,
+        connection: QuickbooksConnection,
+        settings: Option<QuickbooksSettings>,
+        payout: Payout,
+    ) -> Self {
+        let (looked, adopted) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { session, connection, settings, payout, looked, adopted }
+    }
+
     const fn context(&self) -> &Context {
         self.session.context
     }
@@ -149,6 +185,26 @@ impl Books<'_> {
 
     async fn numbered(&self) -> Result<Vec<Bill>, Failed> {
         self.session.query::<Bill>(&Query::of(Bill::NAME).equal("DocNumber", &self.payout.id.number())).await
+    }
+
+    /// Refuses while there is a Bill that may be paid for it.
+    async fn has_nothing_to_pay(&self) -> Result<()> {
+        let number = self.payout.id.number();
+        for bill in self.numbered().await? {
+            let (id, total) = (&bill.id, bill.total_amt.unwrap_or_default().0);
+            if !is_marked(&bill, &self.payout) {
+                return Err(Refusal::Illegal(format!(
+                    "Bill {id} in QuickBooks has the number {number} and may have been made by hand for this payout: delete it there or give \
+                     it another number, and void it again"
+                )));
+            }
+            if bill.total_amt.is_none_or(|total| !total.0.is_zero()) {
+                return Err(Refusal::Illegal(format!(
+                    "Bill {id} in QuickBooks is this payout's and comes to {total}: retry takes it over; or delete it there, and void it again"
+                )));
+            }
+        }
+        Ok(())
     }
 
     // --- Making it ------------------------------------------------------------------------------------------------
@@ -360,7 +416,7 @@ impl Books<'_> {
         let withheld = self.withheld()?;
         let gross = Money::new(pays.amount.plus(withheld)?, pays.currency);
         let number = self.payout.id.number();
-        let commissions = match self.payout.line_count {
+        let commissions = match self.commissions() {
             1 => "1 commission".to_owned(),
             count => format!("{count} commissions"),
         };
@@ -378,6 +434,11 @@ impl Books<'_> {
         Ok(lines)
     }
 
+    /// How many it pays: what is kept back of them is a line of the payout, too.
+    fn commissions(&self) -> u32 {
+        self.payout.line_count.saturating_sub(u32::from(!self.payout.withheld.is_zero()))
+    }
+
     /// In the currency that is paid.
     fn withheld(&self) -> Result<Minor, Failed> {
         Ok(match &self.payout.conversion {
@@ -387,7 +448,7 @@ impl Books<'_> {
     }
 
     fn memo(&self, program: &Program, partner: &str, settings: &QuickbooksSettings) -> String {
-        let (number, lines) = (self.payout.id.number(), self.payout.line_count.to_string());
+        let (number, lines) = (self.payout.id.number(), self.commissions().to_string());
         let pattern =
             [("{program}", program.name.as_str()), ("{partner}", partner), ("{number}", &number), ("{lines}", &lines)];
         let text = pattern.iter().fold(settings.memo.clone(), |text, (what, by)| text.replace(what, by));
@@ -423,12 +484,18 @@ impl Books<'_> {
 
     async fn became(&self, id: &str) -> Result<Found, Failed> {
         let pays = self.payout.pays()?;
-        let bill = self.session.read::<Bill>(id).await?;
+        let bill = match self.session.read::<Bill>(id).await? {
+            Some(bill) => Some(bill),
+            // "Not found" is also what Intuit says where something that it names was made inactive; and whoever takes a Bill for gone pays
+            // its commissions again.
+            None => self.session.query::<Bill>(&Query::of(Bill::NAME).equal("Id", id)).await?.into_iter().next(),
+        };
         let Some(bill) = bill else {
             self.note(id, None, &[], None).await?;
             return Ok(Found::Gone(format!("Bill {id} was deleted in QuickBooks")));
         };
-        let total = bill.total_amt.unwrap_or_default();
+        let total = bill.total_amt.ok_or_else(|| ApiError::Unreadable(format!("Bill {id} without a total")));
+        let total = total.map_err(Failed::Api)?;
         if total.0.is_zero() {
             self.note(id, None, &[], None).await?;
             return Ok(Found::Gone(format!("Bill {id} was set to zero in QuickBooks")));
@@ -589,7 +656,7 @@ enum Next {
 }
 
 /// Intuit's words, and what to do about them.
-fn explained(fault: &Fault) -> String {
+pub(super) fn explained(fault: &Fault) -> String {
     let what = match fault.code.0.trim_start_matches('0') {
         "6200" | "6210" => "open the period there, or set its closing date back, and retry",
         "610" | "2500" => "see that the accounts and the term that were chosen are in use there, and retry",

@@ -227,7 +227,7 @@ pub(super) async fn broken(context: &Context, realm: &str, state: QuickbooksStat
     Ok(())
 }
 
-/// Ends the connection, here and at Intuit. Saying so again changes nothing.
+/// Ends the connection: here in any case, and at Intuit if it can be asked. Saying so again changes nothing.
 pub async fn disconnect(
     context: &Context,
     quickbooks: &Quickbooks,
@@ -235,8 +235,15 @@ pub async fn disconnect(
     by: &str,
 ) -> Result<QuickbooksConnection> {
     const OPERATION: &str = "disconnect quickbooks";
-    quickbooks.drop_tokens(context, realm).await?;
-    until_fresh(async || {
+    let unrevoked = quickbooks.revoke_tokens(context, realm).await?;
+    let why = match &unrevoked {
+        None => format!("{by} ended it"),
+        Some(error) => format!(
+            "{by} ended it here, and its tokens are forgotten; nothing was revoked at Intuit ({error}): whoever administers the company \
+             takes the app's access away there, in QuickBooks under Apps, My apps"
+        ),
+    };
+    let ended = until_fresh(async || {
         let read = context.store.quickbooks_connection(OPERATION, realm).await?;
         let read = read.ok_or(Refusal::NotFound("connection to QuickBooks"))?;
         if read.state == QuickbooksState::Disconnected {
@@ -248,7 +255,7 @@ pub async fn disconnect(
         }
         let ended = QuickbooksConnection {
             state: QuickbooksState::Disconnected,
-            why: Some(format!("{by} ended it")),
+            why: Some(why.clone()),
             trouble: None,
             version: read.version + 1,
             ..read.clone()
@@ -257,7 +264,10 @@ pub async fn disconnect(
         context.store.commit(transaction).await?;
         Ok(ended)
     })
-    .await
+    .await?;
+    // Last: where this fails, it is all done again.
+    quickbooks.forget_tokens(context, realm).await?;
+    Ok(ended)
 }
 
 /// What can be chosen in a company: its accounts and terms that are in use.

@@ -21,13 +21,16 @@ const OPERATION: &str = "apply quickbooks event";
 /// Kinds of entities that are looked at.
 const ABOUT: [&str; 3] = ["bill", "billpayment", "vendor"];
 
-/// Of what a webhook tells, what is to be looked at: once each, whatever happened to it how often.
+/// Of what a webhook tells, what is to be looked at: once each, whatever happened to it how often. That a Bill was made is told by whoever
+/// made it: ours is known from the answer, or is looked for, and one that is not ours is none of our business.
 pub fn to_look_at(told: Vec<Notification>) -> Vec<Notification> {
     let mut seen = BTreeSet::new();
     let mut look = told;
     look.retain(|one| {
         let merged = one.merged.clone().unwrap_or_default();
+        let is_news = one.entity != "bill" || one.operation != Operation::Create;
         ABOUT.contains(&one.entity.as_str())
+            && is_news
             && seen.insert((one.realm.clone(), one.entity.clone(), one.id.clone(), merged))
     });
     look
@@ -45,12 +48,7 @@ pub async fn apply(context: &Context, rails: &Rails, event: &QuickbooksEvent) ->
     let payouts = match entity.as_str() {
         "bill" => owners(context, realm, QuickbooksKind::Bill, id).await?,
         "billpayment" => {
-            let slot = match slot {
-                Some(slot) if *slot <= context.now() => Slot::Now,
-                Some(slot) => Slot::At(*slot),
-                None => rails.quickbooks.pace.take(context, realm, 1).await?,
-            };
-            if let Slot::At(slot) = slot {
+            if let Slot::At(slot) = rails.quickbooks.pace.turn(context, realm, *slot, 1).await? {
                 let later = QuickbooksEvent { notification: notification.clone(), slot: Some(slot) };
                 return context.queues.send_quickbooks_event_at(&later, slot, context.now()).await;
             }

@@ -33,8 +33,26 @@ pub enum Slot {
 }
 
 impl Pace {
+    /// The turn of whoever is to make so many calls to a company: that of the slot it waited for, or a new one where it has none, or where
+    /// Intuit asked to be left alone meanwhile.
+    pub async fn turn(self, context: &Context, realm: &str, slot: Option<Timestamp>, calls: i32) -> Result<Slot> {
+        match slot {
+            Some(slot) if slot > context.now() => Ok(Slot::At(slot)),
+            Some(_) if !self.is_held_up(context, realm).await? => Ok(Slot::Now),
+            _ => self.take(context, realm, calls).await,
+        }
+    }
+
+    async fn is_held_up(self, context: &Context, realm: &str) -> Result<bool> {
+        if self == Self::Unlimited {
+            return Ok(false);
+        }
+        let read = context.store.quickbooks_pace(OPERATION, realm).await?;
+        Ok(read.and_then(|read| read.held_until).is_some_and(|until| until > context.now()))
+    }
+
     /// Takes a slot for so many calls to a company.
-    pub async fn take(self, context: &Context, realm: &str, calls: i32) -> Result<Slot> {
+    async fn take(self, context: &Context, realm: &str, calls: i32) -> Result<Slot> {
         if self == Self::Unlimited {
             return Ok(Slot::Now);
         }
@@ -42,14 +60,15 @@ impl Pace {
             let read = context.store.quickbooks_pace(OPERATION, realm).await?;
             let now = context.now();
             let slot = read.as_ref().map_or(now, |read| read.next.max(now));
-            move_on(context, realm, read.as_ref(), slot + APART * calls).await?;
+            let held_until = read.as_ref().and_then(|read| read.held_until);
+            set(context, realm, read.as_ref(), slot + APART * calls, held_until).await?;
             Ok(slot)
         })
         .await?;
         Ok(if slot <= context.now() + NEAR { Slot::Now } else { Slot::At(slot) })
     }
 
-    /// Nobody takes a slot within the next minute.
+    /// Nobody calls within the next minute, whatever slots were given out.
     pub async fn hold_up(self, context: &Context, realm: &str) -> Result<()> {
         if self == Self::Unlimited {
             return Ok(());
@@ -57,18 +76,23 @@ impl Pace {
         until_fresh(async || {
             let read = context.store.quickbooks_pace(OPERATION, realm).await?;
             let until = context.now() + HOLD_UP;
-            match &read {
-                Some(read) if read.next >= until => Ok(()),
-                _ => move_on(context, realm, read.as_ref(), until).await,
-            }
+            let next = read.as_ref().map_or(until, |read| read.next.max(until));
+            set(context, realm, read.as_ref(), next, Some(until)).await
         })
         .await
     }
 }
 
-async fn move_on(context: &Context, realm: &str, read: Option<&QuickbooksPace>, next: Timestamp) -> Result<()> {
+async fn set(
+    context: &Context,
+    realm: &str,
+    read: Option<&QuickbooksPace>,
+    next: Timestamp,
+    held_until: Option<Timestamp>,
+) -> Result<()> {
     let version = read.map_or(1, |read| read.version + 1);
     let mut transaction = Transaction::new(OPERATION);
-    transaction.set_quickbooks_pace(&QuickbooksPace { realm: realm.to_owned(), next, version }, read)?;
+    let pace = QuickbooksPace { realm: realm.to_owned(), next, held_until, version };
+    transaction.set_quickbooks_pace(&pace, read)?;
     Ok(context.store.commit(transaction).await?)
 }

@@ -56,12 +56,22 @@ impl Quickbooks {
         Ok(())
     }
 
-    /// Ends the connection at Intuit, and forgets the tokens.
-    pub(super) async fn drop_tokens(&self, context: &Context, realm: &str) -> Result<()> {
-        if let Some(held) = read(context, realm).await? {
-            let registration = self.registered(context).await?;
-            let revoked = self.sign_in(&registration).revoke(&held.tokens.refresh).await;
-            revoked.map_err(|error| Refusal::Service(SERVICE, error.to_string()))?;
+    /// Has Intuit end the connection. Why it did not, where it was to and did not.
+    pub(super) async fn revoke_tokens(&self, context: &Context, realm: &str) -> Result<Option<String>> {
+        let Some(held) = read(context, realm).await? else { return Ok(None) };
+        let Some(registration) = self.registration(context).await? else {
+            return Ok(Some("there is no registration with Intuit".to_owned()));
+        };
+        let revoked = self.sign_in(&registration).revoke(&held.tokens.refresh).await;
+        if revoked.is_err() {
+            self.doubt_registration();
+        }
+        Ok(revoked.err().map(|error| error.to_string()))
+    }
+
+    /// From then on the company cannot be reached from here, whatever Intuit would still let in.
+    pub(super) async fn forget_tokens(&self, context: &Context, realm: &str) -> Result<()> {
+        if read(context, realm).await?.is_some() {
             write_secret(context, &name(context, realm), &None::<Tokens>).await?;
         }
         self.keep(realm, None);

@@ -7,6 +7,7 @@ use quickbooks::{ApiError, Email, Entity, Query, Ref, Vendor};
 use store::{QuickbooksCompany, QuickbooksKind, QuickbooksSettings, QuickbooksVendor, Transaction};
 
 use super::Failed;
+use super::bills::explained;
 use super::session::Session;
 use crate::changes::until_fresh;
 use crate::context::Context;
@@ -98,7 +99,10 @@ pub async fn merged(context: &Context, realm: &str, from: &str, into: &str) -> R
 async fn chosen(session: &Session<'_>, id: &str, wanted: &Wanted<'_>) -> Result<String, Failed> {
     let vendor = session.read::<Vendor>(id).await?;
     let vendor = vendor.ok_or_else(|| {
-        Failed::Permanent(format!("the partner's payout details name vendor {id}, which is not in QuickBooks"))
+        Failed::Permanent(format!(
+            "the partner's payout details name vendor {id}, which is not in QuickBooks: put it back there and retry, or name another \
+             in the details and void this payout"
+        ))
     })?;
     usable(&vendor, wanted.currency)?;
     Ok(vendor.id)
@@ -109,14 +113,15 @@ pub fn usable(vendor: &Vendor, currency: Currency) -> Result<(), Failed> {
     let Vendor { id, display_name, .. } = vendor;
     if vendor.active == Some(false) {
         let why = format!(
-            "vendor {id} ({display_name}) is inactive in QuickBooks: make it active there, or name another vendor in the partner's payout \
-             details, and retry"
+            "vendor {id} ({display_name}) is inactive in QuickBooks: make it active there and retry, or name another vendor in the partner's \
+             payout details and void this payout"
         );
         return Err(Failed::Permanent(why));
     }
     match &vendor.currency_ref {
         Some(is) if is.value != currency.code() => Err(Failed::Permanent(format!(
-            "vendor {id} ({display_name}) is paid in {}, and a vendor's currency cannot be changed: the payout is in {currency}",
+            "vendor {id} ({display_name}) is paid in {}, and a vendor's currency cannot be changed: the payout is in {currency}; name a vendor of \
+             that currency in the partner's payout details, and void this payout",
             is.value
         ))),
         _ => Ok(()),
@@ -181,12 +186,15 @@ async fn made(session: &Session<'_>, wanted: &Wanted<'_>) -> Result<String, Fail
             Ok(vendor) => return Ok(vendor.id),
             Err(Failed::Api(ApiError::Refused(fault))) if fault.code.is("6240") => refused = fault.to_string(),
             Err(Failed::Api(ApiError::Refused(fault))) if !is_unknown(&fault) => {
-                return Err(Failed::Permanent(format!("the partner could not be made a vendor: {fault}")));
+                let why = explained(&fault);
+                return Err(Failed::Permanent(format!("the partner could not be made a vendor: {why}")));
             }
             Err(error) => return Err(error),
         }
     }
-    Err(Failed::Permanent(format!("every name for the partner as a vendor is taken: {refused}")))
+    Err(Failed::Permanent(format!(
+        "every name for the partner as a vendor is taken: {refused}; give whoever has it another name there, and retry"
+    )))
 }
 
 /// Whether only a look tells what became of it.
