@@ -148,7 +148,6 @@ fn line(partner: &Partner, n: usize, state: LineState) -> Line {
         of: None,
         true_ups: vec![],
         slice: Some(1),
-        true_ups: vec![],
         hands: vec![],
         version: 1,
         entry: EntryRef::none(),
