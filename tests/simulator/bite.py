@@ -97,7 +97,7 @@ def report(all_bugs, found, worlds):
     lines = [
         "# What the simulator finds",
         "",
-        f"Each bug of `bugs.toml`, alone, in {worlds} worlds (seeds 1 to {worlds}) of 200 steps: in how many it was found, and by which",
+        f"Each bug of `bugs.toml`, alone, in {worlds} worlds (seeds 1 to {worlds}) of 240 steps: in how many it was found, and by which",
         "invariant. Made by `tests/simulator/bite.py`.",
         "",
         "| bug | found in | broken invariant (worlds) |",

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use base64::Engine as _;
+use domain::money::Minor;
 use http::Method;
 use serde_json::{Value, json};
 use tests::{ADMIN, ANALYST, APPROVER, FINANCE, MANAGER, Plan, REVIEWER, Reply, Request, Who, World, percent};
@@ -63,7 +64,7 @@ async fn valid(world: &World, payout: &Value) -> Validity {
     let payout = context.store.payout("test", &payout.as_str().unwrap().parse().unwrap()).await.unwrap().unwrap();
     let partner = context.store.partner("test", &payout.partner).await.unwrap().unwrap();
     let program = context.store.program("test", &payout.program).await.unwrap().unwrap();
-    workflows::tax::valid_for(context, &program, &partner, &payout).await.unwrap()
+    workflows::tax::valid_for(context, &program, &partner, &payout, Minor::ZERO).await.unwrap()
 }
 
 #[tokio::test]
@@ -154,6 +155,26 @@ async fn terms_are_frozen_in_the_payout_and_checked_again_before_money_leaves() 
     assert!(matches!(valid(&world, &second).await, Validity::Changed { .. }), "thirty percent");
     world.clock_at("2030-01-01T05:00:00Z");
     assert!(matches!(valid(&world, &second).await, Validity::Blocked { .. }), "it ended");
+}
+
+#[tokio::test]
+async fn payouts_that_leave_in_one_file_count_for_each_other() {
+    let world = plan("block").start().await;
+    let details = json!({"name": "Ann", "accountNumber": "000123456", "routingNumber": "021000021"});
+    let bank = json!([{"kind": "bank", "details": details, "preferred": true}]);
+    let ann = json!({"code": "ANN", "name": "Ann", "email": "ann@partners.example", "payoutMethods": bank});
+    let partner = world.add_partner(&ann).await;
+    for order in ["o1", "o2"] {
+        let mut sale = world.sale_event(order, "1200.00");
+        sale["partner"] = json!({"id": partner});
+        world.report(&sale).await.ok();
+        let request = json!({"partnerId": partner, "programId": world.program});
+        let id = world.post(ADMIN, "/payouts", &request).await.ok()["id"].clone();
+        assert_eq!(world.approve_payout(APPROVER, &id).await, 200);
+    }
+    let export = world.post(FINANCE, "/exports", &json!({"format": "bank", "programId": world.program})).await.ok();
+    assert_eq!((&export["payouts"], &export["leftOut"][0]["code"]), (&json!(1), &json!("may_not_submit")));
+    world.audit_holds().await;
 }
 
 #[tokio::test]

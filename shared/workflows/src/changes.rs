@@ -91,7 +91,25 @@ impl OpenPayouts {
             open.tokens.extend(payout.open().map(|token| (payout.id.clone(), token)));
             open.payouts.insert(payout.id.clone(), payout);
         }
+        open.unless_left(store, operation, lines).await?;
         Ok(open)
+    }
+
+    /// Refuses lines that left their payout between its reading and theirs: what is not in a closed payout must not be treated as if it
+    /// were being paid. Whatever happens to them later happens to the payout, too, until it ends.
+    async fn unless_left(&self, store: &Store, operation: &'static str, lines: &[Line]) -> Result<(), StoreError> {
+        let is_late = |line: &&Line| {
+            let payout = line.payout().filter(|_| matches!(line.state, LineState::InPayout { .. }));
+            payout.is_some_and(|(payout, _)| !self.tokens.contains_key(payout))
+        };
+        let late: BTreeMap<_, _> = lines.iter().filter(is_late).map(|line| (line.id.clone(), line.version)).collect();
+        if late.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = late.keys().cloned().collect();
+        let again = store.lines(operation, &ids).await?;
+        let same = again.iter().all(|line| late.get(&line.id) == Some(&line.version));
+        if same { Ok(()) } else { Err(StoreError::Stale) }
     }
 
     /// Frees lines that are about to be free anyway, and asks for them to be read again: a change must not treat them as if
@@ -219,6 +237,10 @@ pub async fn write(
     }
     let sealed = entry.seal(&mut changes)?;
     transaction.change(&changes, &sealed)?;
+    // What is in a closed payout is made up for with other lines; that must not be so for one that has ended meanwhile.
+    for (_, closed) in open.payouts.iter().filter(|(id, _)| !open.tokens.contains_key(*id)) {
+        transaction.unless_changed(closed)?;
+    }
     let mut cancelled = Vec::new();
     for Retally { before, mut after, pages } in retallied {
         after.entry = sealed.at.clone();

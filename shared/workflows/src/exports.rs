@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::ids::{ExportId, PartnerId, ProgramId};
 use domain::journal::{Entry, What};
+use domain::money::Minor;
 use domain::payout::{PAGE_LINES, Payout, PayoutState};
 use domain::program::{Partner, Program};
 use domain::remittance::{Remittance, RemittanceFormat};
@@ -138,10 +139,14 @@ async fn write_page(
         ExportPage { export: export.id.clone(), number: export.pages, rows: Vec::new(), left_out: Vec::new() };
     let mut entry = Entry::new(export.id.as_str(), export.pages + 1, now, &export.created_by, What::Submit);
     let mut moved = Vec::new();
+    // The page leaves as one: what tax asks of a payout depends on those of the same partner that go with it.
+    let mut along: BTreeMap<PartnerId, Minor> = BTreeMap::new();
     for (payout, partner) in fits {
-        match row(context, export.format, &payout, &partner, program).await? {
+        let along = along.entry(partner.id.clone()).or_default();
+        match row(context, export.format, &payout, &partner, program, *along).await? {
             Err(left_out) => page.left_out.push(left_out),
             Ok(row) => {
+                *along = along.plus(payout.gross()?)?;
                 let mut submitted = payout.clone().submit_in(&export.id, now)?;
                 submitted.entries += 1;
                 entry = entry.with_payout(Some(&payout), &submitted);
@@ -171,13 +176,14 @@ async fn row(
     payout: &Payout,
     partner: &Partner,
     program: &Program,
+    along: Minor,
 ) -> Result<Result<ExportRow, LeftOut>> {
     let left_out = |because, detail: String| LeftOut { payout: payout.id.clone(), because, detail };
     let destination = match payout.sendable(partner, program, context.now()) {
         Ok(destination) => destination,
         Err(why) => return Ok(Err(left_out(LeftOutBecause::MayNotSubmit, why.to_string()))),
     };
-    match crate::payouts::tax_stands(context, program, partner, payout).await {
+    match crate::payouts::tax_stands(context, program, partner, payout, along).await {
         Ok(()) => {}
         Err(why @ (Refusal::Illegal(_) | Refusal::Stale(_))) => {
             return Ok(Err(left_out(LeftOutBecause::MayNotSubmit, why.to_string())));

@@ -105,7 +105,7 @@ pub async fn may_be_sent(context: &Context, payout: &Payout) -> Result<PayoutMet
     let program = context.store.program(operation, &payout.program).await?.ok_or(Refusal::NotFound("program"))?;
     match payout.sendable(&partner, &program, context.now()) {
         Ok(method) => {
-            tax_stands(context, &program, &partner, payout).await?;
+            tax_stands(context, &program, &partner, payout, Minor::ZERO).await?;
             Ok(method.clone())
         }
         Err(Unsendable::OtherDetails) => Err(redirected(context, payout, &partner).await?),
@@ -114,9 +114,15 @@ pub async fn may_be_sent(context: &Context, payout: &Payout) -> Result<PayoutMet
 }
 
 /// Refuses to send a payout that tax forbids to pay now. Where something else is to be withheld than was approved, it is brought to that
-/// and must be approved anew.
-pub async fn tax_stands(context: &Context, program: &Program, partner: &Partner, payout: &Payout) -> Result<()> {
-    match tax::valid_for(context, program, partner, payout).await? {
+/// and must be approved anew. `along`: what else of the partner, before tax, leaves in the same moment.
+pub async fn tax_stands(
+    context: &Context,
+    program: &Program,
+    partner: &Partner,
+    payout: &Payout,
+    along: Minor,
+) -> Result<()> {
+    match tax::valid_for(context, program, partner, payout, along).await? {
         Validity::Stands => Ok(()),
         Validity::Blocked { why } => Err(Refusal::Illegal(why)),
         Validity::Changed { why, .. } if payout.open().is_none() => {
@@ -270,7 +276,7 @@ pub async fn retry(context: &Context, id: &PayoutId, why: &str, by: &str) -> Res
             }
             other => Refusal::Illegal(other.to_string()),
         })?;
-        tax_stands(context, &program, &partner, &payout).await?;
+        tax_stands(context, &program, &partner, &payout, Minor::ZERO).await?;
         let after = payout.clone().retry(method, now)?;
         let again = change(context, &payout, after, &step).await?;
         if !again.is_sent_by_people()
@@ -322,7 +328,8 @@ pub async fn mark_paid(context: &Context, id: &PayoutId, attested: &Attested<'_>
     until_fresh(|| async {
         let payout = settled(context, step.operation, id).await?;
         // The same part under the same reference is the same payment, said twice.
-        if payout.state == PayoutState::PartiallyPaid && payout.knows_payment(attested.reference, attested.amount) {
+        let is_out = matches!(payout.state, PayoutState::Submitted | PayoutState::PartiallyPaid);
+        if is_out && payout.knows_payment(attested.reference, attested.amount) {
             return Ok(payout);
         }
         let after = payout.clone().mark_paid(attested.reference, at, attested.amount)?;

@@ -10,8 +10,9 @@ use domain::payout::{Payout, PayoutState};
 use domain::program::{MethodKind, Partner, Program};
 use domain::tax::{self, Payee, Position, Terms, YearRules, counted};
 use jiff::SignedDuration;
-use store::TaxYear;
+use store::{StoreError, TaxYear};
 
+use crate::changes::STALE_TRIES;
 use crate::context::Context;
 use crate::error::Result;
 
@@ -29,13 +30,19 @@ pub async fn terms(
     asked(context, program, partner, method, None).await
 }
 
-/// `besides`: this payout itself is not counted as being on its way.
+/// A payout that is about to be sent: it is not on its way itself, and this much, before tax, goes along with it.
+#[derive(Debug, Clone, Copy)]
+struct Leaving<'a> {
+    payout: &'a PayoutId,
+    along: Minor,
+}
+
 async fn asked(
     context: &Context,
     program: &Program,
     partner: &Partner,
     method: Option<MethodKind>,
-    besides: Option<&PayoutId>,
+    leaving: Option<Leaving<'_>>,
 ) -> Result<Terms> {
     let Some(settings) = program.tax else { return Ok(Terms::Clear) };
     let now = context.now();
@@ -51,7 +58,7 @@ async fn asked(
     let rules = YearRules::of(today.year(), &years)?;
     let position = match payee {
         Payee::Unidentified if !method.is_some_and(MethodKind::is_reported_by_processor) => {
-            position(context, partner, &years, today.year(), besides).await?
+            position(context, partner, &years, today.year(), leaving).await?
         }
         _ => Position::default(),
     };
@@ -64,20 +71,33 @@ async fn position(
     partner: &Partner,
     years: &[YearRules],
     year: i16,
-    besides: Option<&PayoutId>,
+    leaving: Option<Leaving<'_>>,
 ) -> Result<Position> {
-    let store = &context.store;
     let of = |year| [(partner.id.clone(), year)];
     let (this, last) = (of(year), of(year - 1));
-    let (this_year, last_year) =
-        futures::try_join!(store.tax_years(OPERATION, &this), store.tax_years(OPERATION, &last))?;
-    let counted = |years: Vec<TaxYear>| years.first().map(|year| year.counted).unwrap_or_default();
-    let (this_year, last_year) = (counted(this_year), counted(last_year));
-    let on_their_way = on_their_way(context, partner, besides).await?;
-    Ok(Position {
-        this_year: this_year.direct.plus(on_their_way)?,
-        reported_last_year: last_year.is_reportable(&YearRules::of(year - 1, years)?),
-    })
+    let (store, counted) =
+        (&context.store, |years: &[TaxYear]| years.first().map(|year| year.counted).unwrap_or_default());
+    let paid = || async {
+        let both = futures::try_join!(store.tax_years(OPERATION, &this), store.tax_years(OPERATION, &last));
+        both.map(|(this_year, last_year)| (counted(&this_year), counted(&last_year)))
+    };
+    let mut before = paid().await?;
+    for _ in 0..STALE_TRIES {
+        let on_their_way = on_their_way(context, partner, leaving.map(|leaving| leaving.payout)).await?;
+        let after = paid().await?;
+        // What arrived in between would be neither on its way nor paid.
+        if before != after {
+            before = after;
+            continue;
+        }
+        let (this_year, last_year) = after;
+        let along = leaving.map_or(Minor::ZERO, |leaving| leaving.along);
+        return Ok(Position {
+            this_year: this_year.direct.plus(on_their_way)?.plus(along)?,
+            reported_last_year: last_year.is_reportable(&YearRules::of(year - 1, years)?),
+        });
+    }
+    Err(StoreError::Contention.into())
 }
 
 /// What has left, or may have, and is not known to have arrived: it will count for this year or the next.
@@ -119,8 +139,16 @@ pub enum Validity {
 
 /// To be asked before the first byte of a payout leaves: a form may have ended since it was drafted, or come in, and other payouts may
 /// have brought the partner to a limit. Reads nothing where the program has no payer of taxes.
-pub async fn valid_for(context: &Context, program: &Program, partner: &Partner, payout: &Payout) -> Result<Validity> {
-    let terms = asked(context, program, partner, Some(payout.method), Some(&payout.id)).await?;
+/// `along`: what else of the partner, before tax, leaves in the same moment.
+pub async fn valid_for(
+    context: &Context,
+    program: &Program,
+    partner: &Partner,
+    payout: &Payout,
+    along: Minor,
+) -> Result<Validity> {
+    let leaving = Leaving { payout: &payout.id, along };
+    let terms = asked(context, program, partner, Some(payout.method), Some(leaving)).await?;
     let gross = payout.gross()?;
     let money = |amount| Money::new(amount, payout.currency);
     if terms.block(gross) {

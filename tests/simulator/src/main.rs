@@ -64,7 +64,7 @@ struct Options {
     #[arg(long, value_parser = range)]
     seeds: Option<Range<u64>>,
     /// Steps in each world.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 240)]
     steps: usize,
     /// Worlds played at once.
     #[arg(long, default_value_t = 1)]

@@ -43,7 +43,8 @@ pub enum Act {
     Approve,
     SendBack,
     Cancel,
-    MarkPaid,
+    /// A person tells what became of money, or has files made that move it; or a tax form comes in.
+    Settle,
     /// New rules are published, or a partner joins.
     Rules,
     Partner,
@@ -82,12 +83,34 @@ const WEIGHTS: [(u32, Act); 28] = [
     (11, Act::Approve),
     (2, Act::SendBack),
     (2, Act::Cancel),
-    (10, Act::MarkPaid),
+    (10, Act::Settle),
     (1, Act::Rules),
     (1, Act::Partner),
     (4, Act::Look),
     (10, Act::Pass),
     (4, Act::Finish),
+];
+
+/// Towards the end, whatever was earned is paid: by whom, how, and how often it comes back.
+const PAYDAYS: [(u32, Act); 18] = [
+    (3, Act::Sell),
+    (4, Act::Refund),
+    (6, Act::Tell),
+    (engine(2), Act::Bonus),
+    (engine(2), Act::Adjust),
+    (8, Act::Deliver),
+    (3, Act::Publish),
+    (5, Act::Mature),
+    (7, Act::Batch),
+    (8, Act::Review),
+    (7, Act::Run),
+    (7, Act::Request),
+    (20, Act::Approve),
+    (1, Act::SendBack),
+    (34, Act::Settle),
+    (4, Act::Look),
+    (8, Act::Pass),
+    (6, Act::Finish),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +124,9 @@ pub struct Step {
 /// The steps of the world with this seed.
 pub fn script(seed: u64, steps: usize) -> Vec<Step> {
     let mut chance = Chance::of(seed, 1);
-    let step =
-        |_| Step { act: chance.weighted(&WEIGHTS).unwrap_or(Act::Finish), chance: chance.number(), most: usize::MAX };
+    let step = |n| {
+        let act = if n < steps - steps / 5 { chance.weighted(&WEIGHTS) } else { chance.weighted(&PAYDAYS) };
+        Step { act: act.unwrap_or(Act::Finish), chance: chance.number(), most: usize::MAX }
+    };
     (0..steps).map(step).collect()
 }

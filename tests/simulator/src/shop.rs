@@ -1,13 +1,14 @@
 //! Merchants, customers and storefronts: what they sell, and how they tell of it.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Span, Timestamp};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::chance::Chance;
 use crate::told::{
-    Attribution, Caps, Customer, ENGINE, Edit, GIFT_CARD, Item, Match, Metric, Model, Named, Partner, Pay, Program,
-    Recurrence, Refund, Reward, Rule, Sale, Shape, Tiers, Touch, Window, Withdrawal,
+    Attribution, Caps, Customer, ENGINE, Edit, Form, GIFT_CARD, Item, Match, Metric, Model, Named, Partner, Pay,
+    Program, Recurrence, Refund, Reward, Rule, Sale, Shape, Tiers, Touch, Window, Withdrawal,
 };
 
 /// Products and their categories.
@@ -45,6 +46,9 @@ pub fn percent(basis_points: u32) -> String {
 pub fn program(chance: &mut Chance) -> Program {
     let (currency, exponent) = *chance.pick(&[("USD", 2), ("USD", 2), ("JPY", 0), ("KWD", 3)]).unwrap_or(&("USD", 2));
     let major = 10_i64.pow(exponent);
+    // Of chance that nothing else is decided by.
+    let mut besides = chance.clone();
+    let withholds = (currency == "USD" && besides.percent(85)).then(|| besides.percent(50));
     Program {
         id: String::new(),
         currency,
@@ -55,6 +59,7 @@ pub fn program(chance: &mut Chance) -> Program {
         velocity: (ENGINE && chance.percent(20)).then(|| (1 + chance.below(4), chance.from(1, 48))),
         approves_automatically: chance.percent(60),
         minimum_payout: chance.pick(&[0, 0, 10, 50]).copied().unwrap_or(0) * major,
+        withholds,
         large_payout_limit: chance.pick(&[100, 1_000, 100_000]).copied().unwrap_or(1_000) * major,
         frequency: chance.pick(&["monthly", "weekly", "semi_monthly", "biweekly", "on_demand"]).unwrap_or(&"monthly"),
         run_day: 1,
@@ -88,6 +93,8 @@ pub fn program_body(program: &Program, name: usize) -> Value {
         "anomalyRules": {"velocity": program.velocity.map(|(most, hours)| json!({"moreThan": most, "hours": hours}))},
         "minimumPayout": decimal(program.minimum_payout, program.exponent),
         "largePayoutLimit": decimal(program.large_payout_limit, program.exponent), "ruleSignOff": false,
+        "taxPayer": program.withholds.map(|_| "US"),
+        "withoutTaxNumber": if program.withholds == Some(true) { "withhold" } else { "block" },
         "landingPage": ENGINE.then_some("https://shop.example/"), "minimumSales": program.minimum_sales, "attribution": attribution_body(&program.attribution),
         "schedule": {"frequency": program.frequency, "runDay": program.run_day, "cutOffDays": program.cut_off_days},
     })
@@ -326,6 +333,54 @@ fn tiers_body(tiers: &Tiers, exponent: u32) -> Value {
     };
     let steps: Vec<_> = tiers.steps.iter().map(tier).collect();
     json!({"kind": "tiered", "metric": metric, "window": window, "shape": shape, "tiers": steps})
+}
+
+/// How a partner is paid, or in no way yet, with the details that takes.
+pub fn method_body(method: Option<&str>, number: usize) -> Value {
+    let (name, email) = (format!("Partner {number}"), format!("partner{number}@partners.example"));
+    let details = match method {
+        None => return json!([]),
+        Some("bank") => json!({"name": name, "accountNumber": format!("000{number}"), "routingNumber": "021000021"}),
+        Some("wise") => json!({"name": name, "email": email}),
+        Some("paypal") => json!({"email": email}),
+        Some(_) => json!({}),
+    };
+    json!([{"kind": method, "details": details, "preferred": true}])
+}
+
+/// A tax form, and how it is put.
+pub fn form(chance: &mut Chance, partner: &str, number: usize, now: Timestamp, since: usize) -> (Form, Value) {
+    let years = chance.pick(&[0, 1, 3]).copied().unwrap_or(0);
+    let today = now.to_zoned(TimeZone::UTC).date();
+    // The day before: some program's calendar is behind.
+    let signed_on = today.yesterday().and_then(|day| day.checked_sub(Span::new().years(years))).unwrap_or(today);
+    let w9 = chance.percent(50);
+    let (abroad, treaty) = (!w9 && chance.percent(40), *chance.pick(&[None, Some(0), Some(1_500)]).unwrap_or(&None));
+    let treaty = treaty.filter(|_| !w9);
+    let form = Form {
+        partner: partner.to_owned(),
+        kind: if w9 { "w9" } else { "w8ben" },
+        signed_on,
+        abroad,
+        treaty,
+        revoked: false,
+        since,
+    };
+    let mut body = json!({"form": form.kind, "name": format!("Partner {number}"), "signedOn": signed_on});
+    if w9 {
+        body["taxNumber"] = json!({"kind": "ssn", "number": format!("123-45-{:04}", number + 1)});
+    } else {
+        body["country"] = json!("DE");
+        body["services"] = json!(if abroad { "foreign" } else { "us" });
+        body["taxNumber"] = json!({"kind": "foreign", "number": format!("DE1234567{number:02}")});
+        body["treaty"] =
+            treaty.map_or(Value::Null, |rate| json!({"country": "DE", "rate": percent(rate), "article": "7"}));
+    }
+    (form, body)
+}
+
+pub fn revoked(form: &Form, since: usize) -> Form {
+    Form { revoked: true, since, ..form.clone() }
 }
 
 /// Somebody buys something, now or up to some days ago.

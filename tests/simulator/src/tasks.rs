@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures::future::LocalBoxFuture;
+use jiff::Timestamp;
 
 use crate::chance::Chance;
 use crate::cloud::Sky;
@@ -38,6 +39,8 @@ struct Task<J, O> {
     struck: u32,
     /// Of a thousand turns, how many kill it.
     mortal: u32,
+    /// When it began: the auditor's tick, and the world's time.
+    since: (usize, Timestamp),
 }
 
 /// How an invocation ended.
@@ -53,6 +56,8 @@ pub struct Tasks<J, O> {
     running: Vec<Task<J, O>>,
     world: Arc<Mutex<Option<Waker>>>,
     sky: Sky,
+    /// The auditor's tick, and the world's time at that.
+    pub now: (usize, Timestamp),
 }
 
 impl<J, O> std::fmt::Debug for Tasks<J, O> {
@@ -72,14 +77,19 @@ pub struct Lot {
 
 impl<J, O> Tasks<J, O> {
     pub fn new(sky: Sky) -> Self {
-        Self { running: Vec::new(), world: Arc::default(), sky }
+        Self { running: Vec::new(), world: Arc::default(), sky, now: (0, Timestamp::UNIX_EPOCH) }
     }
 
     pub fn start(&mut self, job: J, lot: Lot, future: LocalBoxFuture<'static, O>) {
         let flag = Arc::new(Flag { ready: AtomicBool::new(true), world: Arc::clone(&self.world) });
         let waker = Waker::from(Arc::clone(&flag));
         let Lot { chance, odds, mortal } = lot;
-        self.running.push(Task { job, future, flag, waker, chance, odds, struck: 0, mortal });
+        self.running.push(Task { job, future, flag, waker, chance, odds, struck: 0, mortal, since: self.now });
+    }
+
+    /// When the oldest of those under way began.
+    pub fn oldest(&self) -> (usize, Timestamp) {
+        self.running.iter().map(|task| task.since).min().unwrap_or(self.now)
     }
 
     pub fn len(&self) -> usize {

@@ -1,7 +1,10 @@
 //! What the world told the system, in the world's own words. Besides what the system wrote, this is all the auditor knows; none of
 //! it comes from the code under test.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
+use jiff::civil::Date;
 
 /// Whether worlds use the whole commission engine.
 pub const ENGINE: bool = true;
@@ -17,6 +20,37 @@ pub struct Told {
     pub withdrawals: Vec<Withdrawal>,
     pub touches: Vec<Touch>,
     pub commands: Vec<Command>,
+    pub forms: Vec<Form>,
+    /// From what sum in a year on payments are reported, by year, where the payer set that.
+    pub limits: BTreeMap<i16, i64>,
+    /// Counts the auditor's looks, and orders what is told by them.
+    pub tick: usize,
+    /// The tick, and the time, at which the oldest function began that may have written what comes next: it may know of nothing newer.
+    pub since: (usize, Timestamp),
+}
+
+impl Told {
+    /// In cents.
+    pub fn limit(&self, year: i16) -> i128 {
+        let published = if year < 2026 { 60_000 } else { 200_000 };
+        self.limits.get(&year).copied().unwrap_or(published).into()
+    }
+}
+
+/// A tax form, or the end of one.
+#[derive(Debug, Clone)]
+pub struct Form {
+    pub partner: String,
+    /// `w9` with a number, `w8ben`.
+    pub kind: &'static str,
+    pub signed_on: Date,
+    /// Services are performed abroad.
+    pub abroad: bool,
+    /// Basis points.
+    pub treaty: Option<u32>,
+    pub revoked: bool,
+    /// The tick at which it was told.
+    pub since: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -35,6 +69,8 @@ pub struct Program {
     /// Zero: any amount.
     pub minimum_payout: i64,
     pub large_payout_limit: i64,
+    /// Where the payer owes tax: whether something is withheld of who gave no number, or nothing paid.
+    pub withholds: Option<bool>,
     /// `monthly`, `weekly`, ... as the API writes it.
     pub frequency: &'static str,
     pub run_day: i8,
@@ -193,11 +229,14 @@ pub struct Partner {
     pub program: usize,
     pub code: String,
     pub group: Option<&'static str>,
+    /// Where they live, if they said so.
+    pub country: Option<&'static str>,
     /// As customers' addresses are hashed.
     pub email_hash: String,
     /// Overrides the program's.
     pub minimum_payout: Option<i64>,
-    pub has_payout_method: bool,
+    /// How the partner is paid: `manual`, `bank`, ...; `None` where there is no way yet.
+    pub method: Option<&'static str>,
 }
 
 /// How the partner of a sale is named outright.
@@ -323,7 +362,8 @@ pub struct Withdrawal {
 pub struct Command {
     pub by: String,
     /// As in the API's path: `approve`, `hold`, `release`, `reject`, `reinstate`, `adjust` about commissions; `approve`, `send-back`, `cancel`,
-    /// `mark-paid` about payouts; `runs`, `payouts` (a request) about partners.
+    /// `mark-paid`, `mark-failed`, `mark-returned`, `retry`, `void`, `exclude` about payouts; `runs`, `payouts` (a request) about partners;
+    /// `exports` about a program.
     pub about: About,
     pub verb: &'static str,
     pub ids: Vec<String>,
@@ -334,9 +374,24 @@ pub struct Command {
     pub shares: Vec<(String, u32)>,
     /// Of an approval of payouts: the versions it named, if it named any.
     pub versions: Vec<(String, u64)>,
+    /// Of payouts that are marked paid, what was sent for each.
+    pub payments: Vec<Payment>,
+    /// Of an export, the files' format.
+    pub format: Option<&'static str>,
     pub at: Timestamp,
     /// What the API answered, if it did: the status, and for bulk calls the ids it said were done.
     pub answer: Option<Answer>,
+}
+
+/// Money that somebody attests to have sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    pub payout: String,
+    pub reference: Option<String>,
+    /// `None`: all that is open.
+    pub amount: Option<i64>,
+    /// `None`: when it was said.
+    pub at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -345,6 +400,7 @@ pub enum About {
     Conversions,
     Payouts,
     Partners,
+    Programs,
 }
 
 #[derive(Debug, Clone)]

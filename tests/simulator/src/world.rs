@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::{SignedDuration, Timestamp};
 use local::events::{http_event, schedule_event, sqs_event, stream_event};
 use local::token::claims;
-use local::{CONVERSIONS, DRAFTS, Failed, Functions, HttpAnswer, Stream};
+use local::{CONVERSIONS, DRAFTS, Failed, Functions, HttpAnswer, SUBMISSIONS, Stream};
 use serde_json::{Value, json};
 use store::{Membership, Transaction};
 use tests::sign::Connection;
@@ -28,7 +28,7 @@ use crate::script::{Act, Step};
 use crate::shop;
 use crate::tasks::{Ended, Lot, Tasks};
 use crate::told::{
-    About, Answer, Command, Customer, ENGINE, Edit, Model, Partner, RuleSet, SKEW_SECONDS, Sale, Told, Touch,
+    About, Answer, Command, Customer, ENGINE, Edit, Model, Partner, Payment, RuleSet, SKEW_SECONDS, Sale, Told, Touch,
 };
 
 /// Why a world failed.
@@ -85,8 +85,16 @@ enum Reply {
 
 type Answered = Result<Reply, Failed>;
 
-/// An amount, shares, and payouts with the versions that were seen.
-type Besides = (Option<i64>, Vec<(String, u32)>, Vec<(String, u64)>);
+/// What a command says besides whom it is about, in the auditor's terms.
+#[derive(Debug, Default)]
+struct Besides {
+    amount: Option<i64>,
+    shares: Vec<(String, u32)>,
+    /// Payouts with the versions that were seen.
+    versions: Vec<(String, u64)>,
+    payments: Vec<Payment>,
+    format: Option<&'static str>,
+}
 
 pub struct World {
     seed: u64,
@@ -111,7 +119,9 @@ pub struct World {
     /// How many things may happen at once: a few, or now and then so many that payouts have several pages.
     crowd: usize,
     orders: u64,
-    /// What else the next command says, in the auditor's terms: an amount, shares, and versions.
+    /// Files of exports, as they were when they were first asked for.
+    downloads: BTreeMap<String, String>,
+    /// What else the next command says.
     telling: Besides,
     pub steps: u64,
     written: BTreeMap<String, u64>,
@@ -124,8 +134,18 @@ impl std::fmt::Debug for World {
     }
 }
 
+/// How partners are paid.
+const METHODS: [&str; 6] = ["manual", "manual", "bank", "bank", "wise", "paypal"];
+/// Of the files that have them paid.
+const FORMATS: [&str; 4] = ["bank", "wise", "paypal", "masspay"];
+/// Where the chance of partners begins, which nothing else is decided by.
+const PARTNERS: u64 = 1 << 32;
+const LIMITS: u64 = (1 << 32) - 1;
+
 /// Who works for the merchants; any of them may do everything.
 const PEOPLE: [&str; 3] = ["ann", "ben", "cleo"];
+/// Who besides them decides about payouts, and has no hand in what is paid.
+const CASHIERS: [&str; 5] = ["ann", "ben", "cleo", "dora", "eli"];
 
 /// How a world is made.
 #[derive(Debug, Clone, Copy)]
@@ -216,11 +236,13 @@ impl World {
             auditor: Auditor::default(),
             crowd: if chance.percent(12) { 25 } else { 3 },
             orders: 0,
-            telling: (None, vec![], vec![]),
+            telling: Besides::default(),
+            downloads: BTreeMap::new(),
             steps: 0,
             written: BTreeMap::new(),
             trace: terms.trace.then(String::new),
         };
+        world.set_limits().await?;
         let programs = if world.crowd > 3 { 1 } else { 1 + chance.below(2) };
         for n in 0..programs {
             world.found_program(&mut chance, n).await?;
@@ -267,20 +289,22 @@ impl World {
         let program = &self.told.programs[n];
         let number = self.told.partners.len();
         let (id, exponent) = (program.id.clone(), program.exponent);
+        let mut besides = Chance::of(self.seed, PARTNERS + number as u64);
+        let method = *besides.pick(&METHODS).unwrap_or(&"manual");
         let mut partner = Partner {
             id: String::new(),
             program: n,
             code: format!("CODE{number}"),
             group: if ENGINE && chance.percent(60) { chance.pick(&shop::GROUPS).copied() } else { None },
+            country: *besides.pick(&[None, None, None, Some("US"), Some("DE")]).unwrap_or(&None),
             email_hash: shop::email_hash(&format!("partner{number}@partners.example")),
             minimum_payout: chance.percent(20).then(|| chance.from(0, 100) * 10_i64.pow(exponent)),
-            has_payout_method: chance.percent(90),
+            method: chance.percent(90).then_some(method),
         };
-        let method = json!([{"kind": "manual", "details": {}, "preferred": true}]);
         let body = json!({
             "programId": id, "name": format!("Partner {number}"), "email": format!("partner{number}@partners.example"),
-            "code": partner.code, "group": partner.group, "minimumPayout": partner.minimum_payout.map(|amount| shop::decimal(amount, exponent)),
-            "payoutMethods": if partner.has_payout_method { method } else { json!([]) },
+            "code": partner.code, "group": partner.group, "country": partner.country, "minimumPayout": partner.minimum_payout.map(|amount| shop::decimal(amount, exponent)),
+            "payoutMethods": shop::method_body(partner.method, number),
         });
         partner.id = text(&self.made("ann", "/partners", &body).await?["id"]);
         let mut transaction = Transaction::new("membership");
@@ -289,7 +313,45 @@ impl World {
         transaction.set_membership(&membership).map_err(broken)?;
         self.plain.store.commit(transaction).await.map_err(broken)?;
         self.told.partners.push(partner);
+        if besides.percent(40) { self.give_form(&mut besides, number).await } else { Ok(()) }
+    }
+
+    /// A partner's tax form, or word that theirs does not hold; in fair weather, so that it is known from when on it is known.
+    async fn give_form(&mut self, chance: &mut Chance, number: usize) -> Outcome {
+        let partner = &self.told.partners[number];
+        let Some(id) = self.told.programs[partner.program].withholds.map(|_| partner.id.clone()) else { return Ok(()) };
+        let last = self.told.forms.iter().rfind(|form| form.partner == id && !form.revoked).cloned();
+        if let Some(form) = last.filter(|_| chance.percent(40)) {
+            let path = format!("/partners/{id}/tax-form/revoke");
+            self.made("ann", &path, &json!({"reason": "the seed says so"})).await?;
+            self.told.forms.push(shop::revoked(&form, self.told.tick));
+            return Ok(());
+        }
+        let (form, body) = shop::form(chance, &id, number, self.clock.now(), self.told.tick);
+        let (status, answer) = self.ask("ann", Method::PUT, &format!("/partners/{id}/tax-form"), &body).await?;
+        if status != 200 {
+            return Err(broken(format!("the tax form {body}: {status} {answer}")));
+        }
+        self.note(|| format!("  {form:?}"));
+        self.told.forms.push(form);
         Ok(())
+    }
+
+    /// From how much on the payer must report, so that partners come near it.
+    async fn set_limits(&mut self) -> Outcome {
+        let mut chance = Chance::of(self.seed, LIMITS);
+        let mut years = Vec::new();
+        for year in [2026_i16, 2027] {
+            if let Some(limit) = *chance.pick(&[None, Some(1_000), Some(3_000), Some(10_000)]).unwrap_or(&None) {
+                self.told.limits.insert(year, limit);
+                years.push(json!({"year": year, "reportingLimit": shop::decimal(limit, 2)}));
+            } else if let Some(limit) = self.told.limits.get(&2026).filter(|_| year == 2027).copied() {
+                years.push(json!({"year": year, "reportingLimit": shop::decimal(limit, 2)}));
+                self.told.limits.insert(year, limit);
+            }
+        }
+        let (status, answer) = self.ask("ann", Method::PUT, "/tax/payer", &json!({"years": years})).await?;
+        if status == 200 { Ok(()) } else { Err(broken(format!("the payer's limits: {status} {answer}"))) }
     }
 
     async fn publish_rules(&mut self, chance: &mut Chance, n: usize) -> Outcome {
@@ -418,22 +480,15 @@ impl World {
                 let verb = if body["preview"] == true { "preview" } else { "runs" };
                 self.command(chance, About::Partners, verb, "/runs", vec![program], &body)?;
             }
-            Act::Request => {
-                let Some(partner) = chance.pick(&self.told.partners).cloned() else { return Ok(()) };
-                let program = &self.told.programs[partner.program];
-                let mut body = json!({"partnerId": partner.id, "programId": program.id});
-                if chance.percent(30) {
-                    body["amount"] = json!(shop::decimal(chance.from(1, 20_000), program.exponent));
-                }
-                if chance.percent(20) {
-                    body["override"] = json!("the seed says so");
-                }
-                self.command(chance, About::Partners, "payouts", "/payouts", vec![partner.id], &body)?;
-            }
+            Act::Request => self.request(chance)?,
             Act::Approve => self.approve(chance)?,
             Act::SendBack => self.about_payouts(chance, "send-back", &["approved"])?,
             Act::Cancel => self.about_payouts(chance, "cancel", &["pending", "approved"])?,
-            Act::MarkPaid => self.about_payouts(chance, "mark-paid", &["approved"])?,
+            Act::Settle => {
+                for _ in 0..=chance.below(3).min(step.most) {
+                    self.settle(chance).await?;
+                }
+            }
             Act::Rules => {
                 let n = chance.below(self.told.programs.len());
                 self.publish_rules(chance, n).await?;
@@ -443,6 +498,7 @@ impl World {
                 self.found_partner(chance, n).await?;
             }
             Act::Look if chance.percent(25) => self.own_audit().await?,
+            Act::Look if chance.percent(25) => self.download().await?,
             Act::Look => self.look(chance)?,
             Act::Pass => {
                 let seconds = match chance.below(4) {
@@ -698,9 +754,13 @@ impl World {
 
     /// Takes everything that waits in the queues.
     async fn collect(&mut self) -> Outcome {
-        for queue in [CONVERSIONS, DRAFTS] {
+        for queue in [CONVERSIONS, DRAFTS, SUBMISSIONS] {
             let queues = &self.plain.queues;
-            let url = if queue == CONVERSIONS { &queues.conversions_url } else { &queues.drafts_url };
+            let url = match queue {
+                CONVERSIONS => &queues.conversions_url,
+                DRAFTS => &queues.drafts_url,
+                _ => &queues.submissions_url,
+            };
             loop {
                 let received = queues
                     .sqs
@@ -728,7 +788,11 @@ impl World {
 
     async fn deliver(&mut self, chance: &mut Chance) -> Outcome {
         self.collect().await?;
-        let queue = if chance.percent(60) { CONVERSIONS } else { DRAFTS };
+        let queue = match chance.below(20) {
+            0..12 => CONVERSIONS,
+            12..19 => DRAFTS,
+            _ => SUBMISSIONS,
+        };
         let mut batch = Vec::new();
         for _ in 0..=chance.below(6) {
             let waiting: Vec<usize> = (0..self.mail.len()).filter(|n| self.mail[*n].queue == queue).collect();
@@ -753,7 +817,7 @@ impl World {
             return;
         }
         let messages: Vec<_> = batch.iter().map(|mail| mail.message.clone()).collect();
-        let function = if queue == CONVERSIONS { "ingest-conversions" } else { "draft-payout" };
+        let function = consumer(queue);
         self.note(|| format!("  {} message(s) to {function}", messages.len()));
         self.invoke(chance, Job::Mail(batch), function, sqs_event(queue, &messages));
     }
@@ -806,24 +870,32 @@ impl World {
         ids: Vec<String>,
         body: &Value,
     ) -> Outcome {
-        let by = chance.pick(&PEOPLE).copied().unwrap_or("ann");
-        let reason = body["reason"].as_str().map(str::to_owned);
+        let people: &[&str] = if about == About::Payouts { &CASHIERS } else { &PEOPLE };
+        let by = chance.pick(people).copied().unwrap_or("ann");
         self.note(|| format!("  {by}: {path} {body}"));
+        self.tell_command(by, about, verb, ids, body);
+        let event = api_event(by, "admin", &Method::POST, path, Some(body))?;
+        self.http(chance, Job::Command(self.told.commands.len() - 1), event);
+        Ok(())
+    }
+
+    fn tell_command(&mut self, by: &str, about: About, verb: &'static str, ids: Vec<String>, body: &Value) {
+        let reason = body["reason"].as_str().map(str::to_owned);
+        let Besides { amount, shares, versions, payments, format } = std::mem::take(&mut self.telling);
         self.told.commands.push(Command {
             by: by.to_owned(),
             about,
             verb,
             ids,
             reason,
-            amount: std::mem::take(&mut self.telling.0),
-            shares: std::mem::take(&mut self.telling.1),
-            versions: std::mem::take(&mut self.telling.2),
+            amount,
+            shares,
+            versions,
+            payments,
+            format,
             at: self.clock.now(),
             answer: None,
         });
-        let event = api_event(by, "admin", &Method::POST, path, Some(body))?;
-        self.http(chance, Job::Command(self.told.commands.len() - 1), event);
-        Ok(())
     }
 
     fn review(&mut self, chance: &mut Chance) -> Outcome {
@@ -868,7 +940,7 @@ impl World {
         };
         let id = text(&line["id"]);
         let amount_told = shop::decimal(amount, self.exponent_of(line));
-        self.telling.0 = Some(amount);
+        self.telling.amount = Some(amount);
         let body = json!({"id": id, "amount": amount_told, "reason": "the seed says so"});
         self.command(chance, About::Commissions, "adjust", "/commissions/adjust", vec![id], &body)
     }
@@ -877,7 +949,7 @@ impl World {
         let Some(partner) = chance.pick(&self.told.partners).cloned() else { return Ok(()) };
         let program = &self.told.programs[partner.program];
         let amount = if chance.percent(30) { -chance.from(1, 3_000) } else { chance.from(1, 10_000) };
-        self.telling.0 = Some(amount);
+        self.telling.amount = Some(amount);
         let body = json!({
             "partnerId": partner.id, "programId": program.id, "amount": shop::decimal(amount, program.exponent),
             "reason": "the seed says so",
@@ -906,7 +978,7 @@ impl World {
             let one = |(id, share): &(String, u32)| json!({"partnerId": id, "percent": shop::percent(*share)});
             body["shares"] = shares.iter().map(one).collect();
         }
-        self.telling.1 = shares;
+        self.telling.shares = shares;
         let path = format!("/conversions/{conversion}/attribute");
         self.command(chance, About::Conversions, "attribute", &path, vec![conversion], &body)
     }
@@ -914,6 +986,20 @@ impl World {
     fn payouts_in(&self, states: &[&str], anything: bool) -> Vec<Value> {
         let payouts = self.items.payouts().into_iter();
         payouts.filter(|payout| anything || states.iter().any(|state| payout["state"] == *state)).cloned().collect()
+    }
+
+    /// A payout on demand.
+    fn request(&mut self, chance: &mut Chance) -> Outcome {
+        let Some(partner) = chance.pick(&self.told.partners).cloned() else { return Ok(()) };
+        let program = &self.told.programs[partner.program];
+        let mut body = json!({"partnerId": partner.id, "programId": program.id});
+        if chance.percent(30) {
+            body["amount"] = json!(shop::decimal(chance.from(1, 20_000), program.exponent));
+        }
+        if chance.percent(20) {
+            body["override"] = json!("the seed says so");
+        }
+        self.command(chance, About::Partners, "payouts", "/payouts", vec![partner.id], &body)
     }
 
     fn approve(&mut self, chance: &mut Chance) -> Outcome {
@@ -928,10 +1014,10 @@ impl World {
             }
         }
         if chosen.is_empty() {
-            return Ok(());
+            return if chance.percent(50) { self.request(chance) } else { Ok(()) };
         }
         let ids: Vec<String> = chosen.iter().map(|payout| text(&payout["id"])).collect();
-        let body = if chance.percent(50) {
+        let body = if chance.percent(30) {
             json!({"payoutIds": ids})
         } else {
             let stale = u64::from(chance.percent(10));
@@ -944,7 +1030,7 @@ impl World {
             };
             let version = |payout: &&Value| payout["contentVersion"].as_u64().unwrap_or_default() + stale;
             let body = json!({"payouts": chosen.iter().map(seen).collect::<Vec<_>>()});
-            self.telling.2 = chosen.iter().map(|payout| (text(&payout["id"]), version(payout))).collect();
+            self.telling.versions = chosen.iter().map(|payout| (text(&payout["id"]), version(payout))).collect();
             body
         };
         self.command(chance, About::Payouts, "approve", "/payouts/approve", ids, &body)
@@ -966,9 +1052,155 @@ impl World {
         if ids.is_empty() {
             return Ok(());
         }
-        let one = |id: &String| json!({"id": id, "reason": "the seed says so", "reference": "wire 1"});
+        let one = |id: &String| json!({"id": id, "reason": "the seed says so"});
         let body = json!({"payouts": ids.iter().map(one).collect::<Vec<_>>()});
         self.command(chance, About::Payouts, verb, &format!("/payouts/{verb}"), ids, &body)
+    }
+
+    /// What became of money, as people tell it, and files that have it sent.
+    async fn settle(&mut self, chance: &mut Chance) -> Outcome {
+        match chance.below(20) {
+            18 | 19 => {
+                let number = chance.below(self.told.partners.len());
+                self.give_form(chance, number).await
+            }
+            0 => self.about_payouts(chance, "mark-failed", &["submitted", "partially_paid"]),
+            1 | 2 => self.about_payouts(chance, "mark-returned", &["submitted", "partially_paid", "paid"]),
+            3 | 4 => self.about_payouts(chance, "retry", &["failed", "returned"]),
+            5 => self.about_payouts(chance, "void", &["submitted", "partially_paid", "failed", "returned"]),
+            6 | 7 => self.exclude(chance),
+            8..=10 => self.export(chance),
+            _ => self.pay(chance),
+        }
+    }
+
+    /// Payments of all that is open, of parts, of too much, and now and then one that was told before.
+    fn pay(&mut self, chance: &mut Chance) -> Outcome {
+        let anything = chance.percent(10);
+        let payouts = self.payouts_in(&["approved", "submitted", "partially_paid"], anything);
+        let mut payments: Vec<Payment> = Vec::new();
+        let mut bodies = Vec::new();
+        for _ in 0..=chance.below(3) {
+            let Some(payout) = chance.pick(&payouts) else { break };
+            let id = text(&payout["id"]);
+            if payments.iter().any(|payment| payment.payout == id) {
+                continue;
+            }
+            self.orders += 1;
+            let open = payout["amount"].as_i64().unwrap_or_default() - payout["paid"].as_i64().unwrap_or_default();
+            let amount = match chance.below(10) {
+                0..=3 if open > 1 => Some(chance.from(1, open - 1)),
+                4 => Some(open),
+                5 => Some(chance.from(0, 2 * open.max(1))),
+                _ => None,
+            };
+            let back = SignedDuration::from_secs(chance.from(0, 40 * 86_400));
+            let mut payment = Payment {
+                payout: id.clone(),
+                reference: chance.percent(90).then(|| format!("wire {}", self.orders)),
+                amount,
+                at: chance.percent(20).then(|| self.clock.now() - back - SignedDuration::from_secs(SKEW_SECONDS)),
+            };
+            let earlier = self.told.commands.iter().flat_map(|command| &command.payments);
+            let earlier: Vec<_> = earlier.filter(|payment| payment.payout == id && payment.amount.is_some()).collect();
+            let again = chance.percent(20);
+            if let Some(said) = chance.pick(&earlier).filter(|_| again) {
+                payment = (*said).clone();
+            }
+            let exponent = self.exponent_of(payout);
+            bodies.push(json!({
+                "id": id, "reference": payment.reference, "paidAt": payment.at,
+                "amount": payment.amount.map(|amount| shop::decimal(amount, exponent)),
+            }));
+            payments.push(payment);
+        }
+        if payments.is_empty() {
+            return Ok(());
+        }
+        let ids = payments.iter().map(|payment| payment.payout.clone()).collect();
+        self.telling.payments = payments;
+        self.command(chance, About::Payouts, "mark-paid", "/payouts/mark-paid", ids, &json!({"payouts": bodies}))
+    }
+
+    /// Some commissions are to wait for another payout.
+    fn exclude(&mut self, chance: &mut Chance) -> Outcome {
+        let payouts = self.payouts_in(&["pending", "approved"], false);
+        let Some(id) = chance.pick(&payouts).map(|payout| text(&payout["id"])) else { return Ok(()) };
+        let lines: Vec<_> = self.items.lines().into_iter().filter(|line| line["payout"] == id.as_str()).collect();
+        let mut ids: Vec<String> = Vec::new();
+        for _ in 0..=chance.below(2) {
+            let line = chance.pick(&lines).map(|line| text(&line["id"]));
+            ids.extend(line.filter(|line| !ids.contains(line)));
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let body = json!({"id": id, "commissionIds": ids, "reason": "the seed says so"});
+        ids.push(id);
+        self.command(chance, About::Payouts, "exclude", "/payouts/exclude", ids, &body)
+    }
+
+    fn export(&mut self, chance: &mut Chance) -> Outcome {
+        let Some(program) = chance.pick(&self.told.programs).map(|program| program.id.clone()) else { return Ok(()) };
+        let format = *chance.pick(&FORMATS).unwrap_or(&"bank");
+        let body = json!({"programId": program, "format": format});
+        self.telling.format = Some(format);
+        self.command(chance, About::Programs, "exports", "/exports", vec![program], &body)
+    }
+
+    fn exports(&self) -> Vec<String> {
+        let complete = |((pk, sk), item): (&(String, String), &Value)| {
+            let whole = pk.starts_with("EXP#") && sk == "EXP" && item["state"] == "complete";
+            whole.then(|| text(&item["id"]))
+        };
+        self.items.all().iter().filter_map(complete).collect()
+    }
+
+    /// Some batch's files, which are the same whenever somebody asks.
+    async fn download(&mut self) -> Outcome {
+        for export in self.exports() {
+            let count = self.items.all().get(&(format!("EXP#{export}"), "EXP".to_owned()));
+            let count = count.and_then(|item| item["files"].as_array()).map_or(0, Vec::len);
+            let mut files = Vec::new();
+            for number in 0..count {
+                let path = format!("/exports/{export}/files/{number}");
+                let event = api_event("ann", "admin", &Method::GET, &path, None)?;
+                let answer = self.api.http(event).await.map_err(broken)?;
+                let file = String::from_utf8_lossy(&answer.body).into_owned();
+                let first = self.downloads.entry(path.clone()).or_insert_with(|| file.clone());
+                if answer.status.as_u16() != 200 || *first != file {
+                    let what = format!("{path}: {} {file:?}, which was {first:?}", answer.status);
+                    return Err(failure("a batch's file is the same whenever it is asked for", what));
+                }
+                files.push(file);
+            }
+            let checked = self.auditor.files(&self.told, self.items.all(), &export, &files);
+            checked.map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
+        }
+        Ok(())
+    }
+
+    /// Everything that waits for a file, in fair weather.
+    async fn export_all(&mut self, chance: &mut Chance) -> Outcome {
+        let programs: Vec<_> = self.told.programs.iter().map(|program| program.id.clone()).collect();
+        for program in programs {
+            for format in FORMATS {
+                let path = "/exports";
+                let body = json!({"programId": program, "format": format});
+                self.telling.format = Some(format);
+                self.tell_command("ann", About::Programs, "exports", vec![program.clone()], &body);
+                let event = api_event("ann", "admin", &Method::POST, path, Some(&body))?;
+                let functions = self.instances[0].clone();
+                let lot = Lot { chance: chance.fork(), odds: 0, mortal: 0 };
+                let answer = async move { functions.http(event).await.map(Reply::Http) };
+                self.tasks.start(Job::Command(self.told.commands.len() - 1), lot, Box::pin(answer));
+                self.take_turns(chance, usize::MAX).await?;
+            }
+        }
+        self.audit()?;
+        let left = self.auditor.left_out_of_files(&self.told, self.items.all());
+        left.map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
+        self.download().await
     }
 
     fn look(&mut self, chance: &mut Chance) -> Outcome {
@@ -1118,6 +1350,9 @@ impl World {
                 self.records.push(record);
             }
         }
+        self.told.tick += 1;
+        self.tasks.now = (self.told.tick, self.clock.now());
+        self.told.since = self.tasks.oldest();
         let compared = self.auditor.compare(&self.told, self.items.all());
         compared.map_err(|violation| failure(violation.invariant.as_str(), violation.what))
     }
@@ -1144,32 +1379,38 @@ impl World {
             }
             self.collect().await?;
             let waiting = self.mail.iter().any(|mail| !mail.poison);
-            for queue in [CONVERSIONS, DRAFTS] {
+            for queue in [CONVERSIONS, DRAFTS, SUBMISSIONS] {
                 let (batch, rest): (Vec<_>, Vec<_>) =
                     std::mem::take(&mut self.mail).into_iter().partition(|mail| mail.queue == queue);
                 self.mail = rest;
                 for batch in batch.chunks(10) {
                     let messages: Vec<_> = batch.iter().map(|mail| mail.message.clone()).collect();
-                    let function = if queue == CONVERSIONS { "ingest-conversions" } else { "draft-payout" };
+                    let function = consumer(queue);
                     self.calmly(&mut chance, Job::Mail(batch.to_vec()), function, sqs_event(queue, &messages)).await?;
                 }
             }
             self.audit()?;
-            while self.published < self.records.len() {
-                let (from, to) = (self.published, (self.published + 100).min(self.records.len()));
-                let matching = self.entries_within(from, to);
-                if matching.is_empty() {
-                    self.published = to;
-                } else {
-                    let event = stream_event("stream", matching);
-                    self.calmly(&mut chance, Job::Records(from, to), "publish-changes", event).await?;
-                }
-            }
+            self.publish_all(&mut chance).await?;
             if round > 0 && !waiting && self.untold.is_empty() {
-                return self.at_rest().await;
+                self.export_all(&mut chance).await?;
+                return self.at_rest(&mut chance).await;
             }
         }
         Err(failure("everything comes to rest", format!("{} messages still wait", self.mail.len())))
+    }
+
+    async fn publish_all(&mut self, chance: &mut Chance) -> Outcome {
+        while self.published < self.records.len() {
+            let (from, to) = (self.published, (self.published + 100).min(self.records.len()));
+            let matching = self.entries_within(from, to);
+            if matching.is_empty() {
+                self.published = to;
+            } else {
+                let event = stream_event("stream", matching);
+                self.calmly(chance, Job::Records(from, to), "publish-changes", event).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn calmly(&mut self, chance: &mut Chance, job: Job, function: &'static str, payload: Value) -> Outcome {
@@ -1181,7 +1422,8 @@ impl World {
         self.take_turns(chance, usize::MAX).await
     }
 
-    async fn at_rest(&mut self) -> Outcome {
+    async fn at_rest(&mut self, chance: &mut Chance) -> Outcome {
+        self.publish_all(chance).await?;
         let published: Vec<Value> = self.embedded.events().into_iter().map(|accepted| json!(accepted.event)).collect();
         let finished = self.auditor.finish(&self.told, self.items.all(), &published);
         finished.map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
@@ -1195,6 +1437,15 @@ impl World {
             Some(invariant) => Err(failure("the product's own audit holds", format!("{invariant:?}"))),
             None => Ok(()),
         }
+    }
+}
+
+/// The function that a queue's messages are for.
+fn consumer(queue: &str) -> &'static str {
+    match queue {
+        CONVERSIONS => "ingest-conversions",
+        DRAFTS => "draft-payout",
+        _ => "submit-payouts",
     }
 }
 

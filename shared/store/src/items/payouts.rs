@@ -101,6 +101,11 @@ impl Transaction {
         self.count_payments(payout, read)
     }
 
+    /// Fails if anything happened to the payout since it was read: it is put as it stands.
+    pub fn unless_changed(&mut self, payout: &Payout) -> Result<(), StoreError> {
+        self.replace(payout, payout.entries)
+    }
+
     /// Pages are written only together with their payout, whose revision guards them.
     pub fn write_page(&mut self, page: &Page) -> Result<(), StoreError> {
         self.write(page)

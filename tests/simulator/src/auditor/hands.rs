@@ -63,6 +63,26 @@ impl Auditor {
         Ok(self.retally(entry, Effect { lines, ..Effect::default() }))
     }
 
+    /// Lines taken out of an open payout are free again.
+    pub(super) fn exclude(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
+        let (name, mut lines) = (entry.name(), Vec::new());
+        let mut out_of = BTreeSet::new();
+        let excluded = entry.line_ids();
+        ensure!(entry.value["why"].is_string(), Access, "{name}: has no reason");
+        for id in excluded.iter().copied() {
+            let mut line = self.line(entry, id)?.clone();
+            let inside = line.state == State::InPayout && self.is_open(&line);
+            ensure!(inside, OneState, "{name}: {id} is {}, in {:?}", line.state.as_str(), line.payout);
+            out_of.extend(line.payout.as_ref().map(|(payout, _)| payout.clone()));
+            leave_for(&mut line, State::Payable);
+            lines.push((Some(id.to_owned()), line));
+        }
+        ensure!(out_of.len() == 1, OneState, "{name}: takes them out of {out_of:?}");
+        let commanded: Vec<&str> = excluded.into_iter().chain(out_of.iter().map(String::as_str)).collect();
+        caused(told, entry, About::Payouts, "exclude", &commanded)?;
+        Ok(self.retally(entry, Effect { lines, ..Effect::default() }))
+    }
+
     /// Rejecting and reinstating moves tallies, and so what retroactive tiers owe.
     fn with_true_ups(&self, told: &Told, entry: &Entry, lines: Vec<(String, Line)>) -> Vec<(Option<String>, Line)> {
         let mut works: BTreeMap<String, Vec<Work>> = BTreeMap::new();

@@ -10,8 +10,10 @@ mod model;
 mod order;
 mod rates;
 mod reversal;
+mod settlement;
 mod stored;
 mod tallies;
+mod tax;
 #[cfg(test)]
 mod tests;
 
@@ -161,8 +163,13 @@ impl Entry<'_> {
         format!("{} {}/{} by {} at {}", self.what, self.stream, self.position, self.by, self.at)
     }
 
+    /// Without those that are the tax of a payout: they change as the payout does.
     fn line_ids(&self) -> Vec<&str> {
-        list(self.value, "lines").iter().map(|line| text(line, "id")).collect()
+        list(self.value, "lines").iter().map(|line| text(line, "id")).filter(|id| !self.is_tax(id)).collect()
+    }
+
+    fn is_tax(&self, line: &str) -> bool {
+        list(self.value, "payouts").iter().any(|payout| payout["tax"]["line"] == line)
     }
 }
 
@@ -191,6 +198,8 @@ pub struct Auditor {
     /// What each stream adds to tallies.
     contributed: BTreeMap<String, Vec<(TallyKey, Tally)>>,
     balances: BTreeMap<String, Balance>,
+    /// Where partners stood with tax, from which tick of the world on.
+    standing: BTreeMap<String, Vec<(usize, tax::Position)>>,
     /// Entries so far, of streams other than payouts'.
     positions: BTreeMap<String, u64>,
     entries: usize,
@@ -241,11 +250,17 @@ impl Auditor {
             "approve_payout" => self.approve(told, &entry)?,
             "send_back" => self.send_back(told, &entry)?,
             "cancel_payout" => self.cancel(told, &entry)?,
+            "exclude" => self.exclude(told, &entry)?,
             "mark_paid" => self.mark_paid(told, &entry)?,
+            "mark_failed" => self.mark_failed(told, &entry)?,
+            "mark_returned" => self.mark_returned(told, &entry)?,
+            "retry" => self.retry(told, &entry)?,
+            "submit" => self.submit(told, &entry)?,
+            "void_payout" => self.void(told, &entry)?,
             "settle" => self.settle(&entry)?,
             _ => return violation(Invariant::OneState, format!("{name}: the rules know no such change")),
         };
-        self.apply(&entry, effect)?;
+        self.apply(told, &entry, effect)?;
         if !self.payouts.contains_key(entry.stream) {
             self.positions.insert(entry.stream.to_owned(), position);
         }
@@ -276,6 +291,7 @@ impl Auditor {
 
     /// What becomes of the open payouts that changed lines were in.
     fn retally(&self, entry: &Entry, mut effect: Effect) -> Effect {
+        let mut taxes = Vec::new();
         for (id, after) in &effect.lines {
             let Some(id) = id else { continue };
             let before = &self.lines[id];
@@ -300,7 +316,9 @@ impl Auditor {
                     payout.settling = Some(0);
                 }
             }
+            Self::tax(entry, id, payout, &mut taxes, &self.lines);
         }
+        effect.lines.extend(taxes);
         effect
     }
 
@@ -323,13 +341,20 @@ impl Auditor {
                 paid: 0,
                 version: 1,
                 minimum: partner.minimum_payout.unwrap_or(program.minimum_payout).into(),
-                must_net: !partner.has_payout_method,
+                method: partner.method.unwrap_or("manual"),
+                must_net: partner.method.is_none(),
                 overridden: if requested { None } else { Some(false) },
                 approvals: Vec::new(),
                 pages: Vec::new(),
                 settling: None,
                 claimed: Vec::new(),
                 left: Vec::new(),
+                payments: Vec::new(),
+                terms: Vec::new(),
+                parts: Vec::new(),
+                attested: Vec::new(),
+                attempts: 0,
+                export: None,
                 drafted_at: entry.at,
                 changed_at: entry.now,
                 highest: 0,
@@ -360,7 +385,8 @@ impl Auditor {
             ensure!(!gated, PayoutIsItsLines, "{name}: claims {line_id} after {sold} of {minimum} sales");
             line.state = State::InPayout;
             line.payout = Some((id.to_owned(), payout.pages.len()));
-            page.push(PageLine { id: line_id.to_owned(), net: line.net(), hands: line.hands.clone() });
+            let (net, hands) = (line.net(), line.hands.clone());
+            page.push(PageLine { id: line_id.to_owned(), net, withheld: false, hands });
             payout.claimed.push((line_id.to_owned(), line.amount, line.due_at));
             effect.lines.push((Some(line_id.to_owned()), line));
         }
@@ -373,12 +399,17 @@ impl Auditor {
             let enough = amount > 0 && !payout.must_net && (requested || amount >= minimum);
             ensure!(nets || enough, PayoutIsItsLines, "{name}: drafts {amount} where the minimum is {minimum}");
         }
+        if entry.what == "draft" {
+            let whole = payout.lines().count() < PAGE_LINES;
+            payout.terms = self.drafted_on(told, entry, &payout, whole)?;
+        }
         // What fits one page is closed at once; of a full one, nobody can tell whether more was to come.
         let fits = payout.lines().count() < PAGE_LINES || closes(entry);
         if entry.what == "draft" && payout.amount() > 0 && fits {
             payout.state = "pending";
             let claimed = entry.line_ids();
             payout.left = self.left_out(&payout, program, entry, |id| claimed.contains(&id));
+            Self::tax(entry, id, &mut payout, &mut effect.lines, &self.lines);
         }
         effect.payouts.insert(id.to_owned(), payout);
         Ok(effect)
@@ -436,7 +467,9 @@ impl Auditor {
         }
         let (_, program) = program_of(told, &payout.partner)?;
         payout.left = self.left_out(&payout, program, entry, |_| false);
-        Ok(Self::alone(entry, payout))
+        let mut lines = Vec::new();
+        Self::tax(entry, entry.stream, &mut payout, &mut lines, &self.lines);
+        Ok(Effect { lines, ..Self::alone(entry, payout) })
     }
 
     /// What was payable and is not in the payout: amounts, since when, and due when.
@@ -484,7 +517,7 @@ impl Auditor {
     /// What was paid out to the partner within the days that add up, with this payout: at least, and at most. Whoever approves reads
     /// the other payouts some time between the command and the entry, so what changed in between may count or not.
     fn recently(&self, entry: &Entry, payout: &Payout, asked_at: Timestamp) -> (i128, i128) {
-        let (mut least, mut most) = (payout.amount(), payout.amount());
+        let (mut least, mut most) = (payout.gross(), payout.gross());
         for (id, other) in self.payouts.iter().filter(|(id, other)| {
             *id != entry.stream && other.partner == payout.partner && other.currency == payout.currency
         }) {
@@ -492,7 +525,7 @@ impl Auditor {
             let planned = planned_in(id).unwrap_or(Timestamp::MIN);
             let settled = other.changed_at < asked_at;
             if counts && settled && planned >= entry.at - days(LARGE_DAYS) + skew() + skew() {
-                least += other.amount();
+                least += other.gross();
             }
             let possible = (counts || !settled) && other.drafted_at >= asked_at - skew() - days(LARGE_DAYS);
             if possible {
@@ -503,6 +536,9 @@ impl Auditor {
     }
 
     fn send_back(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
+        if !self.payouts.contains_key(entry.stream) {
+            return self.taxed_anew(told, entry);
+        }
         let mut payout = self.payout(entry, &["approved"])?;
         caused(told, entry, About::Payouts, "send-back", &[entry.stream])?;
         payout.state = "pending";
@@ -518,50 +554,9 @@ impl Auditor {
         self.follow(entry, payout)
     }
 
-    fn mark_paid(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
-        let mut payout = self.payout(entry, &["approved", "submitted", "partially_paid"])?;
-        caused(told, entry, About::Payouts, "mark-paid", &[entry.stream])?;
-        let paid = list(entry.value, "payouts").first().map_or(0, |change| int(change, "paid"));
-        let (before, amount) = (payout.paid, payout.amount());
-        let fits = before < paid && paid <= amount;
-        ensure!(fits, ExactCents, "{}: {paid} is paid after {before} of {amount}", entry.name());
-        payout.paid = paid;
-        payout.state = if paid == amount { "paid" } else { "partially_paid" };
-        if paid == amount {
-            payout.settling = Some(0);
-        }
-        self.follow(entry, payout)
-    }
-
-    fn settle(&self, entry: &Entry) -> Checked<Effect> {
-        match self.payouts.get(entry.stream).filter(|payout| payout.settling.is_some()) {
-            Some(payout) => self.follow(entry, payout.clone()),
-            None => violation(Invariant::OneState, format!("{}: nothing is to be settled", entry.name())),
-        }
-    }
-
-    /// The next page of lines goes where the payout went.
-    fn follow(&self, entry: &Entry, mut payout: Payout) -> Checked<Effect> {
-        let Some(number) = payout.settling else { return Ok(Self::alone(entry, payout)) };
-        payout.settling = Some(number + 1).filter(|next| *next < payout.pages.len());
-        let mut lines = Vec::new();
-        for on_page in &payout.pages[number] {
-            let mut line = self.line(entry, &on_page.id)?.clone();
-            let inside = line.state == State::InPayout && line.payout.as_ref().is_some_and(|of| of.0 == entry.stream);
-            ensure!(inside, OneState, "{}: {} is {} elsewhere", entry.name(), on_page.id, line.state.as_str());
-            if payout.state == "paid" {
-                line.state = State::Paid;
-            } else {
-                leave_for(&mut line, State::Payable);
-            }
-            lines.push((Some(on_page.id.clone()), line));
-        }
-        Ok(Effect { lines, ..Self::alone(entry, payout) })
-    }
-
     // --- Comparing an entry with what it must have done -------------------------------------------------------------
 
-    fn apply(&mut self, entry: &Entry, effect: Effect) -> Checked {
+    fn apply(&mut self, told: &Told, entry: &Entry, effect: Effect) -> Checked {
         let name = entry.name();
         let changes = list(entry.value, "lines");
         let (expected, found) = (effect.lines.len(), changes.len());
@@ -610,13 +605,19 @@ impl Auditor {
         for (partner, delta) in &moved {
             self.balances.entry(partner.clone()).or_default().merge(delta);
         }
+        let partners: BTreeSet<String> = effect.payouts.values().map(|payout| payout.partner.clone()).collect();
         self.apply_payouts(entry, effect.payouts)?;
+        for partner in partners {
+            self.note_position(told, &partner)?;
+        }
         self.events.push((entry.stream.to_owned(), stored::events_of(entry)));
         Ok(())
     }
 
     fn apply_payouts(&mut self, entry: &Entry, payouts: BTreeMap<String, Payout>) -> Checked {
         let (name, changes) = (entry.name(), list(entry.value, "payouts"));
+        let mut changes: Vec<_> = changes.iter().collect();
+        changes.sort_by_key(|change| text(change, "id"));
         let ids: Vec<_> = changes.iter().map(|change| text(change, "id")).collect();
         let expected: Vec<_> = payouts.keys().map(String::as_str).collect();
         ensure!(ids == expected, PayoutIsItsLines, "{name}: expected payouts {expected:?}, found {ids:?}");
@@ -634,7 +635,7 @@ impl Auditor {
             let from = (change["from"].as_str(), change["after"].as_str());
             let was = (before.map(|before| before.state), before.map(|before| before.entry.as_str()));
             ensure!(from == was, History, "{name}: expected {id} to have been {was:?}, found {from:?}");
-            payout.highest = payout.highest.max(payout.amount());
+            payout.highest = payout.highest.max(payout.gross());
             payout.changed_at = entry.now;
             payout.entries += 1;
             payout.entry = entry.reference();
@@ -670,7 +671,7 @@ fn closes(entry: &Entry) -> bool {
 /// Whether a payout may stand. Where it takes an override that nobody told the auditor of, what was written tells, and is held
 /// against what is stored.
 fn reaches_minimum(payout: &mut Payout, entry: &Entry, id: &str) -> bool {
-    let amount = payout.amount();
+    let amount = payout.gross();
     if amount <= 0 || amount >= payout.minimum {
         return amount > 0;
     }

@@ -7,6 +7,7 @@ use jiff::civil::Date;
 
 use super::order::Order;
 use super::rates::Standing;
+use super::tax::Terms;
 use crate::told::{Edit, Refund, Rule, Sale};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +54,8 @@ pub enum Kind {
     Bonus,
     Adjustment,
     Reinstatement,
+    /// Tax that is kept back from a payout.
+    Withholding,
 }
 
 impl Kind {
@@ -64,6 +67,7 @@ impl Kind {
             Self::Bonus => "bonus",
             Self::Adjustment => "adjustment",
             Self::Reinstatement => "reinstatement",
+            Self::Withholding => "withholding",
         }
     }
 }
@@ -146,6 +150,8 @@ impl Line {
 pub struct PageLine {
     pub id: String,
     pub net: i128,
+    /// It is tax that is kept back.
+    pub withheld: bool,
     pub hands: BTreeSet<String>,
 }
 
@@ -157,6 +163,7 @@ pub struct Payout {
     pub paid: i128,
     pub version: u64,
     pub minimum: i128,
+    pub method: &'static str,
     /// The partner has nowhere to be paid to: debts and earnings must come to zero.
     pub must_net: bool,
     /// Whether somebody overrode the minimum; unknown for requests, until what was written tells.
@@ -169,6 +176,18 @@ pub struct Payout {
     pub claimed: Vec<(String, i128, Timestamp)>,
     /// What else was payable when it was closed: line, amount, since when, and when that was due.
     pub left: Vec<(String, i128, Timestamp, Timestamp)>,
+    /// What is paid of it under which reference, as long as it is not back.
+    pub payments: Vec<(String, i128)>,
+    /// All that is paid, part by part, and when.
+    pub parts: Vec<(i128, Timestamp)>,
+    /// What tax may have been found to ask when it was drafted: one of these holds.
+    pub terms: Vec<Option<Terms>>,
+    /// What was ever booked because somebody attested it: who, under which reference, how much.
+    pub attested: Vec<(String, Option<String>, i128)>,
+    /// How often it was begun anew.
+    pub attempts: u32,
+    /// The batch whose files it went out in.
+    pub export: Option<String>,
     pub drafted_at: Timestamp,
     /// The world's time when it was last seen to change.
     pub changed_at: Timestamp,
@@ -185,6 +204,16 @@ impl Payout {
 
     pub fn amount(&self) -> i128 {
         self.lines().map(|line| line.net).sum()
+    }
+
+    /// What is kept back of it.
+    pub fn withheld(&self) -> i128 {
+        -self.lines().filter(|line| line.withheld).map(|line| line.net).sum::<i128>()
+    }
+
+    /// Before tax.
+    pub fn gross(&self) -> i128 {
+        self.amount() + self.withheld()
     }
 
     pub fn hands(&self) -> BTreeSet<&str> {
@@ -349,6 +378,13 @@ impl Balance {
     /// What stands in the books for a line: what is left of it where it is, what was taken in `reversed`, and all of it against
     /// `accrued`.
     pub fn book(&mut self, line: &Line, sign: i128) {
+        if line.kind == Kind::Withholding {
+            // Tax is nobody's earning, and what is not kept back after all leaves no trace.
+            self.add("withheld", sign * line.net());
+            self.add("accrued", -sign * line.net());
+            self.count(line.state.as_str(), sign);
+            return;
+        }
         self.add(line.state.as_str(), sign * line.net());
         self.add("reversed", sign * line.taken);
         self.add("accrued", -sign * line.amount);

@@ -78,7 +78,8 @@ impl Auditor {
             }
             let payout = line.payout.as_ref().and_then(|(payout, _)| self.payouts.get(payout));
             // Silent in the rules: what a cancelled payout has yet to free is freed first.
-            let freeing = line.state == State::InPayout && payout.is_some_and(|payout| payout.state == "cancelled");
+            let freeing = line.state == State::InPayout
+                && payout.is_some_and(|payout| matches!(payout.state, "cancelled" | "void"));
             ensure!(!freeing, OneState, "{}: {id:?} was to be freed before", entry.name());
             // There is nothing to record, so whether that is written does not matter.
             let idle = line.state == State::Rejected && zero && !id.as_deref().is_some_and(|id| written.contains(&id));

@@ -98,6 +98,8 @@ impl Auditor {
         }
         self.stored_balances(balances)?;
         self.tallied(items)?;
+        self.stored_exports(told, items)?;
+        self.stored_tax(told, items)?;
         self.one_payout_each()
     }
 
@@ -142,24 +144,31 @@ impl Auditor {
         let expected = json!({
             "program": program.id, "partner": payout.partner, "currency": payout.currency, "state": payout.state,
             "amount": payout.amount(), "lineCount": payout.lines().count(), "pages": payout.pages.len(), "paid": payout.paid,
+            "method": payout.method, "export": payout.export, "attempts": (payout.attempts > 0).then_some(payout.attempts),
             "contentVersion": payout.version, "minimum": payout.minimum, "mustNet": payout.must_net.then_some(true),
             "settling": payout.settling, "entries": payout.entries, "rev": payout.entries, "entry": payout.entry,
         });
         fields(Invariant::PayoutIsItsLines, id, &expected, item)?;
-        let under_way = payout.state == "drafting" || payout.settling.is_some();
+        let under_way = matches!(payout.state, "drafting" | "submitting") || payout.settling.is_some();
         let work = &item["wpk"];
         let findable = if under_way {
             text(item, "wpk").starts_with("PAYOUTS#")
-        } else if matches!(payout.state, "paid" | "cancelled") {
+        } else if matches!(payout.state, "paid" | "cancelled" | "void") {
             work.is_null()
         } else {
             !text(item, "wpk").starts_with("PAYOUTS#")
         };
         ensure!(findable, History, "{id}: is {}, settling {:?}, in the index at {work}", payout.state, payout.settling);
+        // What failed or came back waits for somebody, and for nobody once it goes on or ends.
+        let filed = items.iter().find(|((_, sk), filed)| sk == "EXC" && filed["id"] == item["trouble"]);
+        let (waits, open) =
+            (matches!(payout.state, "failed" | "returned"), filed.is_some_and(|(_, filed)| filed["status"] == "open"));
+        ensure!(waits == open, RecordsEnd, "{id}: is {}, and an open exception tells of it: {open}", payout.state);
         let approvals: Vec<_> = list(item, "approvals").iter().map(|approval| text(approval, "by")).collect();
         ensure!(approvals == payout.approvals, Access, "{id}: expected {:?}, found {approvals:?}", payout.approvals);
         let (hands, found) = (payout.hands(), people(item, "hands"));
         ensure!(found.iter().eq(&hands), Access, "{id}: expected the hands of {hands:?}, found {found:?}");
+        Self::stored_terms(id, payout, item)?;
         let overridden = item["belowMinimum"].is_string();
         let as_told = payout.overridden.is_none_or(|told| told == overridden);
         ensure!(
@@ -245,7 +254,7 @@ impl Auditor {
     fn one_payout_each(&self) -> Checked {
         let mut on_pages: BTreeMap<&str, &str> = BTreeMap::new();
         for (id, payout) in &self.payouts {
-            for (n, page) in payout.pages.iter().enumerate().filter(|_| payout.state != "cancelled") {
+            for (n, page) in payout.pages.iter().enumerate().filter(|_| !matches!(payout.state, "cancelled" | "void")) {
                 for on_page in page {
                     let line = &self.lines[&on_page.id];
                     let inside = line.payout.as_ref() == Some(&(id.clone(), n)) && line.net() == on_page.net;
@@ -257,7 +266,8 @@ impl Auditor {
         }
         for (id, line) in self.lines.iter().filter(|(_, line)| line.state == State::Paid) {
             let payout = line.payout.as_ref().and_then(|(payout, _)| self.payouts.get(payout));
-            let paid = payout.is_some_and(|payout| payout.state == "paid");
+            // Where a payment came back, they follow page by page.
+            let paid = payout.is_some_and(|payout| payout.state == "paid" || payout.settling.is_some());
             ensure!(paid, OneState, "{id} is paid, and its payout {:?} is not", line.payout);
         }
         Ok(())
@@ -270,7 +280,20 @@ impl Auditor {
         self.compare(told, items)?;
         for (id, payout) in &self.payouts {
             let at_rest = payout.state != "drafting" && payout.settling.is_none();
+            let at_rest = at_rest && payout.state != "submitting";
             ensure!(at_rest, Converges, "{id} is {} and settling {:?}", payout.state, payout.settling);
+            let lines = match payout.state {
+                "cancelled" | "void" => continue,
+                "paid" => State::Paid,
+                _ => State::InPayout,
+            };
+            let astray = payout.lines().find(|line| self.lines[&line.id].state != lines);
+            ensure!(astray.is_none(), OneState, "{id} is {}, and not so {astray:?}", payout.state);
+        }
+        let is_over = |payout: &Payout| matches!(payout.state, "cancelled" | "void");
+        for (id, line) in self.lines.iter().filter(|(_, line)| line.state == State::InPayout) {
+            let gone = line.payout.as_ref().and_then(|(payout, _)| self.payouts.get(payout)).is_none_or(is_over);
+            ensure!(!gone, OneState, "{id} is in {:?}, which has ended", line.payout);
         }
         for ((run, sk), item) in items.iter().filter(|((pk, _), _)| pk.starts_with("RUN#")) {
             if sk == "RUN" {
@@ -361,10 +384,17 @@ impl Auditor {
                 (About::Payouts, "send-back") => "send_back",
                 (About::Payouts, "cancel") => "cancel_payout",
                 (About::Payouts, "mark-paid") => "mark_paid",
+                (About::Payouts, "mark-failed") => "mark_failed",
+                (About::Payouts, "mark-returned") => "mark_returned",
+                (About::Payouts, "void") => "void_payout",
                 (_, verb) => verb,
             };
             for id in done {
-                let known = self.done.contains(&(what.to_owned(), command.by.clone(), id.clone()));
+                let mut known = self.done.contains(&(what.to_owned(), command.by.clone(), id.clone()));
+                // What somebody else attested already is done.
+                if what == "mark_paid" {
+                    known |= self.done.iter().any(|(verb, _, done)| (verb.as_str(), done) == (what, id));
+                }
                 ensure!(known, Converges, "{} was told that {what} of {id} is done, and no entry is", command.by);
             }
             if (command.about, what) == (About::Partners, "payouts") {
@@ -539,6 +569,9 @@ fn scheduled(program: &Program, run: &Value, cut_off: Timestamp, planned_at: Tim
 pub fn events_of(entry: &Entry) -> Vec<String> {
     let event = |id: &str, kind: &str| format!("evt_{}", hash(format!("{}/{id}/{kind}", entry.hash).as_bytes()));
     let of_line = |line: &Value| {
+        if entry.is_tax(text(line, "id")) {
+            return None;
+        }
         let kind = match (entry.what, text(&line["to"], "state")) {
             _ if line["from"].is_null() => "accrued",
             ("refund", _) => "reversed",
@@ -557,7 +590,7 @@ pub fn events_of(entry: &Entry) -> Vec<String> {
         let (from, to) = (text(payout, "from"), text(payout, "to"));
         let kind = match (from, to) {
             _ if from == to && entry.what != "mark_paid" => return None,
-            (_, "drafting") => return None,
+            (_, "drafting" | "submitting") => return None,
             ("" | "drafting", "pending") => "created",
             (_, "pending") => "sent_back",
             (_, to) => to,

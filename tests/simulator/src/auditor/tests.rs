@@ -11,7 +11,7 @@ use super::rates::{self, Ratio, Sold, Standing};
 use super::{Auditor, Checked, Invariant, hash};
 use crate::told::{
     About, Answer, Attribution, Caps, Command, Customer, Edit, Item, Match, Metric, Model, Named, Partner, Pay,
-    Program, Recurrence, Refund, Reward, Rule, RuleSet, Sale, Shape, Tiers, Told, Touch, Window, Withdrawal,
+    Payment, Program, Recurrence, Refund, Reward, Rule, RuleSet, Sale, Shape, Tiers, Told, Touch, Window, Withdrawal,
 };
 
 const PARTNER: &str = "par_00000000000000000000000001";
@@ -141,6 +141,7 @@ impl Book {
             approves_automatically: true,
             minimum_payout: 1_000,
             large_payout_limit: 100_000,
+            withholds: None,
             frequency: "monthly",
             run_day: 1,
             cut_off_days: 0,
@@ -153,9 +154,10 @@ impl Book {
             program: 0,
             code: "CODE".to_owned(),
             group: None,
+            country: None,
             email_hash: "own".to_owned(),
             minimum_payout: None,
-            has_payout_method: true,
+            method: Some("manual"),
         };
         let told = Told { programs: vec![program], partners: vec![partner], ..Told::default() };
         Self { told, auditor: Auditor::default(), positions: BTreeMap::new(), latest: BTreeMap::new() }
@@ -164,6 +166,8 @@ impl Book {
     fn command(&mut self, by: &str, about: About, verb: &'static str, id: &str) {
         let answer = Some(Answer { status: 200, done: vec![] });
         let (by, ids, reason) = (by.to_owned(), vec![id.to_owned()], None);
+        let payment = |id: &String| Payment { payout: id.clone(), reference: None, amount: None, at: None };
+        let payments = ids.iter().filter(|_| verb == "mark-paid").map(payment).collect();
         self.told.commands.push(Command {
             by,
             about,
@@ -173,6 +177,8 @@ impl Book {
             amount: None,
             shares: vec![],
             versions: vec![],
+            payments,
+            format: None,
             at: now(),
             answer,
         });
@@ -811,6 +817,8 @@ fn what_is_stored_and_published_agrees_with_the_journal() {
         amount: None,
         shares: vec![],
         versions: vec![],
+        payments: vec![],
+        format: None,
         at: now(),
         answer: Some(Answer { status: 200, done: vec![line(1)] }),
     });
