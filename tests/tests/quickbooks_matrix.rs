@@ -28,6 +28,8 @@ enum Play {
     Deleted,
     /// The vendor was merged into another, which nobody told, and the Bill is paid.
     Merged,
+    /// The Bill is paid, which nobody told, and two nights compare.
+    Nights,
 }
 
 impl Play {
@@ -58,12 +60,28 @@ impl Play {
                 "read Bill",
                 "query BillPayment by Id",
             ],
+            Self::Nights => &[
+                "query Preferences",
+                "query CompanyInfo",
+                "cdc",
+                "read Bill",
+                "query BillPayment by Id",
+                "query Preferences",
+                "query CompanyInfo",
+                "cdc",
+                "read Bill",
+                "query BillPayment by Id",
+            ],
         }
     }
 
-    /// Which of them are struck: all, but for those that are struck in another play.
+    /// Which of them are struck: not those that are struck in another play, or that only say the same again.
     fn struck(self) -> impl Iterator<Item = (usize, &'static str)> {
-        let new = move |(_, step): &(usize, &'static str)| self != Self::Merged || *step == "read Vendor";
+        let new = move |(at, step): &(usize, &'static str)| match self {
+            Self::Merged => *step == "read Vendor",
+            Self::Nights => *at < 5,
+            _ => true,
+        };
         self.steps().iter().copied().enumerate().filter(new)
     }
 }
@@ -109,10 +127,17 @@ impl Cell {
                 cell.approve(world).await;
                 assert_eq!(world.state_of_payout(&cell.payout).await, "submitting");
             }
-            Play::Paid | Play::Undone | Play::Deleted | Play::Merged => cell.approve(world).await,
+            Play::Paid | Play::Undone | Play::Deleted | Play::Merged | Play::Nights => cell.approve(world).await,
         }
         if play == Play::Undone {
             world.pay_bill(&cell.payout, None).await;
+        }
+        if play == Play::Nights {
+            let bill = world.bill_id(&cell.payout);
+            world.company(REALM, |company, now| {
+                company.pay(&bill, None, now).unwrap();
+                company.happened.clear();
+            });
         }
         if play == Play::Merged {
             let into = made_vendor(world, &format!("{} Inc.", cell.name));
@@ -139,6 +164,12 @@ impl Cell {
                 let payment = world.bill_of(REALM, &self.payout)["LinkedTxn"][0]["TxnId"].as_str().unwrap().to_owned();
                 world.there(|company, now| company.void_payment(&payment, now)).await;
             }
+            Play::Nights => {
+                for _ in 0..2 {
+                    world.fire("reconcile").await;
+                    world.pass("1h");
+                }
+            }
             Play::Deleted => {
                 let bill = world.bill_id(&self.payout);
                 world.there(|company, now| company.delete_bill(&bill, now)).await;
@@ -157,7 +188,7 @@ impl Cell {
         let state = world.state_of_payout(&self.payout).await;
         let expect = match self.play {
             Play::First | Play::Named | Play::Found | Play::Undone => "submitted",
-            Play::Paid | Play::Merged => "paid",
+            Play::Paid | Play::Merged | Play::Nights => "paid",
             Play::Deleted => "void",
         };
         assert_eq!(state, expect, "{cell}");
@@ -188,7 +219,7 @@ impl Cell {
         assert_eq!(exceptions[0]["code"], told.code, "{cell}: {detail}");
         assert!(detail.contains(told.what_to_do), "{cell}: {detail}");
         assert!(world.bills_of(REALM, &self.payout).len() <= 1, "{cell}");
-        if !matches!(self.play, Play::Paid | Play::Undone | Play::Merged) {
+        if !matches!(self.play, Play::Paid | Play::Undone | Play::Merged | Play::Nights) {
             assert_eq!(world.buckets_of(&self.partner).await, [("inPayout", 1_000)], "{cell}");
         }
     }
@@ -326,6 +357,8 @@ fn told(play: Play, step: &str, blow: &str) -> Option<Told> {
         ("refresh token", "answer lost" | "504 page, done" | "invalid_grant") | (_, "3100") => {
             ended("connect it again", Then::Connect)
         }
+        // The next night finds the subscription renewed.
+        (_, "6190") if play == Play::Nights => None,
         (_, "6190") => ended("end the suspension at Intuit", Then::Wait),
         ("create Vendor", "610" | "5010" | "6000" | "6140" | "6210") => failed("could not be made a vendor"),
         ("create Bill", "610") => failed("see that the accounts and the term that were chosen are in use"),
@@ -405,4 +438,9 @@ async fn a_deleted_bill_is_seen_whatever_befalls_any_request() {
 #[tokio::test]
 async fn a_merged_vendor_is_followed_whatever_befalls_any_request() {
     plays(Play::Merged, 18).await;
+}
+
+#[tokio::test]
+async fn nights_find_what_nobody_told_whatever_befalls_any_request() {
+    plays(Play::Nights, 90).await;
 }
