@@ -131,9 +131,9 @@ impl Order {
             !added.items.is_empty()
         };
         self.cash += (-rise).max(0);
+        self.charged += rise.max(0);
         self.now = then;
         if rises {
-            self.charged += added.total;
             self.parts.push(added);
         }
     }
