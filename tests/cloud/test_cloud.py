@@ -295,7 +295,7 @@ class Journey(Case):
         # What a run of last week may pay was received before it.
         enqueue("Conversions", [queued_sale(program, "TRAVEL", "long-ago", 3 * HOLD)])
         until("the commission is accrued", in_state(partner, "payable"))
-        self.make_older(program)
+        self.make_older(program, partner)
 
         say("waiting for the schedule of batch-payouts")
         [payout] = until("the schedule drafts a payout", lambda: payouts(partner, "pending"), 120)
@@ -308,13 +308,19 @@ class Journey(Case):
         paid = [(paid["id"], paid["partnerId"]) for paid in get(f"/runs/{run['id']}")["payouts"]]
         self.assertEqual(paid, [(payout["id"], partner)])
 
-    def make_older(self, program):
-        """Functions run on the real clock, and no run is due that was before its program."""
-        CLOUD.client("dynamodb").update_item(
-            TableName=CLOUD.outputs["TableName"], Key={"pk": {"S": f"PRG#{program.id}"}, "sk": {"S": "PRG"}},
-            UpdateExpression="SET createdAt = :then", ConditionExpression="attribute_exists(createdAt)",
-            ExpressionAttributeValues={":then": {"S": stamp(now() - 4 * HOLD)}},
-        )
+    def make_older(self, program, partner):
+        """Functions run on the real clock, and no run is due that was before its program, nor asks a partner who joined after it."""
+        then = now() - 4 * HOLD
+        for key, more in (
+            ({"pk": {"S": f"PRG#{program.id}"}, "sk": {"S": "PRG"}}, {}),
+            ({"pk": {"S": f"PAR#{partner}"}, "sk": {"S": "PAR"}}, {"lsk": f"{then:%Y-%m-%dT%H:%M:%S}.000000000Z#{partner}"}),
+        ):
+            values = {"createdAt": stamp(then), **more}
+            CLOUD.client("dynamodb").update_item(
+                TableName=CLOUD.outputs["TableName"], Key=key, ConditionExpression="attribute_exists(createdAt)",
+                UpdateExpression="SET " + ", ".join(f"{name} = :{name}" for name in values),
+                ExpressionAttributeValues={f":{name}": {"S": value} for name, value in values.items()},
+            )
 
 
 class Gates(Case):
