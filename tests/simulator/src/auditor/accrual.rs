@@ -50,8 +50,6 @@ impl Work {
     pub fn line_of(&self, entry: &Entry, earning: usize, kind: Kind, amount: i128) -> Line {
         let of = &self.conversion.earnings[earning];
         Line {
-            kind,
-            partner: of.partner.clone(),
             conversion: self.stream.clone(),
             rule: of.rule.key.clone(),
             rule_set: Some(of.rule_set),
@@ -59,24 +57,7 @@ impl Work {
             edit: self.part(of.part).and_then(|part| part.edit),
             attribution: of.attribution,
             minimum_sales: of.rule.minimum_sales,
-            slice: None,
-            of: None,
-            crossed: false,
-            amount,
-            taken: 0,
-            recorded: 0,
-            state: State::Payable,
-            reviewed: true,
-            was_held: false,
-            payout: None,
-            hands: BTreeSet::new(),
-            occurred_at: entry.at,
-            due_at: entry.at,
-            payable_since: entry.now,
-            seen_at: entry.now,
-            fell_at: Timestamp::MAX,
-            version: 0,
-            entry: String::new(),
+            ..Line::alone(entry, kind, of.partner.clone(), amount)
         }
     }
 }

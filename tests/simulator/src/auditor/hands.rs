@@ -223,33 +223,10 @@ impl Auditor {
         ensure!(commanded, Access, "{name}: nobody commanded it");
         let reviewed = amount < 0;
         let line = Line {
-            kind: Kind::Bonus,
-            partner,
-            conversion: String::new(),
-            rule: String::new(),
-            rule_set: None,
-            earning: None,
-            edit: None,
-            attribution: 0,
-            minimum_sales: None,
-            slice: None,
-            of: None,
-            crossed: false,
-            amount,
-            taken: 0,
-            recorded: 0,
             state: if reviewed { State::Payable } else { State::Pending },
             reviewed,
-            was_held: false,
-            payout: None,
             hands: BTreeSet::from([entry.by.to_owned()]),
-            occurred_at: entry.at,
-            due_at: entry.at,
-            payable_since: entry.now,
-            seen_at: entry.now,
-            fell_at: Timestamp::MAX,
-            version: 0,
-            entry: String::new(),
+            ..Line::alone(entry, Kind::Bonus, partner, amount)
         };
         Ok(Effect { lines: vec![(None, line)], ..Effect::default() })
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use jiff::civil::Date;
 
+use super::Entry;
 use super::order::Order;
 use super::rates::Standing;
 use super::tax::Terms;
@@ -116,6 +117,39 @@ pub struct Line {
 }
 
 impl Line {
+    /// A line of no conversion, payable at once unless said otherwise.
+    pub fn alone(entry: &Entry, kind: Kind, partner: String, amount: i128) -> Self {
+        Self {
+            kind,
+            partner,
+            conversion: String::new(),
+            rule: String::new(),
+            rule_set: None,
+            earning: None,
+            edit: None,
+            attribution: 0,
+            minimum_sales: None,
+            slice: None,
+            of: None,
+            crossed: false,
+            amount,
+            taken: 0,
+            recorded: 0,
+            state: State::Payable,
+            reviewed: true,
+            was_held: false,
+            payout: None,
+            hands: BTreeSet::new(),
+            occurred_at: entry.at,
+            due_at: entry.at,
+            payable_since: entry.now,
+            seen_at: entry.now,
+            fell_at: Timestamp::MAX,
+            version: 0,
+            entry: String::new(),
+        }
+    }
+
     pub const fn net(&self) -> i128 {
         self.amount - self.taken
     }

@@ -256,33 +256,9 @@ impl Auditor {
         let place = Some((id.to_owned(), payout.pages.len()));
         payout.pages.push(vec![PageLine { id: line_id, net: -due, withheld: true, hands: BTreeSet::new() }]);
         let line = Line {
-            kind: Kind::Withholding,
-            partner: payout.partner.clone(),
-            conversion: String::new(),
-            rule: String::new(),
-            rule_set: None,
-            earning: None,
-            edit: None,
-            attribution: 0,
-            minimum_sales: None,
-            slice: None,
-            of: None,
-            crossed: false,
-            amount: -due,
-            taken: 0,
-            recorded: 0,
             state: State::InPayout,
-            reviewed: true,
-            was_held: false,
             payout: place,
-            hands: BTreeSet::new(),
-            occurred_at: entry.at,
-            due_at: entry.at,
-            payable_since: entry.now,
-            seen_at: entry.now,
-            fell_at: Timestamp::MAX,
-            version: 0,
-            entry: String::new(),
+            ..Line::alone(entry, Kind::Withholding, payout.partner.clone(), -due)
         };
         effect.push((None, line));
     }
