@@ -60,3 +60,8 @@ impl Connection {
         }
     }
 }
+
+/// As Intuit signs webhooks.
+pub fn intuits(verifier: &str, body: &str) -> String {
+    STANDARD.encode(mac(verifier.as_bytes(), &[body.as_bytes()]))
+}

@@ -160,6 +160,18 @@ async fn a_name_that_is_taken_is_made_unique_and_an_inactive_vendor_is_told() {
     world.audit_holds().await;
 }
 
+#[tokio::test]
+async fn a_vendor_whose_making_comes_twice_is_one_vendor() {
+    let world = world().await;
+    world.system.quickbooks.watch(vec![Strike { step: "create Vendor".to_owned(), nth: 0, blow: Blow::Twice }]);
+    let id = world.send_payout().await;
+    assert_eq!(world.state_of_payout(&id).await, "submitted");
+    let vendors = all(&world, "Vendor");
+    assert_eq!((vendors.len(), &vendors[0]["DisplayName"]), (1, &json!("Anna")), "{vendors:?}");
+    assert_eq!(world.exceptions().await, [] as [Value; 0]);
+    world.audit_holds().await;
+}
+
 /// Storms on the way to QuickBooks: in the end exactly one Bill, and it is paid. Fault by fault and step by step: `quickbooks_matrix.rs`.
 #[tokio::test]
 async fn whatever_the_network_does_exactly_one_bill_is_made() {

@@ -159,6 +159,15 @@ pub enum Unanswered {
     Lost,
 }
 
+impl From<Unanswered> for CallError {
+    fn from(why: Unanswered) -> Self {
+        match why {
+            Unanswered::Unreachable => Self::NotSent("nobody listens".to_owned()),
+            Unanswered::Lost => Self::Unknown("the connection broke".to_owned()),
+        }
+    }
+}
+
 /// A webhook, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
@@ -203,7 +212,7 @@ impl Counterpart {
 
     /// The person who consented loses access, or takes it back: no token is good any more.
     pub fn revoke_all(&self) {
-        self.state().sign_ins = SignIns::default();
+        self.state().sign_ins.revoke_all();
     }
 
     /// All access tokens end now, and each next refresh gives out another refresh token: using one twice would end the connection.
@@ -275,11 +284,23 @@ impl Counterpart {
 
     /// Answers a request.
     pub fn answer(&self, request: &Request<Bytes>) -> Result<Response<Bytes>, Unanswered> {
+        self.answer_by(|state, now, sign_in_now| state.watched(request, now, sign_in_now))
+    }
+
+    /// Answers a request that something befalls.
+    pub fn answer_struck(&self, blow: Blow, request: &Request<Bytes>) -> Result<Response<Bytes>, Unanswered> {
+        self.answer_by(|state, now, sign_in_now| state.struck(blow, request, now, sign_in_now))
+    }
+
+    fn answer_by(
+        &self,
+        become_of: impl FnOnce(&mut State, Timestamp, Timestamp) -> Outcome,
+    ) -> Result<Response<Bytes>, Unanswered> {
         let now = (self.clock)();
         let mut state = self.state();
         state.tids += 1;
         let tid = format!("1-{:08x}-{:024x}", now.as_second(), state.tids);
-        let outcome = state.watched(request, now, (self.sign_in_clock)());
+        let outcome = become_of(&mut state, now, (self.sign_in_clock)());
         let mut response = match outcome {
             Outcome::Unanswered(why) => return Err(why),
             Outcome::Page(response) => response,
@@ -304,11 +325,7 @@ impl Counterpart {
 impl Transport for Counterpart {
     fn call(&self, request: Request<Bytes>, _: Limits) -> BoxFuture<'_, Result<Response<Bytes>, CallError>> {
         let answer = self.answer(&request);
-        let failed = |why| match why {
-            Unanswered::Unreachable => CallError::NotSent("nobody listens".to_owned()),
-            Unanswered::Lost => CallError::Unknown("the connection broke".to_owned()),
-        };
-        Box::pin(async move { answer.map_err(failed) })
+        Box::pin(async move { answer.map_err(CallError::from) })
     }
 }
 

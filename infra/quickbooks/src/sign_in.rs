@@ -145,6 +145,13 @@ impl SignIns {
         true
     }
 
+    /// Nothing that was given out is good any more.
+    pub fn revoke_all(&mut self) {
+        self.codes.clear();
+        self.grants.clear();
+        self.accesses.clear();
+    }
+
     pub fn opens(&self, token: &str, realm: &str, now: Timestamp) -> Opens {
         match self.accesses.get(token) {
             Some(access) if access.until < now => Opens::No,

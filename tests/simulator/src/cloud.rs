@@ -86,7 +86,7 @@ impl<S: Service> Service for Crossing<S> {
     }
 }
 
-fn give_way() -> impl Future<Output = ()> {
+pub fn give_way() -> impl Future<Output = ()> {
     struct GiveWay(bool);
     impl Future for GiveWay {
         type Output = ();

@@ -51,6 +51,8 @@ pub enum Act {
     /// Somebody looks, perhaps at what is not theirs.
     Look,
     Pass,
+    /// Something is done with QuickBooks, or in it.
+    Books,
     /// Everything under way comes to its end.
     Finish,
 }
@@ -121,12 +123,25 @@ pub struct Step {
     pub most: usize,
 }
 
-/// The steps of the world with this seed.
+/// Where the chance begins of what is done with QuickBooks.
+const BOOKS: u64 = 1 << 33;
+
+/// Whether anybody is paid in QuickBooks in the world with this seed.
+pub fn has_books(seed: u64) -> bool {
+    Chance::of(seed, BOOKS).percent(60)
+}
+
+/// The steps of the world with this seed. What is done with QuickBooks comes on top, mostly towards the end.
 pub fn script(seed: u64, steps: usize) -> Vec<Step> {
-    let mut chance = Chance::of(seed, 1);
-    let step = |n| {
-        let act = if n < steps - steps / 5 { chance.weighted(&WEIGHTS) } else { chance.weighted(&PAYDAYS) };
-        Step { act: act.unwrap_or(Act::Finish), chance: chance.number(), most: usize::MAX }
-    };
-    (0..steps).map(step).collect()
+    let (mut chance, mut besides) = (Chance::of(seed, 1), Chance::of(seed, BOOKS + 1));
+    let mut all = Vec::new();
+    for n in 0..steps {
+        let payday = n >= steps - steps / 5;
+        let act = if payday { chance.weighted(&PAYDAYS) } else { chance.weighted(&WEIGHTS) };
+        all.push(Step { act: act.unwrap_or(Act::Finish), chance: chance.number(), most: usize::MAX });
+        if has_books(seed) && besides.percent(if payday { 70 } else { 15 }) {
+            all.push(Step { act: Act::Books, chance: besides.number(), most: usize::MAX });
+        }
+    }
+    all
 }

@@ -336,13 +336,14 @@ fn tiers_body(tiers: &Tiers, exponent: u32) -> Value {
 }
 
 /// How a partner is paid, or in no way yet, with the details that takes.
-pub fn method_body(method: Option<&str>, number: usize) -> Value {
+pub fn method_body(method: Option<&str>, number: usize, vendor: Option<&str>) -> Value {
     let (name, email) = (format!("Partner {number}"), format!("partner{number}@partners.example"));
     let details = match method {
         None => return json!([]),
         Some("bank") => json!({"name": name, "accountNumber": format!("000{number}"), "routingNumber": "021000021"}),
         Some("wise") => json!({"name": name, "email": email}),
         Some("paypal") => json!({"email": email}),
+        Some("quickbooks") => vendor.map_or_else(|| json!({}), |vendor| json!({"vendorId": vendor})),
         Some(_) => json!({}),
     };
     json!([{"kind": method, "details": details, "preferred": true}])

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use jiff::civil::Date;
 
+use crate::ledgers::Ledgers;
+
 /// Whether worlds use the whole commission engine.
 pub const ENGINE: bool = true;
 
@@ -23,6 +25,8 @@ pub struct Told {
     pub forms: Vec<Form>,
     /// From what sum in a year on payments are reported, by year, where the payer set that.
     pub limits: BTreeMap<i16, i64>,
+    /// Companies in QuickBooks.
+    pub ledgers: Ledgers,
     /// Counts the auditor's looks, and orders what is told by them.
     pub tick: usize,
     /// The tick, and the time, at which the oldest function began that may have written what comes next: it may know of nothing newer.

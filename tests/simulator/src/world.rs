@@ -1,5 +1,7 @@
 //! One world: merchants, partners, people and the cloud, played from a script.
 
+mod books;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -13,7 +15,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::{SignedDuration, Timestamp};
 use local::events::{http_event, schedule_event, sqs_event, stream_event};
 use local::token::claims;
-use local::{CONVERSIONS, DRAFTS, Failed, Functions, HttpAnswer, SUBMISSIONS, Stream};
+use local::{CONVERSIONS, DRAFTS, Failed, Functions, HttpAnswer, QUICKBOOKS, SUBMISSIONS, Stream};
+use quickbooks_counterpart::Webhook;
 use serde_json::{Value, json};
 use store::{Membership, Transaction};
 use tests::sign::Connection;
@@ -71,6 +74,7 @@ enum Job {
     /// Stream records from one position up to another.
     Records(usize, usize),
     Schedule,
+    Webhook(Webhook),
     /// Which of the told commands.
     Command(usize),
     /// What is looked at, and which status it must have.
@@ -119,6 +123,9 @@ pub struct World {
     /// How many things may happen at once: a few, or now and then so many that payouts have several pages.
     crowd: usize,
     orders: u64,
+    books: books::Dealings,
+    /// Nothing strikes any more.
+    calm: bool,
     /// Files of exports, as they were when they were first asked for.
     downloads: BTreeMap<String, String>,
     /// What else the next command says.
@@ -134,6 +141,7 @@ impl std::fmt::Debug for World {
     }
 }
 
+const QUEUES: [&str; 4] = [CONVERSIONS, DRAFTS, SUBMISSIONS, QUICKBOOKS];
 /// How partners are paid.
 const METHODS: [&str; 6] = ["manual", "manual", "bank", "bank", "wise", "paypal"];
 /// Of the files that have them paid.
@@ -209,17 +217,20 @@ impl World {
         let stream = Stream::open(&embedded, None).map_err(broken)?;
         let sky = Sky::new();
         let under = context_under(&sky, &embedded, &plain);
-        let rails = Arc::new(local::rails().map_err(broken)?);
+        let books = books::Dealings::new(terms.seed, &clock, &sky);
         let files = local::files(&embedded.sdk_config(), None);
         let instance = |off: i64| {
+            let rails = books.rails(clock.off_by(off));
             let clock: Arc<dyn Clock> = Arc::new(clock.off_by(off));
-            Functions::new(workflows::Context { clock, ..under.clone() }, files.clone(), Arc::clone(&rails))
+            Functions::new(workflows::Context { clock, ..under.clone() }, files.clone(), rails)
         };
         let off = chance.from(1, SKEW_SECONDS);
         let mut world = Self {
             seed: terms.seed,
-            api: Functions::new(plain.clone(), files.clone(), Arc::clone(&rails)),
+            api: Functions::new(plain.clone(), files.clone(), books.rails(clock.clone())),
             instances: vec![instance(0), instance(off), instance(-off)],
+            books,
+            calm: false,
             tasks: Tasks::new(sky.clone()),
             clock,
             embedded,
@@ -243,6 +254,9 @@ impl World {
             trace: terms.trace.then(String::new),
         };
         world.set_limits().await?;
+        if world.books.any {
+            world.register().await?;
+        }
         let programs = if world.crowd > 3 { 1 } else { 1 + chance.below(2) };
         for n in 0..programs {
             world.found_program(&mut chance, n).await?;
@@ -274,6 +288,9 @@ impl World {
         let mut program = shop::program(chance);
         program.id = text(&self.made("ann", "/programs", &shop::program_body(&program, n)).await?["id"]);
         self.told.programs.push(program);
+        if self.books.any {
+            self.open_company(n).await?;
+        }
         let partners = if self.crowd > 3 { 1 } else { 1 + chance.below(3) };
         for _ in 0..partners {
             self.found_partner(chance, n).await?;
@@ -291,6 +308,8 @@ impl World {
         let (id, exponent) = (program.id.clone(), program.exponent);
         let mut besides = Chance::of(self.seed, PARTNERS + number as u64);
         let method = *besides.pick(&METHODS).unwrap_or(&"manual");
+        let there = self.paid_there(n, number);
+        let method = if there.is_some() { "quickbooks" } else { method };
         let mut partner = Partner {
             id: String::new(),
             program: n,
@@ -301,12 +320,14 @@ impl World {
             minimum_payout: chance.percent(20).then(|| chance.from(0, 100) * 10_i64.pow(exponent)),
             method: chance.percent(90).then_some(method),
         };
+        let vendor = there.flatten().filter(|_| partner.method.is_some());
         let body = json!({
             "programId": id, "name": format!("Partner {number}"), "email": format!("partner{number}@partners.example"),
             "code": partner.code, "group": partner.group, "country": partner.country, "minimumPayout": partner.minimum_payout.map(|amount| shop::decimal(amount, exponent)),
-            "payoutMethods": shop::method_body(partner.method, number),
+            "payoutMethods": shop::method_body(partner.method, number, vendor.as_deref()),
         });
         partner.id = text(&self.made("ann", "/partners", &body).await?["id"]);
+        self.told.ledgers.named.extend(vendor.map(|vendor| (partner.id.clone(), vendor)));
         let mut transaction = Transaction::new("membership");
         let membership =
             Membership { subject: format!("partner{number}"), partner: partner.id.parse().map_err(broken)? };
@@ -507,7 +528,13 @@ impl World {
                     2 => chance.from(86_400, 10 * 86_400),
                     _ => chance.from(10 * 86_400, 40 * 86_400),
                 };
+                self.before_long(chance, seconds).await?;
                 self.clock.pass(seconds);
+            }
+            Act::Books => {
+                for _ in 0..=chance.below(3).min(step.most) {
+                    self.deal(chance).await?;
+                }
             }
             Act::Finish => self.take_turns(chance, usize::MAX).await?,
         }
@@ -754,11 +781,12 @@ impl World {
 
     /// Takes everything that waits in the queues.
     async fn collect(&mut self) -> Outcome {
-        for queue in [CONVERSIONS, DRAFTS, SUBMISSIONS] {
+        for queue in QUEUES {
             let queues = &self.plain.queues;
             let url = match queue {
                 CONVERSIONS => &queues.conversions_url,
                 DRAFTS => &queues.drafts_url,
+                QUICKBOOKS => &queues.quickbooks_url,
                 _ => &queues.submissions_url,
             };
             loop {
@@ -787,14 +815,23 @@ impl World {
     }
 
     async fn deliver(&mut self, chance: &mut Chance) -> Outcome {
-        self.collect().await?;
         let queue = match chance.below(20) {
             0..12 => CONVERSIONS,
             12..19 => DRAFTS,
             _ => SUBMISSIONS,
         };
+        self.deliver_from(chance, queue).await
+    }
+
+    async fn deliver_from(&mut self, chance: &mut Chance, queue: &'static str) -> Outcome {
+        self.collect().await?;
         let mut batch = Vec::new();
-        for _ in 0..=chance.below(6) {
+        let most = chance.below(6);
+        let alone = self.books.alone(queue);
+        if alone {
+            self.take_turns(chance, usize::MAX).await?;
+        }
+        for _ in 0..=if alone { 0 } else { most } {
             let waiting: Vec<usize> = (0..self.mail.len()).filter(|n| self.mail[*n].queue == queue).collect();
             let Some(n) = chance.pick(&waiting).copied() else { break };
             if n != waiting[0] {
@@ -1266,6 +1303,11 @@ impl World {
                 _ => self.untold.push(telling),
             },
             (Job::Schedule, _) => {}
+            (Job::Webhook(webhook), _) => {
+                if status != Some(200) {
+                    self.not_heard(webhook);
+                }
+            }
             (Job::Mail(batch), Ended::Answered(Ok(Reply::Value(answer)))) => {
                 let failed = |mail: &Mail| {
                     let failures = answer["batchItemFailures"].as_array().into_iter().flatten();
@@ -1274,7 +1316,9 @@ impl World {
                 for mut mail in batch {
                     if failed(&mail) {
                         mail.failures += 1;
-                        if struck == 0 && !mail.poison && self.tasks.len() == 0 {
+                        // Of the same payout, another may have had the last word.
+                        let races = matches!(mail.queue, SUBMISSIONS | QUICKBOOKS) && !self.calm;
+                        if struck == 0 && !mail.poison && self.tasks.len() == 0 && !races && !self.renews_tokens() {
                             let what = format!("{:?} failed in fair weather", mail.message.body());
                             return Err(failure("each queue record ends somewhere", what));
                         }
@@ -1323,6 +1367,7 @@ impl World {
 
     /// Shows the auditor what was written since it last looked.
     fn audit(&mut self) -> Outcome {
+        self.observe();
         loop {
             let page = self.stream.next(&self.embedded).map_err(broken)?;
             let Some(last) = page.last() else { break };
@@ -1353,7 +1398,10 @@ impl World {
         self.told.tick += 1;
         self.tasks.now = (self.told.tick, self.clock.now());
         self.told.since = self.tasks.oldest();
-        let compared = self.auditor.compare(&self.told, self.items.all());
+        let mut compared = self.auditor.compare(&self.told, self.items.all());
+        if self.books.changed() {
+            compared = compared.and_then(|()| self.auditor.companies(&self.told));
+        }
         compared.map_err(|violation| failure(violation.invariant.as_str(), violation.what))
     }
 
@@ -1362,9 +1410,15 @@ impl World {
         self.note(|| "coming to rest".to_owned());
         let mut chance = Chance::of(self.seed, 2);
         self.take_turns(&mut chance, usize::MAX).await?;
+        self.calm = true;
+        if self.books.any {
+            self.put_in_order(&mut chance).await?;
+        }
         let calm = |chance: &mut Chance| Lot { chance: chance.fork(), odds: 0, mortal: 0 };
-        // Twice through, since what comes to rest last may set something else in motion.
+        // Twice through, since what comes to rest last may set something else in motion; and once more where something waits for its turn.
+        let mut quiet = 0;
         for round in 0..40 {
+            let before = self.entries();
             for telling in std::mem::take(&mut self.untold) {
                 let event = self.telling_event(&telling)?;
                 let functions = self.instances[0].clone();
@@ -1377,9 +1431,14 @@ impl World {
                 let event = schedule_event(function, self.clock.now());
                 self.calmly(&mut chance, Job::Schedule, function, event).await?;
             }
+            if self.books.any {
+                // What waits for its turn has it.
+                self.clock.pass(60);
+                self.compare(&mut chance).await?;
+            }
             self.collect().await?;
-            let waiting = self.mail.iter().any(|mail| !mail.poison);
-            for queue in [CONVERSIONS, DRAFTS, SUBMISSIONS] {
+            let mut waiting = self.is_news_waiting();
+            for queue in QUEUES {
                 let (batch, rest): (Vec<_>, Vec<_>) =
                     std::mem::take(&mut self.mail).into_iter().partition(|mail| mail.queue == queue);
                 self.mail = rest;
@@ -1391,12 +1450,24 @@ impl World {
             }
             self.audit()?;
             self.publish_all(&mut chance).await?;
-            if round > 0 && !waiting && self.untold.is_empty() {
+            self.collect().await?;
+            waiting |= self.is_news_waiting() || self.entries() != before;
+            quiet = if waiting { 0 } else { quiet + 1 };
+            if round > 0 && quiet > usize::from(self.books.any) && self.untold.is_empty() {
                 self.export_all(&mut chance).await?;
                 return self.at_rest(&mut chance).await;
             }
         }
         Err(failure("everything comes to rest", format!("{} messages still wait", self.mail.len())))
+    }
+
+    fn entries(&self) -> u64 {
+        self.written.values().sum()
+    }
+
+    /// Payouts that must wait are asked for again by every tick, so they are no news.
+    fn is_news_waiting(&self) -> bool {
+        self.mail.iter().any(|mail| !mail.poison && mail.queue != SUBMISSIONS)
     }
 
     async fn publish_all(&mut self, chance: &mut Chance) -> Outcome {
@@ -1414,18 +1485,26 @@ impl World {
     }
 
     async fn calmly(&mut self, chance: &mut Chance, job: Job, function: &'static str, payload: Value) -> Outcome {
-        let functions = self.instances[0].clone();
+        self.start_calmly(chance, 0, job, function, payload);
+        self.take_turns(chance, usize::MAX).await
+    }
+
+    /// On the instance with this number.
+    fn start_calmly(&mut self, chance: &mut Chance, n: usize, job: Job, function: &'static str, payload: Value) {
+        let functions = self.instances[n].clone();
         let deadline = SystemTime::now() + Duration::from_hours(1);
         let invocation = async move { functions.invoke(function, payload, deadline).await.map(Reply::Value) };
         let lot = Lot { chance: chance.fork(), odds: 0, mortal: 0 };
         self.tasks.start(job, lot, Box::pin(invocation));
-        self.take_turns(chance, usize::MAX).await
     }
 
     async fn at_rest(&mut self, chance: &mut Chance) -> Outcome {
         self.publish_all(chance).await?;
+        if self.books.any {
+            self.compare(chance).await?;
+        }
         let published: Vec<Value> = self.embedded.events().into_iter().map(|accepted| json!(accepted.event)).collect();
-        let finished = self.auditor.finish(&self.told, self.items.all(), &published);
+        let finished = self.auditor.finish(&self.told, self.clock.now(), self.items.all(), &published);
         finished.map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
         self.own_audit().await
     }
@@ -1445,6 +1524,7 @@ fn consumer(queue: &str) -> &'static str {
     match queue {
         CONVERSIONS => "ingest-conversions",
         DRAFTS => "draft-payout",
+        QUICKBOOKS => "apply-qbo-events",
         _ => "submit-payouts",
     }
 }

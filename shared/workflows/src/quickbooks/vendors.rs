@@ -128,24 +128,33 @@ pub fn usable(vendor: &Vendor, currency: Currency) -> Result<(), Failed> {
     }
 }
 
+fn of_currency(wanted: &Wanted<'_>, vendor: &Vendor) -> bool {
+    vendor.currency_ref.as_ref().is_none_or(|currency| currency.value == wanted.currency.code())
+}
+
+/// The one with our reference in it.
+async fn by_reference(session: &Session<'_>, wanted: &Wanted<'_>) -> Result<Option<Vendor>, Failed> {
+    let reference = reference(&wanted.partner.id);
+    let query = Query::of(Vendor::NAME).equal("AcctNum", &reference).active_or_not();
+    let found = match session.query::<Vendor>(&query).await {
+        Ok(found) => found.into_iter().find(|vendor| of_currency(wanted, vendor)),
+        // Where this field cannot be asked for, the name is enough.
+        Err(Failed::Api(ApiError::Refused(fault))) if fault.code.is_any(&["4000", "4001"]) => None,
+        Err(error) => return Err(error),
+    };
+    if let Some(vendor) = &found {
+        usable(vendor, wanted.currency)?;
+    }
+    Ok(found)
+}
+
 /// Ours by the reference in it, or else by its name, where nothing in it says that it is somebody else.
 async fn found(session: &Session<'_>, wanted: &Wanted<'_>) -> Result<Option<Vendor>, Failed> {
-    let reference = reference(&wanted.partner.id);
-    let names = names(wanted);
-    let by_reference = Query::of(Vendor::NAME).equal("AcctNum", &reference).active_or_not();
-    let of_currency =
-        |vendor: &Vendor| vendor.currency_ref.as_ref().is_none_or(|currency| currency.value == wanted.currency.code());
-    match session.query::<Vendor>(&by_reference).await {
-        Ok(found) => {
-            if let Some(vendor) = found.into_iter().find(of_currency) {
-                usable(&vendor, wanted.currency)?;
-                return Ok(Some(vendor));
-            }
-        }
-        // Where this field cannot be asked for, the name is enough.
-        Err(Failed::Api(ApiError::Refused(fault))) if fault.code.is_any(&["4000", "4001"]) => {}
-        Err(error) => return Err(error),
+    if let Some(vendor) = by_reference(session, wanted).await? {
+        return Ok(Some(vendor));
     }
+    let (reference, names) = (reference(&wanted.partner.id), names(wanted));
+    let of_currency = |vendor: &Vendor| of_currency(wanted, vendor);
     let inactive: Vec<_> = names.iter().map(|name| format!("{name}{INACTIVE}")).collect();
     let all = names.iter().chain(&inactive).map(String::as_str);
     let by_name = Query::of(Vendor::NAME).among("DisplayName", all).active_or_not();
@@ -184,7 +193,13 @@ async fn made(session: &Session<'_>, wanted: &Wanted<'_>) -> Result<String, Fail
         let request = format!("v{}", &Hash::of(format!("{}/{body}", session.realm).as_bytes()).as_str()[..40]);
         match session.create::<Vendor>(&body, &request).await {
             Ok(vendor) => return Ok(vendor.id),
-            Err(Failed::Api(ApiError::Refused(fault))) if fault.code.is("6240") => refused = fault.to_string(),
+            Err(Failed::Api(ApiError::Refused(fault))) if fault.code.is("6240") => {
+                // Perhaps by the very vendor, made a moment ago.
+                if let Some(ours) = by_reference(session, wanted).await? {
+                    return Ok(ours.id);
+                }
+                refused = fault.to_string();
+            }
             Err(Failed::Api(ApiError::Refused(fault))) if !is_unknown(&fault) => {
                 let why = explained(&fault);
                 return Err(Failed::Permanent(format!("the partner could not be made a vendor: {why}")));

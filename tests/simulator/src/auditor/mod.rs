@@ -8,6 +8,7 @@ mod events;
 mod hands;
 mod model;
 mod order;
+mod quickbooks;
 mod rates;
 mod reversal;
 mod settlement;
@@ -26,9 +27,10 @@ use sha2::{Digest, Sha256};
 
 use crate::told::{About, Command, Partner, Program, SKEW_SECONDS, Told};
 use model::{Balance, Conversion, Customer, Kind, Line, PageLine, Payout, State, Tally, TallyKey};
+use quickbooks::RAIL;
 
-/// What must never break. The numbers are those of the design's list; its other two, about bills and bytes sent over the wire, are
-/// not for this model to see.
+/// What must never break. The numbers are those of the design's list; its other one, about bytes sent over the wire, is not for this
+/// model to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Invariant {
     OneEffect,
@@ -40,6 +42,7 @@ pub enum Invariant {
     Converges,
     Runs,
     RecordsEnd,
+    OneBill,
     History,
     Access,
 }
@@ -56,6 +59,7 @@ impl Invariant {
             Self::Converges => "7: what was answered as done is done",
             Self::Runs => "8: a run pays a partner once, everything that was due",
             Self::RecordsEnd => "9: each event ends applied, or as an exception",
+            Self::OneBill => "10: a payout has one Bill, and is paid when that is",
             Self::History => "11: the journal is whole and leads to what is stored",
             Self::Access => "12: nothing is changed by whom it must not be",
         }
@@ -251,11 +255,17 @@ impl Auditor {
             "send_back" => self.send_back(told, &entry)?,
             "cancel_payout" => self.cancel(told, &entry)?,
             "exclude" => self.exclude(told, &entry)?,
+            "begin_submit" => self.begin_submit(told, &entry)?,
+            "mark_paid" if entry.by == RAIL => self.reported(told, &entry)?,
+            "unpay" => self.reported(told, &entry)?,
             "mark_paid" => self.mark_paid(told, &entry)?,
+            "mark_failed" if entry.by == RAIL => self.refused(told, &entry)?,
             "mark_failed" => self.mark_failed(told, &entry)?,
             "mark_returned" => self.mark_returned(told, &entry)?,
             "retry" => self.retry(told, &entry)?,
+            "submit" if entry.by == RAIL => self.taken(told, &entry)?,
             "submit" => self.submit(told, &entry)?,
+            "void_payout" if self.is_billed(entry.stream) => self.ended(told, &entry)?,
             "void_payout" => self.void(told, &entry)?,
             "settle" => self.settle(&entry)?,
             _ => return violation(Invariant::OneState, format!("{name}: the rules know no such change")),
@@ -355,6 +365,7 @@ impl Auditor {
                 attested: Vec::new(),
                 attempts: 0,
                 export: None,
+                bill: None,
                 drafted_at: entry.at,
                 changed_at: entry.now,
                 highest: 0,

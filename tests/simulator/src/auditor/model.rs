@@ -220,6 +220,8 @@ pub struct Payout {
     pub attested: Vec<(String, Option<String>, i128)>,
     /// How often it was begun anew.
     pub attempts: u32,
+    /// Its Bill in QuickBooks, once that is known to be there.
+    pub bill: Option<String>,
     /// The batch whose files it went out in.
     pub export: Option<String>,
     pub drafted_at: Timestamp,

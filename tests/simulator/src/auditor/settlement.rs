@@ -28,6 +28,7 @@ impl Auditor {
     pub(super) fn mark_paid(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let name = entry.name();
         let mut payout = self.payout(entry, &["approved", "submitted", "partially_paid"])?;
+        ensure!(payout.method != "quickbooks", OneBill, "{name}: only its Bill says what is paid of it");
         let paid = list(entry.value, "payouts").first().map_or(0, |change| int(change, "paid"));
         let (before, amount) = (payout.paid, payout.amount());
         let part = paid - before;
@@ -76,6 +77,7 @@ impl Auditor {
 
     pub(super) fn mark_failed(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let mut payout = self.told_of(told, entry, "mark-failed", &["submitted", "partially_paid"])?;
+        ensure!(payout.method != "quickbooks", OneBill, "{}: only its Bill says so", entry.name());
         payout.state = "failed";
         Ok(Self::alone(entry, payout))
     }
@@ -84,6 +86,7 @@ impl Auditor {
     pub(super) fn mark_returned(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let states = ["submitted", "partially_paid", "paid"];
         let mut payout = self.told_of(told, entry, "mark-returned", &states)?;
+        ensure!(payout.method != "quickbooks", OneBill, "{}: only its Bill says so", entry.name());
         let sent = payout.state != "paid" || payout.paid > 0;
         ensure!(sent, OneState, "{}: nothing was sent that could come back", entry.name());
         if payout.state == "paid" {
@@ -260,7 +263,7 @@ impl Auditor {
         let pages = items.iter().filter(|((pk, sk), _)| pk.starts_with("EXP#") && sk.starts_with("PAG#"));
         let left_out: Vec<&Value> = pages.flat_map(|(_, page)| list(page, "leftOut")).collect();
         for (id, payout) in &self.payouts {
-            if payout.state != "approved" || payout.method == "manual" {
+            if payout.state != "approved" || matches!(payout.method, "manual" | "quickbooks") {
                 continue;
             }
             let (_, program) = super::program_of(told, &payout.partner)?;

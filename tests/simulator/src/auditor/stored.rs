@@ -149,7 +149,8 @@ impl Auditor {
             "settling": payout.settling, "entries": payout.entries, "rev": payout.entries, "entry": payout.entry,
         });
         fields(Invariant::PayoutIsItsLines, id, &expected, item)?;
-        let under_way = matches!(payout.state, "drafting" | "submitting") || payout.settling.is_some();
+        let resumed = payout.state == "drafting" || (payout.state == "submitting" && payout.method != "quickbooks");
+        let under_way = resumed || payout.settling.is_some();
         let work = &item["wpk"];
         let findable = if under_way {
             text(item, "wpk").starts_with("PAYOUTS#")
@@ -276,7 +277,7 @@ impl Auditor {
     // --- The end --------------------------------------------------------------------------------------------------
 
     /// When everything was delivered without faults and nothing waits anywhere.
-    pub fn finish(&self, told: &Told, items: &Items, published: &[Value]) -> Checked {
+    pub fn finish(&self, told: &Told, now: Timestamp, items: &Items, published: &[Value]) -> Checked {
         self.compare(told, items)?;
         for (id, payout) in &self.payouts {
             let at_rest = payout.state != "drafting" && payout.settling.is_none();
@@ -304,6 +305,7 @@ impl Auditor {
                 ensure!(known, Runs, "{run}: decided on a payout that is not there: {item}");
             }
         }
+        self.as_billed(told, now, items)?;
         self.accepted(told, items)?;
         self.answered(told)?;
         self.published(published)
@@ -410,7 +412,9 @@ impl Auditor {
     /// Everything is published; of one stream, an entry's events not before all events of the entry before it.
     fn published(&self, published: &[Value]) -> Checked {
         let mut first: BTreeMap<&str, usize> = BTreeMap::new();
-        for (n, event) in published.iter().enumerate() {
+        // What becomes of connections is told apart from what becomes of money.
+        let of_money = |event: &&Value| !text(event, "detail-type").starts_with("quickbooks.");
+        for (n, event) in published.iter().filter(of_money).enumerate() {
             first.entry(text(&event["detail"], "id")).or_insert(n);
         }
         let mut latest: BTreeMap<&str, usize> = BTreeMap::new();
@@ -589,7 +593,7 @@ pub fn events_of(entry: &Entry) -> Vec<String> {
     let of_payout = |payout: &Value| {
         let (from, to) = (text(payout, "from"), text(payout, "to"));
         let kind = match (from, to) {
-            _ if from == to && entry.what != "mark_paid" => return None,
+            _ if from == to && !matches!(entry.what, "mark_paid" | "unpay") => return None,
             (_, "drafting" | "submitting") => return None,
             ("" | "drafting", "pending") => "created",
             (_, "pending") => "sent_back",

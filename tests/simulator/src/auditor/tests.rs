@@ -792,7 +792,7 @@ fn what_is_stored_and_published_agrees_with_the_journal() {
     let mut book = Book::new(rule(percent(10)));
     assert_eq!(book.sell(&sale(10_000, 0, &[]), &[(1, None, ("payable", 1_000, 1_000))]), Ok(()));
     let published = vec![json!({"detail": {"id": book.auditor.events[0].1[0]}})];
-    assert_eq!(book.auditor.finish(&book.told, &stored(&book), &published), Ok(()));
+    assert_eq!(book.auditor.finish(&book.told, now(), &stored(&book), &published), Ok(()));
     for (pk, field, value, expect) in [
         ("LIN#1", "amount", json!(1_001), Invariant::History),
         ("LIN#1", "state", json!("paid"), Invariant::History),
@@ -806,7 +806,7 @@ fn what_is_stored_and_published_agrees_with_the_journal() {
         item[field] = value;
         assert_eq!(broken(book.auditor.compare(&book.told, &items)), expect, "{pk} {field}");
     }
-    let finish = |book: &Book, published: &[Value]| book.auditor.finish(&book.told, &stored(book), published);
+    let finish = |book: &Book, published: &[Value]| book.auditor.finish(&book.told, now(), &stored(book), published);
     assert_eq!(broken(finish(&book, &[])), Invariant::History, "not published");
     book.told.commands.push(Command {
         by: "ann".to_owned(),
