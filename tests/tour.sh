@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 tour=$(sed -n '/^<!-- tour -->$/,/^<!-- end -->$/p' README.md | sed '/^<!--/d; /^```/d')
 log=$(mktemp)
-cargo build --quiet --package local
+cargo build --quiet --bin local
 target/debug/local up --memory --clock 2026-01-01T00:00:00Z --port 0 >"$log" &
 server=$!
 trap 'kill "$server"; rm -f "$log"' EXIT

@@ -109,7 +109,7 @@ async fn payouts_are_sent_as_fast_as_intuit_takes_them_and_never_faster() {
     are_paced(10, 15).await;
 }
 
-/// Some minutes: `cargo test --workspace --test quickbooks_pace -- --ignored`.
+/// Some minutes: `cargo test --workspace --test end_to_end quickbooks_pace -- --ignored`.
 #[tokio::test]
 #[ignore = "takes minutes"]
 async fn five_thousand_payouts_are_sent_as_fast_as_intuit_takes_them_and_never_faster() {

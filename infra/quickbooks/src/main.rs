@@ -1,4 +1,4 @@
-//! The counterpart as a program of its own: `cargo run --package quickbooks-counterpart`.
+//! The counterpart as a program of its own: `cargo run --bin quickbooks-counterpart`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -124,7 +124,7 @@ pub struct Step {
 }
 
 /// Where the chance begins of what is done with QuickBooks.
-const BOOKS: u64 = 1 << 33;
+const BOOKS: u64 = 1 << 42;
 
 /// Whether anybody is paid in QuickBooks in the world with this seed.
 pub fn has_books(seed: u64) -> bool {

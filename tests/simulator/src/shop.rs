@@ -1,5 +1,6 @@
 //! Merchants, customers and storefronts: what they sell, and how they tell of it.
 
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, Timestamp};
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::chance::Chance;
 use crate::told::{
     Attribution, Caps, Customer, ENGINE, Edit, Form, GIFT_CARD, Item, Match, Metric, Model, Named, Partner, Pay,
-    Program, Recurrence, Refund, Reward, Rule, Sale, Shape, Tiers, Touch, Window, Withdrawal,
+    Program, Rate, Recurrence, Refund, Reward, Rule, Sale, Shape, Tiers, Touch, Window, Withdrawal, exponent,
 };
 
 /// Products and their categories.
@@ -22,6 +23,11 @@ pub const GROUPS: [&str; 2] = ["gold", "silver"];
 const COUPON: &str = "SAVE5";
 /// So many customers buy in a program.
 const CUSTOMERS: usize = 6;
+const CURRENCIES: [&str; 4] = ["EUR", "JPY", "KWD", "USD"];
+/// Where the chance of exchange rates begins, which nothing else is decided by: of days, and of stretches without any.
+const RATES: u64 = 1 << 33;
+const QUIET: u64 = 1 << 34;
+const QUIET_DAYS: u64 = 17;
 
 /// As addresses are kept where only equality matters.
 pub fn email_hash(address: &str) -> String {
@@ -384,6 +390,49 @@ pub fn revoked(form: &Form, since: usize) -> Form {
     Form { revoked: true, since, ..form.clone() }
 }
 
+/// A currency of a sale, or of a payout, that is not the program's.
+pub fn other_currency(chance: &mut Chance, program: &Program) -> &'static str {
+    let others: Vec<_> = CURRENCIES.into_iter().filter(|currency| *currency != program.currency).collect();
+    chance.pick(&others).copied().unwrap_or("EUR")
+}
+
+/// What was published for a day: nothing on many of them, and now and then nothing for weeks; by one source all against the euro, by the
+/// other this way or that.
+pub fn rates(seed: u64, date: Date, since: usize) -> Vec<Rate> {
+    let day = u64::from(date.duration_since(Date::ZERO).as_hours().unsigned_abs() / 24);
+    if Chance::of(seed, QUIET + day / QUIET_DAYS).percent(25) {
+        return Vec::new();
+    }
+    let mut chance = Chance::of(seed, RATES + day);
+    if !chance.percent(55) {
+        return Vec::new();
+    }
+    let mut rates = Vec::new();
+    for (from, to, low, high, decimals, source, odds) in [
+        ("EUR", "USD", 9_000, 12_500, 4, "ecb", 80),
+        ("EUR", "JPY", 12_000, 18_000, 2, "ecb", 80),
+        ("EUR", "KWD", 300_000, 360_000, 6, "ecb", 80),
+        ("USD", "JPY", 11_000, 16_000, 2, "bank", 20),
+        ("JPY", "KWD", 1_900, 2_300, 6, "bank", 15),
+        ("KWD", "USD", 31, 34, 1, "bank", 20),
+    ] {
+        let units = chance.from(low, high);
+        if chance.percent(odds) {
+            rates.push(Rate { date, from, to, units, decimals, source, since });
+        }
+    }
+    rates
+}
+
+/// A file of rates, as somebody who publishes them writes it.
+pub fn rates_file(rates: &[Rate]) -> String {
+    let row = |rate: &Rate| {
+        let Rate { date, from, to, source, .. } = rate;
+        format!("{date},{from},{to},{},{source}\n", decimal(rate.units, rate.decimals))
+    };
+    rates.iter().fold("date,from,to,rate,source\n".to_owned(), |file, rate| file + &row(rate))
+}
+
 /// Somebody buys something, now or up to some days ago.
 pub fn sale(
     chance: &mut Chance,
@@ -445,6 +494,7 @@ pub fn sale(
         campaign: evidence.campaign,
         country: evidence.country,
         plan: evidence.plan,
+        currency: program.currency,
         items,
         total: goods + tax + shipping,
         tax,
@@ -537,6 +587,7 @@ pub fn worthless(now: Timestamp) -> Sale {
         campaign: None,
         country: None,
         plan: None,
+        currency: "USD",
         items: vec![],
         total: 100,
         tax: 0,
@@ -550,6 +601,7 @@ pub fn worthless(now: Timestamp) -> Sale {
 pub fn refund(chance: &mut Chance, sale: &Sale, id: String, now: Timestamp) -> Refund {
     let mut refund = Refund {
         program: sale.program,
+        currency: sale.currency,
         source: sale.source.clone(),
         order: sale.order.clone(),
         id,
@@ -627,6 +679,7 @@ pub fn edit(chance: &mut Chance, sale: &Sale, earlier: Option<&Edit>, id: String
     let tax = if sale.tax > 0 { goods / 5 } else { 0 };
     Edit {
         program: sale.program,
+        currency: sale.currency,
         source: sale.source.clone(),
         order: sale.order.clone(),
         id,
@@ -666,16 +719,16 @@ fn items_body(items: &[Item], exponent: u32) -> Value {
 
 /// In our own event form.
 pub fn sale_body(sale: &Sale, program: &Program) -> Value {
-    let money = |minor| decimal(minor, program.exponent);
+    let money = |minor| decimal(minor, exponent(sale.currency));
     let mut body = json!({
         "programId": program.id, "id": sale.order, "type": sale.action, "occurredAt": sale.occurred_at,
         "amount": {
             "total": money(sale.total), "tax": money(sale.tax), "shipping": money(sale.shipping), "discount": money(sale.discount),
-            "currency": program.currency,
+            "currency": sale.currency,
         },
     });
     if !sale.items.is_empty() {
-        body["items"] = items_body(&sale.items, program.exponent);
+        body["items"] = items_body(&sale.items, exponent(sale.currency));
     }
     match &sale.named {
         Named::Id(id) => body["partner"] = json!({"id": id}),
@@ -705,16 +758,16 @@ pub fn sale_body(sale: &Sale, program: &Program) -> Value {
 }
 
 pub fn edit_body(edit: &Edit, program: &Program) -> Value {
-    let money = |minor| decimal(minor, program.exponent);
+    let money = |minor| decimal(minor, exponent(edit.currency));
     let mut body = json!({
         "programId": program.id, "id": edit.id, "type": "edit", "conversion": edit.order, "occurredAt": edit.occurred_at,
         "amount": {
             "total": money(edit.total), "tax": money(edit.tax), "shipping": money(edit.shipping), "discount": money(edit.discount),
-            "currency": program.currency,
+            "currency": edit.currency,
         },
     });
     if !edit.items.is_empty() {
-        body["items"] = items_body(&edit.items, program.exponent);
+        body["items"] = items_body(&edit.items, exponent(edit.currency));
     }
     body
 }
@@ -727,11 +780,11 @@ pub fn withdrawal_body(withdrawal: &Withdrawal, program: &Program) -> Value {
 }
 
 pub fn refund_body(refund: &Refund, program: &Program) -> Value {
-    let money = |minor| decimal(minor, program.exponent);
+    let money = |minor| decimal(minor, exponent(refund.currency));
     let mut body = json!({
         "programId": program.id, "id": refund.id, "type": if refund.chargeback { "chargeback" } else { "refund" },
         "conversion": refund.order, "occurredAt": refund.occurred_at,
-        "amount": {"total": money(refund.total), "currency": program.currency},
+        "amount": {"total": money(refund.total), "currency": refund.currency},
     });
     if let Some(tax) = refund.tax {
         body["amount"]["tax"] = json!(money(tax));
@@ -740,7 +793,7 @@ pub fn refund_body(refund: &Refund, program: &Program) -> Value {
         body["amount"]["shipping"] = json!(money(shipping));
     }
     if let Some(items) = &refund.items {
-        body["items"] = items_body(items, program.exponent);
+        body["items"] = items_body(items, exponent(refund.currency));
     }
     body
 }

@@ -11,7 +11,7 @@ use crate::ledgers::Ledgers;
 /// Whether worlds use the whole commission engine.
 pub const ENGINE: bool = true;
 
-/// Amounts are minor units of the program's currency, shares are in basis points: 10,000 is the whole.
+/// Amounts are minor units, of the program's currency unless they say otherwise; shares are in basis points: 10,000 is the whole.
 #[derive(Debug, Clone, Default)]
 pub struct Told {
     pub programs: Vec<Program>,
@@ -23,6 +23,8 @@ pub struct Told {
     pub touches: Vec<Touch>,
     pub commands: Vec<Command>,
     pub forms: Vec<Form>,
+    /// Exchange rates, in the order in which they were published.
+    pub rates: Vec<Rate>,
     /// From what sum in a year on payments are reported, by year, where the payer set that.
     pub limits: BTreeMap<i16, i64>,
     /// Companies in QuickBooks.
@@ -38,6 +40,28 @@ impl Told {
     pub fn limit(&self, year: i16) -> i128 {
         let published = if year < 2026 { 60_000 } else { 200_000 };
         self.limits.get(&year).copied().unwrap_or(published).into()
+    }
+}
+
+/// What one unit of a currency was worth in another on a day, as somebody published it: `units` of ten to the power of `decimals`.
+#[derive(Debug, Clone)]
+pub struct Rate {
+    pub date: Date,
+    pub from: &'static str,
+    pub to: &'static str,
+    pub units: i64,
+    pub decimals: u32,
+    pub source: &'static str,
+    /// The tick at which it was told.
+    pub since: usize,
+}
+
+/// Decimal places of a currency that worlds know.
+pub fn exponent(currency: &str) -> u32 {
+    match currency {
+        "JPY" => 0,
+        "KWD" => 3,
+        _ => 2,
     }
 }
 
@@ -241,6 +265,8 @@ pub struct Partner {
     pub minimum_payout: Option<i64>,
     /// How the partner is paid: `manual`, `bank`, ...; `None` where there is no way yet.
     pub method: Option<&'static str>,
+    /// What they are paid in, if not in the program's currency.
+    pub paid_in: Option<&'static str>,
 }
 
 /// How the partner of a sale is named outright.
@@ -299,6 +325,8 @@ pub struct Sale {
     pub country: Option<&'static str>,
     /// In its metadata.
     pub plan: Option<&'static str>,
+    /// What its amounts are in, and its refunds' and edits'.
+    pub currency: &'static str,
     /// Empty where the source tells only totals.
     pub items: Vec<Item>,
     pub total: i64,
@@ -313,6 +341,7 @@ pub struct Sale {
 #[derive(Debug, Clone)]
 pub struct Refund {
     pub program: usize,
+    pub currency: &'static str,
     pub source: String,
     pub order: String,
     /// The refund's own id.
@@ -333,6 +362,7 @@ pub struct Refund {
 #[derive(Debug, Clone)]
 pub struct Edit {
     pub program: usize,
+    pub currency: &'static str,
     pub source: String,
     pub order: String,
     /// The edit's own id.

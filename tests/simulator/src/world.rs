@@ -10,8 +10,9 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use bytes::Bytes;
 use embedded::Embedded;
-use http::header::{COOKIE, LOCATION, USER_AGENT};
+use http::header::{CONTENT_TYPE, COOKIE, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use local::events::{http_event, schedule_event, sqs_event, stream_event};
 use local::token::claims;
@@ -32,6 +33,7 @@ use crate::shop;
 use crate::tasks::{Ended, Lot, Tasks};
 use crate::told::{
     About, Answer, Command, Customer, ENGINE, Edit, Model, Partner, Payment, RuleSet, SKEW_SECONDS, Sale, Told, Touch,
+    exponent,
 };
 
 /// Why a world failed.
@@ -122,6 +124,8 @@ pub struct World {
     auditor: Auditor,
     /// How many things may happen at once: a few, or now and then so many that payouts have several pages.
     crowd: usize,
+    /// Whether people buy and are paid in several currencies.
+    abroad: bool,
     orders: u64,
     books: books::Dealings,
     /// Nothing strikes any more.
@@ -149,6 +153,11 @@ const FORMATS: [&str; 4] = ["bank", "wise", "paypal", "masspay"];
 /// Where the chance of partners begins, which nothing else is decided by.
 const PARTNERS: u64 = 1 << 32;
 const LIMITS: u64 = (1 << 32) - 1;
+/// Where the chance of other currencies begins: of the world, its partners, and what is sold.
+const MONEY: u64 = 1 << 35;
+const SOLD: u64 = 1 << 36;
+/// For so many days before a world begins rates are known.
+const DAYS_BEFORE: i64 = 40;
 
 /// Who works for the merchants; any of them may do everything.
 const PEOPLE: [&str; 3] = ["ann", "ben", "cleo"];
@@ -245,6 +254,7 @@ impl World {
             published: 0,
             items: Items::default(),
             auditor: Auditor::default(),
+            abroad: Chance::of(terms.seed, MONEY).percent(60),
             crowd: if chance.percent(12) { 25 } else { 3 },
             orders: 0,
             telling: Besides::default(),
@@ -254,6 +264,7 @@ impl World {
             trace: terms.trace.then(String::new),
         };
         world.set_limits().await?;
+        world.publish_rates(start - SignedDuration::from_hours(DAYS_BEFORE * 24)).await?;
         if world.books.any {
             world.register().await?;
         }
@@ -319,12 +330,16 @@ impl World {
             email_hash: shop::email_hash(&format!("partner{number}@partners.example")),
             minimum_payout: chance.percent(20).then(|| chance.from(0, 100) * 10_i64.pow(exponent)),
             method: chance.percent(90).then_some(method),
+            paid_in: None,
         };
         let vendor = there.flatten().filter(|_| partner.method.is_some());
+        let mut money = Chance::of(self.seed, MONEY + 1 + number as u64);
+        let elsewhere = self.abroad && money.percent(35) && method != "quickbooks";
+        partner.paid_in = elsewhere.then(|| shop::other_currency(&mut money, program));
         let body = json!({
             "programId": id, "name": format!("Partner {number}"), "email": format!("partner{number}@partners.example"),
             "code": partner.code, "group": partner.group, "country": partner.country, "minimumPayout": partner.minimum_payout.map(|amount| shop::decimal(amount, exponent)),
-            "payoutMethods": shop::method_body(partner.method, number, vendor.as_deref()),
+            "payoutMethods": shop::method_body(partner.method, number, vendor.as_deref()), "payoutCurrency": partner.paid_in,
         });
         partner.id = text(&self.made("ann", "/partners", &body).await?["id"]);
         self.told.ledgers.named.extend(vendor.map(|vendor| (partner.id.clone(), vendor)));
@@ -359,6 +374,41 @@ impl World {
     }
 
     /// From how much on the payer must report, so that partners come near it.
+    /// Time passes, and what is published on the days that begin is told before anything else happens on them.
+    async fn pass(&mut self, seconds: i64) -> Outcome {
+        let before = self.clock.now();
+        self.clock.pass(seconds);
+        self.publish_rates(before).await
+    }
+
+    /// The rates of the days after that of a moment, up to today's.
+    async fn publish_rates(&mut self, after: Timestamp) -> Outcome {
+        let day = |at: Timestamp| at.to_zoned(TimeZone::UTC).date();
+        let days = std::iter::successors(day(after).tomorrow().ok(), |day| day.tomorrow().ok());
+        let today = day(self.clock.now());
+        let days = days.take_while(|day| self.abroad && *day <= today);
+        let rates: Vec<_> = days.flat_map(|day| shop::rates(self.seed, day, self.told.tick)).collect();
+        if rates.is_empty() {
+            return Ok(());
+        }
+        let uri: Uri = "/api/v1/exchange-rates/import".parse().map_err(broken)?;
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/csv"))]);
+        let event = http_event(
+            &Method::POST,
+            &uri,
+            &headers,
+            &shop::rates_file(&rates).into(),
+            Some(&claims("finance", "ann")),
+        );
+        let answer = self.api.http(event).await.map_err(broken)?;
+        let report: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        if report["applied"] != rates.len() {
+            return Err(broken(format!("rates were not taken: {} {report}", answer.status)));
+        }
+        self.told.rates.extend(rates);
+        Ok(())
+    }
+
     async fn set_limits(&mut self) -> Outcome {
         let mut chance = Chance::of(self.seed, LIMITS);
         let mut years = Vec::new();
@@ -529,7 +579,7 @@ impl World {
                     _ => chance.from(10 * 86_400, 40 * 86_400),
                 };
                 self.before_long(chance, seconds).await?;
-                self.clock.pass(seconds);
+                self.pass(seconds).await?;
             }
             Act::Books => {
                 for _ in 0..=chance.below(3).min(step.most) {
@@ -557,6 +607,10 @@ impl World {
             }
             _ => shop::sale(chance, (at, program), &source, order, &partners, self.clock.now()),
         };
+        let mut money = Chance::of(self.seed, SOLD + self.orders);
+        if self.abroad && money.percent(30) {
+            sale.currency = shop::other_currency(&mut money, program);
+        }
         let of_program = |touch: &&Touch| self.told.partners[touch.partner].program == at;
         let touches: Vec<_> = self.told.touches.iter().filter(of_program).collect();
         if let Some(touch) = chance.pick(&touches)
@@ -607,8 +661,7 @@ impl World {
         self.note(|| format!("  {touch:?}"));
         self.told.touches.push(touch);
         // Two touches at one moment would have no order.
-        self.clock.pass(1);
-        Ok(())
+        self.pass(1).await
     }
 
     fn refund(&mut self, chance: &mut Chance) {
@@ -664,6 +717,10 @@ impl World {
                 item.amount += more;
             }
             sale.accepted = false;
+            let mut money = Chance::of(self.seed, SOLD + self.told.sales.len() as u64);
+            if self.abroad && money.percent(30) {
+                sale.currency = shop::other_currency(&mut money, &self.told.programs[sale.program]);
+            }
             self.note(|| format!("  {sale:?}"));
             self.told.sales.push(sale);
             self.untold.push(Telling::Sale(self.told.sales.len() - 1));
@@ -1124,7 +1181,8 @@ impl World {
                 continue;
             }
             self.orders += 1;
-            let open = payout["amount"].as_i64().unwrap_or_default() - payout["paid"].as_i64().unwrap_or_default();
+            let Some((open, currency)) = self.auditor.open(&id) else { continue };
+            let open = i64::try_from(open).unwrap_or_default();
             let amount = match chance.below(10) {
                 0..=3 if open > 1 => Some(chance.from(1, open - 1)),
                 4 => Some(open),
@@ -1144,10 +1202,9 @@ impl World {
             if let Some(said) = chance.pick(&earlier).filter(|_| again) {
                 payment = (*said).clone();
             }
-            let exponent = self.exponent_of(payout);
             bodies.push(json!({
                 "id": id, "reference": payment.reference, "paidAt": payment.at,
-                "amount": payment.amount.map(|amount| shop::decimal(amount, exponent)),
+                "amount": payment.amount.map(|amount| shop::decimal(amount, exponent(currency))),
             }));
             payments.push(payment);
         }
@@ -1211,7 +1268,7 @@ impl World {
                 }
                 files.push(file);
             }
-            let checked = self.auditor.files(&self.told, self.items.all(), &export, &files);
+            let checked = self.auditor.files(self.items.all(), &export, &files);
             checked.map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
         }
         Ok(())
@@ -1235,7 +1292,7 @@ impl World {
             }
         }
         self.audit()?;
-        let left = self.auditor.left_out_of_files(&self.told, self.items.all());
+        let left = self.auditor.left_out_of_files(self.items.all());
         left.map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
         self.download().await
     }
@@ -1433,7 +1490,7 @@ impl World {
             }
             if self.books.any {
                 // What waits for its turn has it.
-                self.clock.pass(60);
+                self.pass(60).await?;
                 self.compare(&mut chance).await?;
             }
             self.collect().await?;

@@ -1,4 +1,4 @@
-//! `cargo run --package tests --bin audit -- TABLE`: reads a whole table and tells which invariants hold, as `GET /_local/audit` does
+//! `cargo run --bin audit -- TABLE`: reads a whole table and tells which invariants hold, as `GET /_local/audit` does
 //! for the local system. Region, credentials and endpoint come from the environment, as for every AWS tool. It only reads; a scan
 //! of a large table costs what reading all of it costs.
 

@@ -164,6 +164,7 @@ impl Auditor {
         };
         let zone = TimeZone::get(program.time_zone).unwrap_or(TimeZone::UTC);
         let date = sale.occurred_at.to_zoned(zone.clone()).date();
+        let exchange = exchanged(told, entry, program, &sale)?;
         let standing = work.conversion.standing;
         let credits = work.conversion.credits.clone();
         let all_parts: i128 = credits.iter().map(|(_, part)| part).sum();
@@ -174,14 +175,14 @@ impl Auditor {
             let Some(partner) = told.partners.iter().find(|partner| partner.id == *id) else { continue };
             let channel = sale.channel.or_else(|| work.conversion.channels.get(id).copied());
             let sale = Sale { channel, ..sale.clone() };
-            for (rule, items) in rates::groups(&sale, &part.items, &set.rules, partner, standing, &zone) {
+            for (rule, items) in rates::groups(&sale, &part.items, &set.rules, partner, standing, &zone, exchange) {
                 let before = match work.conversion.before.get(&(id.clone(), rule.key.clone())) {
                     // What an edit adds is rated where its order started, if orders are rated whole.
                     Some(before) if occasion.part > 0 && rates_orders(rule) => *before,
                     _ => self.position(work, rule, id, date),
                 };
                 let sold = Sold {
-                    base: rates::base(part, rule, &items).into(),
+                    base: Ratio::from(rates::base(part, rule, &items)).times(exchange),
                     units: if items.is_empty() { 1 } else { items.iter().map(|n| part.items[*n].quantity).sum() },
                 };
                 let weight = Ratio::new(*credit, all_parts);
@@ -243,6 +244,16 @@ impl Auditor {
             self.cross(entry, work, occasion, earning, before);
         }
         Ok(())
+    }
+}
+
+/// What a minor unit of the sale is worth in the program's, by the rate of its day in UTC. What is told for a day is told before anything is
+/// sold on it.
+pub fn exchanged(told: &Told, entry: &Entry, program: &Program, sale: &Sale) -> Checked<Ratio> {
+    let day = sale.occurred_at.to_zoned(TimeZone::UTC).date();
+    match rates::exchange(told.rates.iter(), sale.currency, program.currency, day) {
+        Some(exchange) => Ok(exchange),
+        None => violation(Invariant::ExactCents, format!("{}: no rate is known for {sale:?}", entry.name())),
     }
 }
 

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::accrual::Occasion;
+use super::accrual::{Occasion, exchanged};
 use super::model::{Attributed, Conversion, Customer};
 use super::{Auditor, Checked, Effect, Entry, Invariant, days, ensure, int, list, skew, text, time, violation};
 use crate::told::{Edit, Item, Named, Program, Refund, Sale, Told, Withdrawal};
@@ -49,6 +49,11 @@ impl Auditor {
             ensure!(first != entry.stream, OneEffect, "{name}: {kind} {id} was applied before");
             return violation(Invariant::SameContent, format!("{name}: {kind} {id} was for {first} before"));
         }
+        let measured = conversion.sale.as_ref().is_none_or(|sale| {
+            let currency = event["currency"].as_str();
+            currency.is_none_or(|currency| currency == sale.currency)
+        });
+        ensure!(measured, ExactCents, "{name}: is in another currency than its sale");
         let applied = match kind {
             "refund" => {
                 conversion.refunds.push(told_refund(told, entry, order, id, occurred_at)?);
@@ -86,6 +91,7 @@ impl Auditor {
         let Some((sale, program)) = conversion.sale.clone().zip(program_of(told, &conversion)) else {
             return violation(Invariant::OneEffect, format!("{name}: is of no program"));
         };
+        exchanged(told, entry, program, &sale)?;
         conversion.credits = self.attribute(told, &sale);
         conversion.channels = self.channels(told, &sale);
         let own = |(id, _): &(String, i128)| told.partners.iter().find(|partner| partner.id == *id);
@@ -103,9 +109,10 @@ impl Auditor {
         let known = || self.known(&sale);
         conversion.standing.returning = is_purchase(&sale) && known().any(|known| known.bought);
         conversion.standing.first_attributed = self.first_attributed(&sale, entry.stream);
-        let alike = |(source, total, at): &(String, i64, Timestamp)| {
+        let alike = |(source, total, currency, at): &(String, i64, &str, Timestamp)| {
             let apart = sale.occurred_at.duration_since(*at).abs();
-            *source != sale.source && *total == sale.total && apart <= days(1)
+            let same = (*total, *currency) == (sale.total, sale.currency);
+            *source != sale.source && same && apart <= days(1)
         };
         conversion.suspicious =
             known().any(|known| known.sales.iter().any(alike)) || self.hurried(&sale, program, &conversion.credits);
@@ -168,7 +175,7 @@ impl Auditor {
             known.visitors.extend(sale.visitor.clone());
             known.bought = true;
             known.learned = Some(entry.at);
-            known.sales.push((sale.source.clone(), sale.total, sale.occurred_at));
+            known.sales.push((sale.source.clone(), sale.total, sale.currency, sale.occurred_at));
             // Silent in the rules: the latest ten are remembered.
             if known.sales.len() > 10 {
                 known.sales.remove(0);
@@ -237,7 +244,7 @@ fn told_sale<'a>(told: &'a Told, entry: &Entry, order: &str, occurred_at: Timest
     ensure!(tellings.clone().next().is_some(), OneEffect, "{}: nobody told of {order}", entry.name());
     let same = |sale: &&Sale| {
         let items = amounts(sale) == found && same_items(event, &sale.items);
-        items && names(sale) && sale.occurred_at == occurred_at
+        items && names(sale) && sale.occurred_at == occurred_at && text(event, "currency") == sale.currency
     };
     match tellings.find(same) {
         Some(sale) => Ok(sale),
@@ -252,6 +259,7 @@ fn told_refund(told: &Told, entry: &Entry, order: &str, id: &str, occurred_at: T
     ensure!(tellings.clone().next().is_some(), OneEffect, "{}: nobody told of {id} of {order}", entry.name());
     let same = |refund: &&Refund| {
         int(event, "total") == i128::from(refund.total)
+            && text(event, "currency") == refund.currency
             && event["tax"].as_i64() == refund.tax
             && event["shipping"].as_i64() == refund.shipping
             && same_items(event, refund.items.as_deref().unwrap_or_default())
@@ -274,6 +282,7 @@ fn told_edit<'a>(told: &'a Told, entry: &Entry, order: &str, id: &str, occurred_
     let same = |edit: &&Edit| {
         let amounts = [edit.total, edit.tax, edit.shipping, edit.discount].map(i128::from);
         amounts == ["total", "tax", "shipping", "discount"].map(|field| int(event, field))
+            && text(event, "currency") == edit.currency
             && same_items(event, &edit.items)
             && edit.occurred_at == occurred_at
     };

@@ -21,6 +21,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::BASE32_DNSSEC;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -28,6 +29,7 @@ use sha2::{Digest, Sha256};
 use crate::told::{About, Command, Partner, Program, SKEW_SECONDS, Told};
 use model::{Balance, Conversion, Customer, Kind, Line, PageLine, Payout, State, Tally, TallyKey};
 use quickbooks::RAIL;
+use rates::Ratio;
 
 /// What must never break. The numbers are those of the design's list; its other one, about bytes sent over the wire, is not for this
 /// model to see.
@@ -332,6 +334,11 @@ impl Auditor {
         effect
     }
 
+    /// What is still to be sent of a payout, and the currency that is in.
+    pub fn open(&self, payout: &str) -> Option<(i128, &'static str)> {
+        self.payouts.get(payout).map(|payout| (payout.due() - payout.paid, payout.paid_in))
+    }
+
     // --- Payouts --------------------------------------------------------------------------------------------------
 
     fn claim(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
@@ -347,6 +354,8 @@ impl Auditor {
             ("draft", None) => Payout {
                 partner: partner_id.clone(),
                 currency: program.currency,
+                paid_in: partner.paid_in.filter(|_| partner.method.is_some()).unwrap_or(program.currency),
+                rates: Vec::new(),
                 state: "drafting",
                 paid: 0,
                 version: 1,
@@ -411,13 +420,17 @@ impl Auditor {
             ensure!(nets || enough, PayoutIsItsLines, "{name}: drafts {amount} where the minimum is {minimum}");
         }
         if entry.what == "draft" {
+            payout.rates = drafted_at(told, entry, &payout);
+            let (from, to) = (payout.currency, payout.paid_in);
+            ensure!(!payout.rates.is_empty(), ExactCents, "{name}: no rate from {from} to {to} is known");
             let whole = payout.lines().count() < PAGE_LINES;
             payout.terms = self.drafted_on(told, entry, &payout, whole)?;
         }
         // What fits one page is closed at once; of a full one, nobody can tell whether more was to come.
         let fits = payout.lines().count() < PAGE_LINES || closes(entry);
         if entry.what == "draft" && payout.amount() > 0 && fits {
-            payout.state = "pending";
+            // What is less than the least of the other currency cannot be sent.
+            (payout.state, payout.settling) = if payout.due() > 0 { ("pending", None) } else { ("cancelled", Some(0)) };
             let claimed = entry.line_ids();
             payout.left = self.left_out(&payout, program, entry, |id| claimed.contains(&id));
             Self::tax(entry, id, &mut payout, &mut effect.lines, &self.lines);
@@ -634,12 +647,15 @@ impl Auditor {
         ensure!(ids == expected, PayoutIsItsLines, "{name}: expected payouts {expected:?}, found {ids:?}");
         for ((id, mut payout), change) in payouts.into_iter().zip(changes) {
             let before = self.payouts.get(&id);
-            let facts = (payout.state, payout.amount(), payout.paid, payout.currency, i128::from(payout.version));
+            let paid_in = Some(payout.paid_in).filter(|currency| *currency != payout.currency);
+            let version = i128::from(payout.version);
+            let facts = (payout.state, payout.amount(), payout.paid, payout.currency, paid_in, version);
             let found = (
                 text(change, "to"),
                 int(change, "amount"),
                 int(change, "paid"),
                 text(change, "currency"),
+                change["paidIn"].as_str(),
                 int(change, "version"),
             );
             ensure!(found == facts, PayoutIsItsLines, "{name}: expected {id} to be {facts:?}, found {found:?}");
@@ -679,12 +695,33 @@ fn closes(entry: &Entry) -> bool {
     list(entry.value, "payouts").iter().any(|change| text(change, "to") == "pending")
 }
 
+/// What a minor unit of a payout may be worth in the currency it is sent in, by the rates of the days on which it may be drafted: whoever
+/// drafts it reads them some time before, by a clock that may be off.
+fn drafted_at(told: &Told, entry: &Entry, payout: &Payout) -> Vec<Ratio> {
+    let (since, since_at) = told.since;
+    let date = |at: Timestamp| at.to_zoned(TimeZone::UTC).date();
+    let (first, last) = (date(since_at.min(entry.at) - skew()), date(entry.now + skew()));
+    let days = std::iter::successors(Some(first), |day| day.tomorrow().ok()).take_while(|day| *day <= last);
+    let ticks = told.rates.iter().map(|rate| rate.since).filter(|tick| *tick > since);
+    let ticks: BTreeSet<usize> = ticks.chain([since, usize::MAX]).collect();
+    let mut rates: Vec<Ratio> = Vec::new();
+    for (day, tick) in days.flat_map(|day| ticks.iter().map(move |tick| (day, *tick))) {
+        let known = told.rates.iter().filter(move |rate| rate.since <= tick);
+        let rate = rates::exchange(known, payout.currency, payout.paid_in, day);
+        rates.extend(rate.filter(|rate| !rates.contains(rate)));
+    }
+    rates
+}
+
 /// Whether a payout may stand. Where it takes an override that nobody told the auditor of, what was written tells, and is held
 /// against what is stored.
 fn reaches_minimum(payout: &mut Payout, entry: &Entry, id: &str) -> bool {
     let amount = payout.gross();
-    if amount <= 0 || amount >= payout.minimum {
-        return amount > 0;
+    if amount <= 0 || payout.due() <= 0 {
+        return false;
+    }
+    if amount >= payout.minimum {
+        return true;
     }
     let changes = list(entry.value, "payouts");
     let stands = || changes.iter().any(|change| text(change, "id") == id && text(change, "to") == "pending");

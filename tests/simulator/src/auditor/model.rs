@@ -7,7 +7,7 @@ use jiff::civil::Date;
 
 use super::Entry;
 use super::order::Order;
-use super::rates::Standing;
+use super::rates::{Ratio, Standing};
 use super::tax::Terms;
 use crate::told::{Edit, Refund, Rule, Sale};
 
@@ -193,6 +193,10 @@ pub struct PageLine {
 pub struct Payout {
     pub partner: String,
     pub currency: &'static str,
+    /// The currency it is sent in, which `paid`, payments and parts are in.
+    pub paid_in: &'static str,
+    /// What a minor unit of it may have been found to be worth in that currency when it was drafted: one of these holds.
+    pub rates: Vec<Ratio>,
     pub state: &'static str,
     pub paid: i128,
     pub version: u64,
@@ -240,6 +244,23 @@ impl Payout {
 
     pub fn amount(&self) -> i128 {
         self.lines().map(|line| line.net).sum()
+    }
+
+    /// What is sent, in the currency it is sent in.
+    pub fn due(&self) -> i128 {
+        self.rates.first().map_or(0, |rate| Ratio::from(self.amount()).times(*rate).round())
+    }
+
+    /// Keeps the rates by which so much of it is all, or not all.
+    pub fn narrow(&mut self, paid: i128, all: bool) {
+        let amount = Ratio::from(self.amount());
+        let fits = |rate: &Ratio| {
+            let due = amount.times(*rate).round();
+            if all { due == paid } else { due > paid }
+        };
+        if self.rates.iter().any(fits) {
+            self.rates.retain(fits);
+        }
     }
 
     /// What is kept back of it.
@@ -324,7 +345,7 @@ pub struct Customer {
     /// Who followed links.
     pub visitors: BTreeSet<String>,
     /// Source, total and time of every sale.
-    pub sales: Vec<(String, i64, Timestamp)>,
+    pub sales: Vec<(String, i64, &'static str, Timestamp)>,
     /// When it was last told of something that was bought.
     pub learned: Option<Timestamp>,
 }

@@ -78,7 +78,8 @@ impl Order {
             cash_back: 0,
         };
         let (mut latest, mut fallen) = (sale.occurred_at, Vec::new());
-        for edit in edits {
+        // What is in another currency than the sale measures nothing.
+        for edit in edits.iter().filter(|edit| edit.currency == sale.currency) {
             // Of several edits the latest counts; an older one that comes later has no effect.
             if edit.occurred_at >= latest {
                 latest = edit.occurred_at;
@@ -86,7 +87,8 @@ impl Order {
             }
         }
         order.named = order.parts.iter().map(|part| vec![0; part.items.len()]).collect();
-        for refund in refunds.iter().filter(|refund| !withdrawn.contains(&refund.id)) {
+        let stands = |refund: &&Refund| refund.currency == sale.currency && !withdrawn.contains(&refund.id);
+        for refund in refunds.iter().filter(stands) {
             order.refund(refund);
         }
         order.take(&fallen);

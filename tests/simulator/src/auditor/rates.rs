@@ -8,8 +8,8 @@ use jiff::{Span, Timestamp};
 
 use super::order::Part;
 use crate::told::{
-    Attribution, Item, Metric, Model, Partner, Pay, Recurrence, Reward, Rule, RuleSet, Sale, Shape, Tiers, Touch,
-    Window,
+    Attribution, Item, Metric, Model, Partner, Pay, Rate, Recurrence, Reward, Rule, RuleSet, Sale, Shape, Tiers, Touch,
+    Window, exponent,
 };
 
 /// Everything, in basis points.
@@ -56,6 +56,10 @@ impl Ratio {
         round(self.0, self.1)
     }
 
+    pub fn inverse(self) -> Self {
+        Self::new(self.1, self.0)
+    }
+
     fn lesser(self, other: Self) -> Self {
         if self.compare(other) == Ordering::Greater { other } else { self }
     }
@@ -94,6 +98,7 @@ pub fn groups<'a>(
     partner: &Partner,
     standing: Standing,
     zone: &TimeZone,
+    exchange: Ratio,
 ) -> Vec<(&'a Rule, Vec<usize>)> {
     let mut groups: Vec<(&Rule, Vec<usize>)> = Vec::new();
     let mut add = |rule: Option<&'a Rule>, item: Option<usize>| {
@@ -106,7 +111,8 @@ pub fn groups<'a>(
     };
     let winner = |item: Option<&Item>| {
         let fitting = rules.iter().enumerate().filter(|(_, rule)| {
-            matches(rule, sale, partner, item, standing) && recurs(rule.recurrence, sale.occurred_at, standing, zone)
+            matches(rule, sale, partner, item, standing, exchange)
+                && recurs(rule.recurrence, sale.occurred_at, standing, zone)
         });
         // More specific, then priority, then the newer, which stands later.
         fitting.max_by_key(|(n, rule)| (rank(rule), rule.priority, *n)).map(|(_, rule)| rule)
@@ -132,14 +138,22 @@ fn rank(rule: &Rule) -> u8 {
     (1..).zip(named).filter(|(_, named)| *named).map(|(rank, _)| rank).max().unwrap_or(0)
 }
 
-fn matches(rule: &Rule, sale: &Sale, partner: &Partner, item: Option<&Item>, standing: Standing) -> bool {
+fn matches(
+    rule: &Rule,
+    sale: &Sale,
+    partner: &Partner,
+    item: Option<&Item>,
+    standing: Standing,
+    exchange: Ratio,
+) -> bool {
     fn fits(asked: &[&str], told: Option<&str>) -> bool {
         asked.is_empty() || told.is_some_and(|told| asked.contains(&told))
     }
     let asks = &rule.matches;
     let action = if asks.actions.is_empty() { sale.action == "sale" } else { asks.actions.contains(&sale.action) };
     let new = sale.customer.new.unwrap_or(!standing.returning);
-    let goods = net(sale);
+    let goods = Ratio::from(net(sale)).times(exchange);
+    let compared = |limit: i64| goods.compare(i128::from(limit).into());
     let coupon = |asked: &String| sale.coupon.as_ref().is_some_and(|told| told.eq_ignore_ascii_case(asked));
     action
         && fits(&asks.products, item.map(|item| item.product))
@@ -150,8 +164,8 @@ fn matches(rule: &Rule, sale: &Sale, partner: &Partner, item: Option<&Item>, sta
         && fits(&asks.channels, sale.channel)
         && fits(&asks.countries, sale.country)
         && asks.new_customer.is_none_or(|asked| asked == new)
-        && asks.min_order.is_none_or(|least| goods >= i128::from(least))
-        && asks.max_order.is_none_or(|most| goods <= i128::from(most))
+        && asks.min_order.is_none_or(|least| compared(least).is_ge())
+        && asks.max_order.is_none_or(|most| compared(most).is_le())
         && (asks.coupons.is_empty() || asks.coupons.iter().any(coupon))
         && asks.plan.is_none_or(|asked| sale.plan == Some(asked))
 }
@@ -167,6 +181,40 @@ fn recurs(recurrence: Recurrence, at: Timestamp, standing: Standing, zone: &Time
             end.is_ok_and(|end| at < end.timestamp())
         }
     }
+}
+
+/// What one minor unit of a currency is worth in those of another: by the latest rate of the day or of the seven before it.
+pub fn exchange<'a>(told: impl Iterator<Item = &'a Rate> + Clone, from: &str, to: &str, day: Date) -> Option<Ratio> {
+    if from == to {
+        return Some(Ratio::from(1));
+    }
+    let of_day = |back: i64| {
+        let date = day.checked_sub(Span::new().days(back)).ok()?;
+        of_day(&told.clone().filter(|rate| rate.date == date).collect::<Vec<_>>(), from, to)
+    };
+    let one = |currency: &str| 10_i128.pow(exponent(currency));
+    (0..=7).find_map(of_day).map(|major| major.times(Ratio::new(one(to), one(from))))
+}
+
+/// Silent in the rules: as it was told, else the other way round, else through a third currency in which one source told both, or which it
+/// told in both; of several the first by code.
+fn of_day(told: &[&Rate], from: &str, to: &str) -> Option<Ratio> {
+    let find = |from: &str, to: &str| told.iter().copied().find(|rate| (rate.from, rate.to) == (from, to));
+    let worth = |rate: &Rate| Ratio::new(rate.units.into(), 10_i128.pow(rate.decimals));
+    let over = |upper: &Rate, lower: &Rate| worth(upper).times(worth(lower).inverse());
+    if let Some(rate) = find(from, to) {
+        return Some(worth(rate));
+    }
+    if let Some(rate) = find(to, from) {
+        return Some(worth(rate).inverse());
+    }
+    let thirds = ["EUR", "JPY", "KWD", "USD"];
+    thirds.into_iter().find_map(|third| {
+        let of_one = |(upper, lower): &(&Rate, &Rate)| upper.source == lower.source;
+        let in_it = find(third, to).zip(find(third, from)).filter(of_one);
+        let by_it = || find(from, third).zip(find(to, third)).filter(of_one);
+        in_it.or_else(by_it).map(|(upper, lower)| over(upper, lower))
+    })
 }
 
 /// What a reward is computed from.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::model::{Kind, Payout, State};
 use super::stored::Items;
 use super::{Auditor, Checked, Effect, Entry, Invariant, caused, ensure, int, leave_for, list, text, time, violation};
-use crate::told::{About, Payment, Told};
+use crate::told::{About, Payment, Told, exponent};
 
 /// Whose payouts a file of this format is for.
 fn method_of(format: &str) -> &str {
@@ -30,12 +30,14 @@ impl Auditor {
         let mut payout = self.payout(entry, &["approved", "submitted", "partially_paid"])?;
         ensure!(payout.method != "quickbooks", OneBill, "{name}: only its Bill says what is paid of it");
         let paid = list(entry.value, "payouts").first().map_or(0, |change| int(change, "paid"));
-        let (before, amount) = (payout.paid, payout.amount());
+        let all = list(entry.value, "payouts").first().is_some_and(|change| change["to"] == "paid");
+        payout.narrow(paid, all);
+        let (before, due) = (payout.paid, payout.due());
         let part = paid - before;
-        ensure!(part > 0 && paid <= amount, ExactCents, "{name}: {paid} is paid after {before} of {amount}");
+        ensure!(part > 0 && paid <= due, ExactCents, "{name}: {paid} is paid after {before} of {due}");
         let reference = entry.value["why"].as_str();
         let fits = |payment: &&Payment| {
-            let all = payment.amount.map_or(paid == amount, |told| i128::from(told) == part);
+            let all = payment.amount.map_or(paid == due, |told| i128::from(told) == part);
             payment.payout == entry.stream && payment.reference.as_deref() == reference && all
         };
         let by_them = told.commands.iter().filter(|command| {
@@ -59,8 +61,8 @@ impl Auditor {
         payout.attested.push(booking);
         payout.payments.extend(reference.map(|reference| (reference.to_owned(), part)));
         payout.paid = paid;
-        payout.state = if paid == amount { "paid" } else { "partially_paid" };
-        if paid == amount {
+        payout.state = if paid == due { "paid" } else { "partially_paid" };
+        if paid == due {
             payout.settling = Some(0);
         }
         self.follow(entry, payout)
@@ -194,7 +196,7 @@ impl Auditor {
     // --- Export batches -------------------------------------------------------------------------------------------
 
     /// Every payout that went out in files is on one row of its batch, as much as it is.
-    pub(super) fn stored_exports(&self, told: &Told, items: &Items) -> Checked {
+    pub(super) fn stored_exports(&self, items: &Items) -> Checked {
         let mut rows: BTreeMap<&str, &str> = BTreeMap::new();
         let pages = items.iter().filter(|((pk, sk), _)| pk.starts_with("EXP#") && sk.starts_with("PAG#"));
         for (_, page) in pages {
@@ -208,8 +210,7 @@ impl Auditor {
                         format!("{export}: {id} is on a row, and not in it"),
                     );
                 };
-                let exponent = super::program_of(told, &payout.partner)?.1.exponent;
-                let amount = written(payout.amount(), exponent);
+                let amount = written(payout.due(), exponent(payout.paid_in));
                 let says = list(row, "cells").iter().any(|cell| *cell == amount);
                 ensure!(says, ExactCents, "{export}: {id} is {amount}, and its row says {row}");
                 let other = rows.insert(id, export);
@@ -229,7 +230,7 @@ impl Auditor {
     }
 
     /// A batch's files together: each of its payouts on one row, in order, each as much as it is, so that sums agree.
-    pub fn files(&self, told: &Told, items: &Items, export: &str, files: &[String]) -> Checked {
+    pub fn files(&self, items: &Items, export: &str, files: &[String]) -> Checked {
         let place = format!("EXP#{export}");
         let format = items.get(&(place.clone(), "EXP".to_owned())).map_or("", |export| text(export, "format"));
         let heading = usize::from(matches!(format, "bank" | "wise"));
@@ -246,9 +247,15 @@ impl Auditor {
         let mut amounts: Vec<String> = Vec::new();
         for id in &ids {
             let Some(payout) = self.payouts.get(*id) else { continue };
-            amounts.push(written(payout.amount(), super::program_of(told, &payout.partner)?.1.exponent));
+            amounts.push(written(payout.due(), exponent(payout.paid_in)));
         }
-        let of_files: Vec<&str> = found.iter().filter_map(|row| row.get(amount_at)).map(String::as_str).collect();
+        let of_files = found.iter().filter_map(|row| row.get(amount_at)).cloned();
+        let mut of_files: Vec<String> = of_files.collect();
+        if matches!(format, "paypal" | "masspay") {
+            // Files of one currency each have them in another order.
+            of_files.sort_unstable();
+            amounts.sort_unstable();
+        }
         ensure!(of_files == amounts, ExactCents, "{export}: its files say {of_files:?}, its payouts are {amounts:?}");
         if let Some(at) = id_at {
             let named: BTreeSet<_> = found.iter().filter_map(|row| row.get(at)).map(String::as_str).collect();
@@ -259,15 +266,14 @@ impl Auditor {
     }
 
     /// After everything was exported in fair weather, what is approved and would fit a file was left out of one for a reason.
-    pub fn left_out_of_files(&self, told: &Told, items: &Items) -> Checked {
+    pub fn left_out_of_files(&self, items: &Items) -> Checked {
         let pages = items.iter().filter(|((pk, sk), _)| pk.starts_with("EXP#") && sk.starts_with("PAG#"));
         let left_out: Vec<&Value> = pages.flat_map(|(_, page)| list(page, "leftOut")).collect();
         for (id, payout) in &self.payouts {
             if payout.state != "approved" || matches!(payout.method, "manual" | "quickbooks") {
                 continue;
             }
-            let (_, program) = super::program_of(told, &payout.partner)?;
-            let refused = payout.method == "paypal" && program.currency == "KWD";
+            let refused = payout.method == "paypal" && payout.paid_in == "KWD";
             let because: Vec<_> =
                 left_out.iter().filter(|left| text(left, "payout") == id).map(|left| text(left, "because")).collect();
             let stays = if refused { because.contains(&"currency") } else { because.contains(&"may_not_submit") };

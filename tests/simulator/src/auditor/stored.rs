@@ -8,10 +8,11 @@ use jiff::{SignedDuration, Span, Timestamp};
 use serde_json::{Value, json};
 
 use super::model::{Balance, Base, Conversion, PageLine, Payout, State, Tally, TallyKey};
+use super::rates::Ratio;
 use super::{
     Auditor, Checked, Entry, Invariant, ensure, hash, int, list, partner_in, program_of, skew, text, time, violation,
 };
-use crate::told::{About, Answer, Program, Told};
+use crate::told::{About, Answer, Program, Told, exponent};
 
 /// Everything in the table, as plain JSON.
 pub type Items = BTreeMap<(String, String), Value>;
@@ -98,7 +99,7 @@ impl Auditor {
         }
         self.stored_balances(balances)?;
         self.tallied(items)?;
-        self.stored_exports(told, items)?;
+        self.stored_exports(items)?;
         self.stored_tax(told, items)?;
         self.one_payout_each()
     }
@@ -170,6 +171,13 @@ impl Auditor {
         let (hands, found) = (payout.hands(), people(item, "hands"));
         ensure!(found.iter().eq(&hands), Access, "{id}: expected the hands of {hands:?}, found {found:?}");
         Self::stored_terms(id, payout, item)?;
+        let conversion = &item["conversion"];
+        let same = |rate: &Ratio| match rate_in(conversion) {
+            None => payout.paid_in == payout.currency,
+            Some((from, to, stored)) => (from, to, &stored) == (payout.currency, payout.paid_in, rate),
+        };
+        let by = &payout.rates;
+        ensure!(by.iter().any(same), ExactCents, "{id}: expected to be sent by one of {by:?}, found {conversion}");
         let overridden = item["belowMinimum"].is_string();
         let as_told = payout.overridden.is_none_or(|told| told == overridden);
         ensure!(
@@ -474,6 +482,19 @@ fn stored_page(id: &str, n: usize, page: &[PageLine], stored: &Value) -> Checked
 }
 
 /// A run pays a partner once, what was due by its cut-off, and leaves nothing that was.
+/// A stored rate: from and to which currency, and what a minor unit of the one is worth in those of the other.
+fn rate_in(stored: &Value) -> Option<(&str, &str, Ratio)> {
+    let number = |text: &str| {
+        let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+        let units = format!("{whole}{part}").parse().ok()?;
+        Some(Ratio::new(units, 10_i128.pow(u32::try_from(part.len()).ok()?)))
+    };
+    let (from, to) = (stored["from"].as_str()?, stored["to"].as_str()?);
+    let (rate, per) = (number(stored["rate"].as_str()?)?, number(stored["per"].as_str().unwrap_or("1"))?);
+    let one = |currency: &str| 10_i128.pow(exponent(currency));
+    Some((from, to, rate.times(per.inverse()).times(Ratio::new(one(to), one(from)))))
+}
+
 fn check_run(told: &Told, program: &Program, items: &Items, id: &str, payout: &Payout, item: &Value) -> Checked {
     let place = format!("RUN#{}", text(item, "run"));
     let decided = &get(items, &place, &format!("PAR#{}", payout.partner))["payout"];

@@ -87,7 +87,7 @@ fn date(program: &Program, at: Timestamp) -> Date {
 /// Payments of a payout by year: each part for its share of what it comes to before tax.
 fn counted(program: &Program, payout: &Payout) -> BTreeMap<i16, Counted> {
     let mut years: BTreeMap<i16, Counted> = BTreeMap::new();
-    let (whole, gross, withheld) = (payout.amount(), payout.gross(), payout.withheld());
+    let (whole, gross, withheld) = (payout.due(), payout.gross(), payout.withheld());
     let (mut before, mut so_far) = (0, 0);
     for (part, at) in &payout.parts {
         so_far += part;

@@ -11,7 +11,8 @@ use super::rates::{self, Ratio, Sold, Standing};
 use super::{Auditor, Checked, Invariant, hash};
 use crate::told::{
     About, Answer, Attribution, Caps, Command, Customer, Edit, Item, Match, Metric, Model, Named, Partner, Pay,
-    Payment, Program, Recurrence, Refund, Reward, Rule, RuleSet, Sale, Shape, Tiers, Told, Touch, Window, Withdrawal,
+    Payment, Program, Rate, Recurrence, Refund, Reward, Rule, RuleSet, Sale, Shape, Tiers, Told, Touch, Window,
+    Withdrawal,
 };
 
 const PARTNER: &str = "par_00000000000000000000000001";
@@ -66,6 +67,7 @@ fn sale(total: i64, tax: i64, items: &[(&'static str, i64)]) -> Sale {
         campaign: None,
         country: None,
         plan: None,
+        currency: "USD",
         items: items.iter().map(item).collect(),
         total,
         tax,
@@ -78,6 +80,7 @@ fn sale(total: i64, tax: i64, items: &[(&'static str, i64)]) -> Sale {
 fn refund(id: &str, total: i64) -> Refund {
     Refund {
         program: 0,
+        currency: "USD",
         source: SOURCE.to_owned(),
         order: "o1".to_owned(),
         id: id.to_owned(),
@@ -158,6 +161,7 @@ impl Book {
             email_hash: "own".to_owned(),
             minimum_payout: None,
             method: Some("manual"),
+            paid_in: None,
         };
         let told = Told { programs: vec![program], partners: vec![partner], ..Told::default() };
         Self { told, auditor: Auditor::default(), positions: BTreeMap::new(), latest: BTreeMap::new() }
@@ -256,7 +260,7 @@ fn sale_entry(sale: &Sale) -> Value {
         .collect();
     let event = json!({
         "type": "sale", "id": sale.order, "occurredAt": sale.occurred_at, "partner": {"code": "code"}, "total": sale.total,
-        "tax": sale.tax, "items": items,
+        "tax": sale.tax, "currency": sale.currency, "items": items,
     });
     json!({
         "stream": format!("cnv_{}", sale.order), "what": "accrue", "by": SOURCE, "event": event, "receivedAt": sale.occurred_at,
@@ -266,6 +270,7 @@ fn sale_entry(sale: &Sale) -> Value {
 fn refund_entry(refund: &Refund, what: &str) -> Value {
     let event = json!({
         "type": "refund", "id": refund.id, "conversion": refund.order, "occurredAt": refund.occurred_at, "total": refund.total,
+        "currency": refund.currency,
     });
     json!({
         "stream": format!("cnv_{}", refund.order), "what": what, "by": SOURCE, "event": event, "receivedAt": refund.occurred_at,
@@ -339,7 +344,7 @@ fn the_more_specific_rule_rates_an_item() {
     let won = |rules: &[Rule]| {
         let order = sale(200, 0, &[("a", 100), ("b", 100)]);
         let (partner, zone) = (&book.told.partners[0], jiff::tz::TimeZone::UTC);
-        let groups = rates::groups(&order, &order.items, rules, partner, Standing::default(), &zone);
+        let groups = rates::groups(&order, &order.items, rules, partner, Standing::default(), &zone, 1.into());
         groups.into_iter().map(|(rule, items)| (rule.key.clone(), items)).collect::<Vec<_>>()
     };
     let told = |won: &[(&str, &[usize])]| {
@@ -465,6 +470,69 @@ fn three_partners_share_ten_to_the_cent() {
 }
 
 #[test]
+fn a_rate_is_told_else_turned_round_else_of_two_by_one_source() {
+    let rate = |date: &str, from, to, units, decimals, source| Rate {
+        date: date.parse().unwrap(),
+        from,
+        to,
+        units,
+        decimals,
+        source,
+        since: 0,
+    };
+    let told = [
+        rate("2026-05-01", "EUR", "USD", 12, 1, "ecb"),
+        rate("2026-05-01", "EUR", "JPY", 150, 0, "ecb"),
+        rate("2026-05-01", "EUR", "KWD", 33, 2, "bank"),
+        rate("2026-05-02", "USD", "JPY", 130, 0, "bank"),
+    ];
+    let of = |from, to, day: &str| rates::exchange(told.iter(), from, to, day.parse().unwrap());
+    // In minor units: a yen is one, a cent is a hundredth.
+    assert_eq!(of("EUR", "USD", "2026-05-01"), Some(Ratio::new(12, 10)));
+    assert_eq!(of("USD", "EUR", "2026-05-01"), Some(Ratio::new(10, 12)));
+    assert_eq!(of("USD", "JPY", "2026-05-01"), Some(Ratio::new(150 * 10, 12 * 100)));
+    assert_eq!(of("USD", "JPY", "2026-05-09"), Some(Ratio::new(130, 100)));
+    assert_eq!(of("EUR", "USD", "2026-05-08"), Some(Ratio::new(12, 10)));
+    assert_eq!(of("EUR", "USD", "2026-05-09"), None);
+    assert_eq!(of("KWD", "USD", "2026-05-01"), None);
+    assert_eq!(of("USD", "USD", "2020-01-01"), Some(1.into()));
+}
+
+#[test]
+fn a_sale_is_converted_by_the_rate_of_its_day_and_a_payout_by_that_of_its_draft() {
+    let mut book = Book::new(rule(percent(10)));
+    let rate = |date: &str, from, to, units| Rate {
+        date: date.parse().unwrap(),
+        from,
+        to,
+        units,
+        decimals: 1,
+        source: "ecb",
+        since: 0,
+    };
+    book.told.rates = vec![rate("2026-05-30", "EUR", "USD", 12), rate("2026-05-30", "USD", "KWD", 3)];
+    let euros = Sale { currency: "EUR", ..sale(10_000, 0, &[]) };
+    assert_eq!(book.sell(&euros, &[(1, None, ("payable", 1_200, 1_200))]), Ok(()));
+    // Refunds are shares in the sale's own currency, and in another they are none.
+    let back = Refund { currency: "EUR", ..refund("r1", 5_000) };
+    let step = (1, Some(("payable", 1_200, 1_200)), ("payable", 1_200, 600));
+    assert_eq!(book.refund(&back, "refund", &[step]), Ok(()));
+    book.told.partners[0].paid_in = Some("KWD");
+    book.told.programs[0].minimum_payout = 0;
+    let claim = (1, Some(("payable", 1_200, 600)), ("in_payout", 1_200, 600));
+    let mut entry = payout_entry(1, "draft", "draft-payout", None, ("pending", 600, 0));
+    entry["payouts"][0]["paidIn"] = json!("KWD");
+    assert_eq!(book.read(entry, &[claim], |_| {}), Ok(()));
+    // 6.00 USD is 1.800 KWD.
+    assert_eq!(book.auditor.open(&payout(1)), Some((1_800, "KWD")));
+    let dollars = refund("r2", 5_000);
+    assert_eq!(broken(book.refund(&dollars, "refund", &[])), Invariant::ExactCents);
+    book.told.rates.clear();
+    let late = Sale { order: "o2".to_owned(), ..euros };
+    assert_eq!(broken(book.sell(&late, &[(2, None, ("payable", 1_200, 1_200))])), Invariant::ExactCents);
+}
+
+#[test]
 fn a_tier_counts_what_is_neither_rejected_nor_reversed() {
     let tiers = [(0, Pay::Rate(1_000)), (1, Pay::Rate(2_000))];
     let mut book = Book::new(rule(tiered(Metric::Count, Shape::MarginalByOrder, &tiers)));
@@ -547,6 +615,7 @@ fn an_edit_takes_back_what_fell_and_adds_what_rose() {
     let item = |product, amount| Item { product, category: "", quantity: 1, amount };
     let edit = |id: &str, items: Vec<Item>, second: i64| Edit {
         program: 0,
+        currency: "USD",
         source: SOURCE.to_owned(),
         order: "o1".to_owned(),
         id: id.to_owned(),

@@ -24,12 +24,12 @@ use crate::cloud::Sky;
 use crate::ledgers::{self, Bill, Books};
 use crate::script::has_books;
 use crate::shop;
-use crate::told::{About, SKEW_SECONDS};
+use crate::told::{About, SKEW_SECONDS, exponent};
 use crate::way::Way;
 
 /// Where the chance of companies begins, which nothing else is decided by.
-const COMPANIES: u64 = 1 << 34;
-const PARTNERS: u64 = 1 << 35;
+const COMPANIES: u64 = 1 << 40;
+const PARTNERS: u64 = 1 << 41;
 /// Where people come back to from Intuit.
 const REDIRECT: &str = "https://payouts.example/api/v1/quickbooks/callback";
 const WEBHOOKS: &str = "/webhooks/quickbooks";
@@ -101,14 +101,6 @@ impl Dealings {
     /// The ways out of one process.
     pub(super) fn rails(&self, clock: WorldClock) -> Arc<workflows::rails::Rails> {
         Arc::new(self.way.rails(clock, self.pace))
-    }
-}
-
-fn exponent(currency: &str) -> u32 {
-    match currency {
-        "JPY" => 0,
-        "KWD" => 3,
-        _ => 2,
     }
 }
 
@@ -523,7 +515,7 @@ impl World {
         }
         self.take_turns(chance, usize::MAX).await?;
         // Whoever was killed while renewing tokens holds the lease for a minute.
-        self.clock.pass(60 + 2 * SKEW_SECONDS);
+        self.pass(60 + 2 * SKEW_SECONDS).await?;
         self.connect().await?;
         self.compare(chance).await
     }
@@ -538,7 +530,7 @@ impl World {
 
     /// From here on nothing strikes: whatever waited for its turn or for a connection goes on. Of what Intuit has to tell, half arrives.
     pub(super) async fn put_in_order(&mut self, chance: &mut Chance) -> Outcome {
-        self.clock.pass(QUEUED + 2 * SKEW_SECONDS);
+        self.pass(QUEUED + 2 * SKEW_SECONDS).await?;
         self.connect().await?;
         self.renew_at_once(chance).await?;
         let mut unheard = std::mem::take(&mut self.books.unheard);

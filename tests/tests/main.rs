@@ -1,0 +1,34 @@
+//! End to end, through the API and the functions of the local system. One program: it links once, and its tests share the cores.
+
+mod access;
+mod bad_input;
+mod clicks;
+mod contract;
+mod engine;
+mod examples;
+mod exceptions;
+mod exchange_rates;
+mod exports;
+mod faults;
+mod fuzz;
+mod identity;
+mod import;
+mod payouts;
+mod paypal;
+mod quickbooks;
+mod quickbooks_matrix;
+mod quickbooks_pace;
+mod races;
+mod refunds;
+mod regressions;
+mod replay;
+mod restart;
+mod review;
+mod runs;
+mod samples;
+mod settlement;
+mod statements;
+mod struck;
+mod tax;
+mod webhooks;
+mod worked_examples;
