@@ -89,7 +89,9 @@ pub(crate) async fn attend(
     };
     let books = Books::new(session, connection, settings, payout.clone());
     if !to_send {
-        return look_after(context, &books, payout).await;
+        // Somebody may have ended it while its Bill was being made: that is a Bill to look at all the same.
+        let processor = payout.processor.clone().or_else(|| bill.and_then(|record| record.bill));
+        return look_after(context, &books, Payout { processor, ..payout }).await;
     }
     // The look comes first: where the company cannot be reached, nothing was begun, and the payout waits as it is.
     match books.look_before().await {

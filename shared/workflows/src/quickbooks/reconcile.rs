@@ -211,8 +211,11 @@ impl Run<'_> {
         let named = note.rsplit_once('[').and_then(|(_, rest)| rest.split_once(']'));
         let Some(payout) = named.and_then(|(id, _)| id.parse::<PayoutId>().ok()) else { return Ok(()) };
         let known = self.context.store.payout(OPERATION, &payout).await?;
-        // One that is being made may not be known for a moment.
-        if known.as_ref().is_some_and(|payout| payout.state == PayoutState::Submitting) {
+        // One that is being made, under the payout's own number, may not be known for a moment.
+        let number = bill.doc_number.as_deref();
+        if known.as_ref().is_some_and(|payout| {
+            payout.state == PayoutState::Submitting && number == Some(payout.id.number().as_str())
+        }) {
             return Ok(());
         }
         let total = bill.total_amt.unwrap_or_default().0;

@@ -279,6 +279,10 @@ impl Auditor {
             let Some(books) = books.iter().find(|(of, _)| of.as_str() == realm).map(|(_, books)| *books) else {
                 continue;
             };
+            let record = items.get(&(format!("PAY#{id}"), "QBO".to_owned())).unwrap_or(&Value::Null);
+            // One that was made while somebody ended the payout is known from what was written down of it.
+            let known = payout.bill.clone().or_else(|| record["bill"].as_str().map(str::to_owned));
+            let payout = &Payout { bill: known, ..payout.clone() };
             let bill = payout.bill.as_ref().and_then(|bill| books.bills.get(bill)).filter(|bill| bill.total != 0);
             let trouble = self.trouble(told, realm, payout, books);
             match payout.state {
@@ -305,7 +309,6 @@ impl Auditor {
                 }
                 _ => continue,
             }
-            let record = items.get(&(format!("PAY#{id}"), "QBO".to_owned())).unwrap_or(&Value::Null);
             let filed = items.iter().find(|((_, sk), filed)| sk == "EXC" && filed["id"] == record["trouble"]);
             let told_of = filed.is_some_and(|(_, filed)| filed["status"] == "open" && filed["code"] == "bill_differs");
             let because = || format!("{id}, {}: differs: {trouble:?}, told: {told_of}, Bill {bill:?}", payout.state);
