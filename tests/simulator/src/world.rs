@@ -371,7 +371,13 @@ impl World {
         }
         let uri: Uri = "/api/v1/exchange-rates/import".parse().map_err(broken)?;
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/csv"))]);
-        let event = http_event(&Method::POST, &uri, &headers, &shop::rates_file(&rates).into(), Some(&claims("finance", "ann")));
+        let event = http_event(
+            &Method::POST,
+            &uri,
+            &headers,
+            &shop::rates_file(&rates).into(),
+            Some(&claims("finance", "ann")),
+        );
         let answer = self.api.http(event).await.map_err(broken)?;
         let report: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         if report["applied"] != rates.len() {

@@ -26,8 +26,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::told::{About, Command, Partner, Program, SKEW_SECONDS, Told};
-use rates::Ratio;
 use model::{Balance, Conversion, Customer, Kind, Line, PageLine, Payout, State, Tally, TallyKey};
+use rates::Ratio;
 
 /// What must never break. The numbers are those of the design's list; its other two, about bills and bytes sent over the wire, are
 /// not for this model to see.

@@ -56,6 +56,11 @@ impl Ratio {
         round(self.0, self.1)
     }
 
+    /// Part and whole.
+    pub const fn terms(self) -> (i128, i128) {
+        (self.0, self.1)
+    }
+
     pub fn inverse(self) -> Self {
         Self::new(self.1, self.0)
     }
@@ -111,7 +116,8 @@ pub fn groups<'a>(
     };
     let winner = |item: Option<&Item>| {
         let fitting = rules.iter().enumerate().filter(|(_, rule)| {
-            matches(rule, sale, partner, item, standing, exchange) && recurs(rule.recurrence, sale.occurred_at, standing, zone)
+            matches(rule, sale, partner, item, standing, exchange)
+                && recurs(rule.recurrence, sale.occurred_at, standing, zone)
         });
         // More specific, then priority, then the newer, which stands later.
         fitting.max_by_key(|(n, rule)| (rank(rule), rule.priority, *n)).map(|(_, rule)| rule)
@@ -183,12 +189,7 @@ fn recurs(recurrence: Recurrence, at: Timestamp, standing: Standing, zone: &Time
 }
 
 /// What one minor unit of a currency is worth in those of another: by the latest rate of the day or of the seven before it.
-pub fn exchange<'a>(
-    told: impl Iterator<Item = &'a Rate> + Clone,
-    from: &str,
-    to: &str,
-    day: Date,
-) -> Option<Ratio> {
+pub fn exchange<'a>(told: impl Iterator<Item = &'a Rate> + Clone, from: &str, to: &str, day: Date) -> Option<Ratio> {
     if from == to {
         return Some(Ratio::from(1));
     }

@@ -11,7 +11,8 @@ use super::rates::{self, Ratio, Sold, Standing};
 use super::{Auditor, Checked, Invariant, hash};
 use crate::told::{
     About, Answer, Attribution, Caps, Command, Customer, Edit, Item, Match, Metric, Model, Named, Partner, Pay,
-    Payment, Program, Rate, Recurrence, Refund, Reward, Rule, RuleSet, Sale, Shape, Tiers, Told, Touch, Window, Withdrawal,
+    Payment, Program, Rate, Recurrence, Refund, Reward, Rule, RuleSet, Sale, Shape, Tiers, Told, Touch, Window,
+    Withdrawal,
 };
 
 const PARTNER: &str = "par_00000000000000000000000001";
