@@ -396,7 +396,7 @@ impl<'a> Accrual<'a> {
         let revenue = basis.own_base()?;
         let mut step = Tally { count, revenue, commission: earned, bases: BTreeMap::new() };
         if rule.retroactive().is_some() {
-            step.bases.insert(self.circumstances.rule_set, Base { count, revenue, earned, partial: Minor::ZERO });
+            step.bases.insert(self.circumstances.rule_set, Base::of(&basis, count, revenue, Minor::ZERO)?);
         }
         for key in &keys {
             tallies.add(key, &step)?;

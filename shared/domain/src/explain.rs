@@ -243,7 +243,11 @@ fn how(line: &Line, basis: &Basis, in_full: bool) -> String {
         Applied::Retroactive { crossed, window, tier, conversions, target, had } => {
             let pay = match tier.pay {
                 Pay::Rate(rate) => format!("{rate} of {}", money(basis.base)),
-                Pay::Amount(amount) => format!("{} for each of {conversions} sales", money(amount)),
+                Pay::Amount(amount) => {
+                    let whole = amount.proportion((*conversions).into(), 1).is_ok_and(|whole| whole == *target);
+                    let shared = if whole { "" } else { ", by the partner's share of it" };
+                    format!("{} for each of {conversions} sales{shared}", money(amount))
+                }
             };
             let why = if *crossed { "rated at the tier it reached" } else { "counted anew at the tier it has reached" };
             format!(

@@ -207,6 +207,7 @@ impl LineFacts {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PayoutChange {
     pub id: PayoutId,
     #[serde(default, skip_serializing_if = "Option::is_none")]

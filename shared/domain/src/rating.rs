@@ -101,11 +101,15 @@ pub enum Cap {
 }
 
 impl Basis {
-    /// The partner's own part of the base, in minor units: what tallies count.
+    /// The partner's own part of the base, in minor units and rounded once: what tallies count.
     pub fn own_base(&self) -> Result<Minor, MoneyError> {
+        let base = match &self.exchange {
+            Some(Exchanged { told, rate }) => rate.unrounded(*told)?,
+            None => self.base.into(),
+        };
         match self.share {
-            Some(share) => self.base.proportion(share.part.into(), share.whole.into()),
-            None => Ok(self.base),
+            Some(share) => base.share(share.part, share.whole)?.round(),
+            None => base.round(),
         }
     }
 }

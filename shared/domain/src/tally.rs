@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::PartnerId;
 use crate::line::{Line, LineKind, StateName};
 use crate::money::{Minor, MoneyError};
+use crate::rating::{Basis, Share};
 use crate::rules::{Metric, Pay, Rule, Tiers, Window};
 
 /// What was counted.
@@ -32,20 +33,89 @@ pub struct Tally {
 }
 
 /// What one rule set version's conversions contributed to a window.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Base {
+    /// Conversions, whatever the partner's share of each.
     pub count: i64,
+    /// Of these, those that are shared: an amount per conversion is due by the partner's share of it.
+    #[serde(skip_serializing_if = "Shared::is_empty")]
+    pub shared: Shared,
     pub revenue: Minor,
     pub earned: Minor,
     /// What partial refunds took of conversions that still count: an amount per conversion is not due again for it.
     pub partial: Minor,
 }
 
+/// Of how many conversions the partner has which part, in lowest terms.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<(u64, u64, i64)>", into = "Vec<(u64, u64, i64)>")]
+pub struct Shared(BTreeMap<(u64, u64), i64>);
+
+impl From<Vec<(u64, u64, i64)>> for Shared {
+    fn from(told: Vec<(u64, u64, i64)>) -> Self {
+        Self(told.into_iter().map(|(part, whole, count)| ((part, whole), count)).collect())
+    }
+}
+
+impl From<Shared> for Vec<(u64, u64, i64)> {
+    fn from(shared: Shared) -> Self {
+        shared.0.into_iter().map(|((part, whole), count)| (part, whole, count)).collect()
+    }
+}
+
+impl Shared {
+    fn of(share: Option<Share>, count: i64) -> Self {
+        let in_lowest_terms = |Share { part, whole, .. }: Share| {
+            let divisor = gcd(part, whole).max(1);
+            (part / divisor, whole / divisor)
+        };
+        let shared = share.filter(|_| count != 0).map(in_lowest_terms);
+        Self(shared.into_iter().map(|share| (share, count)).collect())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn plus(mut self, other: &Self) -> Self {
+        for (share, count) in &other.0 {
+            *self.0.entry(*share).or_default() += count;
+        }
+        self.0.retain(|_, count| *count != 0);
+        self
+    }
+
+    fn negated(self) -> Self {
+        Self(self.0.into_iter().map(|(share, count)| (share, -count)).collect())
+    }
+}
+
+const fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 impl Base {
-    fn plus(self, other: Self) -> Result<Self, MoneyError> {
+    /// What one earning contributes, of which `partial` went back; `count` is zero where it takes no position of its own.
+    pub fn of(basis: &Basis, count: i64, revenue: Minor, partial: Minor) -> Result<Self, MoneyError> {
+        let earned = basis.earned.minus(partial)?;
+        Ok(Self { count, shared: Shared::of(basis.share, count), revenue, earned, partial })
+    }
+
+    /// So much for each conversion, by the partner's share of it. Shares that are alike are rounded together.
+    fn times(&self, amount: Minor) -> Result<Minor, MoneyError> {
+        let alone = self.count - self.shared.0.values().sum::<i64>();
+        let mut due = amount.proportion(alone.into(), 1)?;
+        for ((part, whole), count) in &self.shared.0 {
+            due = due.plus(amount.proportion(i128::from(*part) * i128::from(*count), (*whole).into())?)?;
+        }
+        Ok(due)
+    }
+
+    fn plus(self, other: &Self) -> Result<Self, MoneyError> {
         Ok(Self {
             count: self.count + other.count,
+            shared: self.shared.plus(&other.shared),
             revenue: self.revenue.plus(other.revenue)?,
             earned: self.earned.plus(other.earned)?,
             partial: self.partial.plus(other.partial)?,
@@ -55,6 +125,7 @@ impl Base {
     fn negated(self) -> Self {
         Self {
             count: -self.count,
+            shared: self.shared.negated(),
             revenue: self.revenue.negated(),
             earned: self.earned.negated(),
             partial: self.partial.negated(),
@@ -73,7 +144,7 @@ impl Tally {
         self.commission = self.commission.plus(other.commission)?;
         for (version, base) in &other.bases {
             let sum = self.bases.entry(*version).or_default();
-            *sum = sum.plus(*base)?;
+            *sum = std::mem::take(sum).plus(base)?;
         }
         self.bases.retain(|_, base| *base != Base::default());
         Ok(self)
@@ -102,7 +173,7 @@ impl Tally {
     }
 
     pub fn base(&self, version: u32) -> Base {
-        self.bases.get(&version).copied().unwrap_or_default()
+        self.bases.get(&version).cloned().unwrap_or_default()
     }
 
     /// What the window still lacks for all its conversions to have been rated at the tier it has reached: negative where it has too much.
@@ -111,10 +182,7 @@ impl Tally {
         let (_, tier) = tiers.at(self.position(tiers.metric));
         match tier.pay {
             Pay::Rate(rate) => rate.of(base.revenue)?.minus(base.earned),
-            Pay::Amount(amount) => {
-                let target = amount.proportion(base.count.into(), 1)?;
-                target.minus(base.earned)?.minus(base.partial)
-            }
+            Pay::Amount(amount) => base.times(amount)?.minus(base.earned)?.minus(base.partial),
         }
     }
 }
@@ -270,8 +338,7 @@ pub fn contribution<'a>(
     if retroactive && let Some(version) = version {
         // What the rule gave: a person who adjusts a line, or rejects a slice of several, means what they say, and no true-up undoes it.
         let partial = basis.earned.proportion(share.0, share.1)?;
-        let base = Base { count: tally.count, revenue: tally.revenue, earned: basis.earned.minus(partial)?, partial };
-        tally.bases.insert(version, base);
+        tally.bases.insert(version, Base::of(basis, tally.count, tally.revenue, partial)?);
         tally.bases.retain(|_, base| *base != Base::default());
     }
     Ok(tally)
@@ -327,7 +394,7 @@ mod tests {
 
     fn tally(count: i64, revenue: i64, commission: i64, partial: i64) -> Tally {
         let (revenue, earned) = (minor(revenue), minor(commission));
-        let base = Base { count, revenue, earned, partial: minor(partial) };
+        let base = Base { count, shared: Shared::default(), revenue, earned, partial: minor(partial) };
         Tally { count, revenue, commission: earned, bases: BTreeMap::from([(1, base)]) }
     }
 

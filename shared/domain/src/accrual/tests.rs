@@ -6,7 +6,9 @@ use super::*;
 use crate::attribution::Touch;
 use crate::booking::tests::{Book, by_count, restated, tiered};
 use crate::conversion::EventBody;
-use crate::conversion::tests::{minor, sale};
+use crate::conversion::tests::{minor, refund, sale};
+use crate::conversion::{Refund, Sale};
+use crate::exchange::tests::rate;
 use crate::ids::{ClickId, ProgramId, SourceId, VisitorId};
 use crate::rating::tests::{partner, program, rules};
 
@@ -210,12 +212,105 @@ fn a_true_up_says_what_it_re_rated_and_is_due_with_the_sale_that_crossed() {
 
 #[test]
 fn a_true_up_that_takes_back_is_payable_at_once() {
-    let mut book = Book::new(by_count(["300", "275", "250"]));
+    for approval in [ApprovalMode::Automatic, ApprovalMode::Manual] {
+        let mut book = Book::new(by_count(["300", "275", "250"]));
+        book.program.approval = approval;
+        (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+        let true_up = &book.lines_of("3")[1];
+        let now = book.now;
+        assert_eq!((true_up.amount, &true_up.state), (minor(-5_000), &LineState::Payable));
+        assert_eq!((true_up.due_at, true_up.approved_at), (now, Some(now)));
+    }
+}
+
+#[test]
+fn a_true_up_says_nothing_of_the_one_sale_that_caused_it() {
+    let mut rule = by_count(["2.50", "2.75", "3.00"]);
+    rule["caps"] = json!({"perOrder": "2.60"});
+    let mut book = Book::new(rule).among(&[1, 1]);
+    book.exchange = Some(rate("EUR", "USD", "1.2"));
+    let euros = Sale { currency: "EUR".parse().unwrap(), ..sale(10_000, 0, &[("A", 10_000)]) };
+    for order in ["1", "2", "3"] {
+        book.accept(order, EventBody::Sale(euros.clone()));
+    }
+    let back = Refund { currency: euros.currency, ..refund(10_000) };
+    book.accept("3", EventBody::Refund(back));
+    let said = |line: &Line| {
+        let basis = line.basis.clone().unwrap();
+        [basis.exchange.is_some(), !basis.items.is_empty(), basis.share.is_some(), !basis.caps.is_empty()]
+    };
+    let lines = book.lines_of("3");
+    let of_kind = |kind: LineKind| lines.iter().filter(move |line| line.kind == kind);
+    assert_eq!((of_kind(LineKind::Commission).count(), of_kind(LineKind::TrueUp).count()), (2, 4));
+    assert!(of_kind(LineKind::Commission).all(|line| said(line) == [true; 4]));
+    assert!(of_kind(LineKind::TrueUp).all(|line| said(line) == [false; 4]));
+}
+
+#[test]
+fn a_true_up_that_a_cap_clamped_says_so() {
+    let mut rule = by_count(["2.50", "2.75", "3.00"]);
+    rule["caps"] = json!({"perPartnerMonth": "8.00"});
+    let mut book = Book::new(rule);
     (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
-    let true_up = &book.lines_of("3")[1];
-    let now = book.now;
-    assert_eq!((true_up.amount, &true_up.state), (minor(-5_000), &LineState::Payable));
-    assert_eq!((true_up.due_at, true_up.approved_at), (now, Some(now)));
+    let expect = Capped { cap: Cap::PerPartnerMonth, limit: minor(800), from: minor(50), to: minor(25) };
+    assert_eq!(book.lines_of("3")[1].basis.clone().unwrap().caps, [expect]);
+}
+
+#[test]
+fn under_a_cap_what_a_refund_took_by_a_true_up_returns_and_no_more_whoever_else_has_a_part() {
+    let mut rule = by_count(["5.00", "5.50", "6.00"]);
+    rule["caps"] = json!({"perPartnerMonth": "8.00"});
+    let mut book = Book::new(rule).among(&[1, 1]);
+    (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+    assert_eq!(book.total(), 1_600, "of 8.25 each");
+    book.accept_as("2", "r", EventBody::Refund(refund(10_000)));
+    assert_eq!(book.total(), 1_000);
+    let withdrawn = crate::conversion::Withdrawal { conversion: "2".into(), refund: "r".into(), reason: None };
+    book.accept_as("2", "w", EventBody::Withdrawal(withdrawn));
+    assert_eq!(book.total(), 1_600);
+}
+
+#[test]
+fn a_sale_in_another_currency_takes_the_rate_from_it_to_the_programs() {
+    let (program, rules) = (program(|_| {}), rules(json!([percent("10")])));
+    let earned = |sold_in: &str, exchange: Option<ExchangeRate>| {
+        let sale = Sale { currency: sold_in.parse().unwrap(), ..sale(10_000, 0, &[]) };
+        let circumstances = Circumstances { exchange, ..circumstances(vec![Credited::new(&partner(), 1)]) };
+        let accrual = Accrual {
+            program: &program,
+            circumstances: &circumstances,
+            rules: &rules,
+            conversion: &ConversionId::derive(&program.id, &SourceId::from_uuid(9), "1"),
+            order: "1",
+            sale: &sale,
+            whole: &sale,
+            edit: None,
+            attribution: 0,
+            by_hand: None,
+            sold_at: now(),
+            occurred_at: now(),
+            received_at: now(),
+            now: now(),
+            earlier: &EarlierParts::new(),
+        };
+        accrual.lines(&mut Tallies::default()).ok().map(|lines| lines[0].amount)
+    };
+    assert_eq!(earned("EUR", Some(rate("EUR", "USD", "1.2"))), Some(minor(1_200)));
+    assert_eq!(earned("USD", None), Some(minor(1_000)));
+    assert_eq!(earned("EUR", None), None);
+    assert_eq!(earned("EUR", Some(rate("GBP", "USD", "1.3"))), None);
+    assert_eq!(earned("USD", Some(rate("EUR", "USD", "1.2"))), None);
+}
+
+#[test]
+fn what_a_tally_counts_of_a_converted_base_is_rounded_once() {
+    let mut book =
+        Book::new(tiered("revenue", "marginal_by_order", json!([{"after": "0", "rate": "10"}]))).among(&[1, 1]);
+    book.exchange = Some(rate("EUR", "USD", "1.5"));
+    let euros = Sale { currency: "EUR".parse().unwrap(), ..sale(667, 0, &[]) };
+    book.accept("1", EventBody::Sale(euros));
+    // 10.005 USD, of which half is 5.0025 and not half of 10.01.
+    assert_eq!(book.tally("life").revenue, minor(500));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::*;
 use crate::accrual::Credited;
 use crate::conversion::tests::{minor, refund, sale};
 use crate::conversion::{ConversionEvent, Edit, EventBody, Sale, Withdrawal};
+use crate::exchange::ExchangeRate;
 use crate::explain::{Known, explain};
 use crate::ids::{PartnerId, SourceId};
 use crate::line::{Evidence, StateName};
@@ -24,6 +25,10 @@ pub(crate) struct Book {
     partners: Vec<Credited>,
     conversions: BTreeMap<String, (Vec<ConversionEvent>, Vec<Line>)>,
     tallies: BTreeMap<TallyKey, Tally>,
+    /// What sales are told in is worth so much.
+    pub(crate) exchange: Option<ExchangeRate>,
+    /// Why somebody should look at what is sold.
+    objection: Option<String>,
     pub(crate) now: Timestamp,
 }
 
@@ -35,6 +40,8 @@ impl Book {
             partners: vec![Credited::new(&partner(), 1)],
             conversions: BTreeMap::new(),
             tallies: BTreeMap::new(),
+            exchange: None,
+            objection: None,
             now: "2026-06-01T00:00:00Z".parse().unwrap(),
         }
     }
@@ -85,7 +92,7 @@ impl Book {
     }
 
     /// A person gives an order to whom the book's sales are credited to now.
-    fn attribute(&mut self, order: &str, attribution: u32) {
+    pub(crate) fn attribute(&mut self, order: &str, attribution: u32) {
         self.now += SignedDuration::from_secs(1);
         let (events, lines) = self.conversions.remove(order).unwrap();
         let whole = Order::of(&events).unwrap();
@@ -109,8 +116,8 @@ impl Book {
             touches: vec![],
             partners: self.partners.clone(),
             customer: Standing::default(),
-            exchange: None,
-            objection: None,
+            exchange: self.exchange.clone(),
+            objection: self.objection.clone(),
         };
         let conversion = ConversionId::derive(&self.program.id, &source, order);
         let booking = Booking {
@@ -218,7 +225,7 @@ impl Book {
         standing.map(|line| line.net().unwrap().units()).sum()
     }
 
-    fn tally(&self, window: &str) -> &Tally {
+    pub(crate) fn tally(&self, window: &str) -> &Tally {
         let of = |(key, _): &(&TallyKey, &Tally)| key.window.as_str() == window;
         self.tallies.iter().find(of).map(|(_, tally)| tally).unwrap()
     }
@@ -312,6 +319,97 @@ fn what_is_attributed_anew_is_earned_where_it_was_given_up() {
     book.sell("1", 10_000);
     book.attribute("1", 1);
     assert_eq!((book.nets("1"), book.tally("life").count), (vec![0, 1_000], 1), "it is number one again");
+}
+
+#[test]
+fn what_is_shared_is_re_rated_by_its_share() {
+    let mut book = Book::new(by_count(["250", "275", "300"])).among(&[1, 1]);
+    (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+    assert_eq!(book.nets("3"), [13_750, 2_500, 13_750, 2_500], "half of 275.00 three times, less half of 775.00");
+    // One that is all the first partner's, and one in three parts.
+    let partners = std::mem::take(&mut book.partners);
+    book.partners = vec![Credited { part: 1, ..partners[0].clone() }];
+    book.sell("4", 10_000);
+    assert_eq!(book.nets("4"), [27_500]);
+    book = book.among(&[1, 1, 1]);
+    book.sell("5", 10_000);
+    let first = book.lines_of("5").iter().filter(|line| line.partner == partners[0].partner);
+    let first: Vec<_> = first.map(|line| line.amount.units()).collect();
+    // 300.00 for one, three halves and a third are 850.00, of which 412.50, 275.00 and 100.00 were earned.
+    assert_eq!(first, [10_000, 6_250]);
+    book.refund("5", 10_000);
+    assert_eq!(book.total(), 82_500 + 27_500);
+}
+
+#[test]
+fn what_an_edit_frees_of_a_cap_is_not_for_what_it_adds() {
+    let mut capped = json!({"name": "t", "reward": {"kind": "percent", "rate": "10"}});
+    capped["caps"] = json!({"perPartnerMonth": "10.00"});
+    let mut book = Book::new(capped);
+    book.accept("1", EventBody::Sale(sale(0, 0, &[("A", 10_000)])));
+    book.accept("1", restated(&sale(0, 0, &[("A", 5_000), ("B", 5_000)])));
+    assert_eq!(book.nets("1"), [500, 0]);
+}
+
+#[test]
+fn what_is_attributed_anew_counts_without_what_went_back() {
+    let tiers = json!([{"after": "0", "rate": "10"}, {"after": "1000", "rate": "20"}]);
+    let mut book = Book::new(tiered("revenue", "marginal_by_order", tiers));
+    book.sell("1", 10_000);
+    book.refund("1", 4_000);
+    assert_eq!(book.tally("life").revenue, minor(6_000));
+    book.attribute("1", 1);
+    assert_eq!((book.tally("life").revenue, book.total()), (minor(6_000), 600));
+}
+
+#[test]
+fn what_is_trued_up_for_a_sale_that_somebody_should_look_at_waits_with_it() {
+    let mut book = Book::new(by_count(["300", "275", "250"]));
+    (1..=2).for_each(|n| book.sell(&n.to_string(), 10_000));
+    book.refund("3", 10_000);
+    book.objection = Some("velocity".to_owned());
+    book.sell("3", 10_000);
+    let states: Vec<_> = book.lines_of("3").iter().map(|line| (line.amount.units(), line.state.name())).collect();
+    let expect = [(27_500, StateName::Reversed), (-5_000, StateName::Payable), (5_000, StateName::Held)];
+    assert_eq!(states, expect, "it crossed, went back, and what crossing took returns");
+    assert_eq!(book.lines_of("3")[2].approved_at, None);
+}
+
+#[test]
+fn a_true_up_is_of_the_partner_and_told_by_the_sale_itself() {
+    let mut book = Book::new(by_count(["250", "275", "300"])).among(&[1, 1]);
+    (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+    let before = book.lines_of("3").len();
+    book.accept("3", restated(&sale(12_000, 0, &[])));
+    book.refund("3", 12_000);
+    let lines = book.lines_of("3");
+    let true_ups: Vec<_> = lines[before..].iter().filter(|line| line.kind == LineKind::TrueUp).collect();
+    let whose: BTreeSet<_> = true_ups.iter().map(|line| line.partner.clone()).collect();
+    assert_eq!((true_ups.len(), whose.len()), (2, 2));
+    assert!(true_ups.iter().all(|line| line.edit.is_none() && line.amount == minor(-2_500)), "{true_ups:?}");
+    assert!(lines.iter().any(|line| line.edit.is_some()));
+}
+
+#[test]
+fn what_a_decision_causes_is_noted_with_the_line_of_its_partner_and_rule() {
+    let mut book = Book::new(by_count(["250", "275", "300"])).among(&[1, 1]);
+    (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+    let line = |n: usize| book.lines_of("3")[n].clone();
+    let (own, true_up, other) = (line(0), line(1), line(2));
+    let mut elsewhere = own.clone();
+    elsewhere.basis.as_mut().unwrap().rule = "another".to_owned();
+    let decided = |line: &Line| Change::of(line.clone(), line.clone());
+    let mut changes = vec![
+        decided(&elsewhere),
+        decided(&other),
+        Change::new(own.clone()),
+        decided(&own),
+        Change::new(true_up.clone()),
+        decided(&Line { partner: other.partner.clone(), ..true_up.clone() }),
+    ];
+    note_true_ups(&mut changes);
+    let noted: Vec<_> = changes.iter().map(|change| change.after.true_ups.clone()).collect();
+    assert_eq!(noted, [vec![], vec![], vec![], vec![true_up.id], vec![], vec![]]);
 }
 
 #[test]

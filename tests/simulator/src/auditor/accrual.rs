@@ -189,10 +189,10 @@ impl Auditor {
                 let used = spent(&work.conversion, &order, occasion, rule, id);
                 let (full, own) = rates::reward(rule, sold, weight, before, occasion.part > 0, used);
                 fulls.entry(rule.key.clone()).or_default().push((n, full));
-                rated.push((n, rule, items, sold.base.times(weight), own, before));
+                rated.push((n, rule, items, sold.base.times(weight), (own, weight), before));
             }
         }
-        for (n, rule, items, base, own, before) in rated {
+        for (n, rule, items, base, (own, weight), before) in rated {
             let of_rule = &fulls[&rule.key];
             let same = of_rule.len() == credits.len() && of_rule.iter().all(|(_, full)| *full == of_rule[0].1);
             let parts: Vec<i128> = credits.iter().map(|(_, part)| *part).collect();
@@ -216,6 +216,7 @@ impl Auditor {
                 partner: partner.clone(),
                 rule: rule.clone(),
                 rule_set: set.version,
+                share: weight.terms(),
                 attribution: occasion.attribution,
                 part: occasion.part,
                 items,

@@ -363,6 +363,8 @@ pub struct Earning {
     pub partner: String,
     pub rule: Rule,
     pub rule_set: u32,
+    /// The partner's part of the conversion, and the whole.
+    pub share: (i128, i128),
     /// The entry by which a person gave the conversion to the partner.
     pub attribution: u64,
     /// Which part of the order, and which of its items.
@@ -389,9 +391,11 @@ pub struct Tally {
     pub bases: BTreeMap<u32, Base>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Base {
     pub count: i128,
+    /// How many of them the partner has which part of, where that is not all.
+    pub shared: BTreeMap<(i128, i128), i128>,
     pub revenue: i128,
     pub earned: i128,
     pub partial: i128,
@@ -408,6 +412,10 @@ impl Tally {
         for (version, base) in &other.bases {
             let own = self.bases.entry(*version).or_default();
             own.count += sign * base.count;
+            for (share, count) in &base.shared {
+                *own.shared.entry(*share).or_default() += sign * count;
+            }
+            own.shared.retain(|_, count| *count != 0);
             own.revenue += sign * base.revenue;
             own.earned += sign * base.earned;
             own.partial += sign * base.partial;

@@ -56,6 +56,11 @@ impl Ratio {
         round(self.0, self.1)
     }
 
+    /// Part and whole.
+    pub const fn terms(self) -> (i128, i128) {
+        (self.0, self.1)
+    }
+
     pub fn inverse(self) -> Self {
         Self::new(self.1, self.0)
     }

@@ -238,6 +238,7 @@ impl Auditor {
         for (version, base) in stored["bases"].as_object().into_iter().flatten() {
             let base = Base {
                 count: int(base, "count"),
+                shared: list(base, "shared").iter().filter_map(shared).collect(),
                 revenue: int(base, "revenue"),
                 earned: int(base, "earned"),
                 partial: int(base, "partial"),
@@ -482,6 +483,12 @@ fn stored_page(id: &str, n: usize, page: &[PageLine], stored: &Value) -> Checked
 }
 
 /// A run pays a partner once, what was due by its cut-off, and leaves nothing that was.
+/// So many conversions of which the partner has such a part.
+fn shared(stored: &Value) -> Option<((i128, i128), i128)> {
+    let number = |n: usize| stored[n].as_i64().map(i128::from);
+    Some(((number(0)?, number(1)?), number(2)?))
+}
+
 /// A stored rate: from and to which currency, and what a minor unit of the one is worth in those of the other.
 fn rate_in(stored: &Value) -> Option<(&str, &str, Ratio)> {
     let number = |text: &str| {

@@ -38,6 +38,12 @@ fn keys(earning: &Earning, program: &str) -> Vec<TallyKey> {
     keys
 }
 
+/// A conversion by the partner's part of it, where that is not all.
+fn shared(earning: &Earning, count: i128) -> BTreeMap<(i128, i128), i128> {
+    let share = Some(earning.share).filter(|share| count != 0 && *share != (1, 1));
+    share.into_iter().map(|share| (share, count)).collect()
+}
+
 /// What a conversion's earnings add to which tallies.
 pub fn contributions(conversion: &Conversion, lines: &[&Line]) -> Vec<(TallyKey, Tally)> {
     let mut all = Vec::new();
@@ -63,7 +69,8 @@ pub fn contributions(conversion: &Conversion, lines: &[&Line]) -> Vec<(TallyKey,
             // was refunded in part is not due again.
             let partial = if counts { round(earning.earned * part, whole) } else { 0 };
             let given = if counts { earning.earned - partial } else { 0 };
-            tally.bases.insert(earning.rule_set, Base { count, revenue, earned: given + trued_up, partial });
+            let shared = shared(earning, count);
+            tally.bases.insert(earning.rule_set, Base { count, shared, revenue, earned: given + trued_up, partial });
         }
         all.extend(keys.into_iter().map(|key| (key, tally.clone())));
     }
@@ -126,7 +133,7 @@ impl Auditor {
         let (count, revenue, earned) = (i128::from(of.part == 0), of.base, of.earned);
         let mut step = Tally { count, revenue, commission: earned, bases: BTreeMap::new() };
         if retroactive(&of.rule).is_some() {
-            step.bases.insert(of.rule_set, Base { count, revenue, earned, partial: 0 });
+            step.bases.insert(of.rule_set, Base { count, shared: shared(of, count), revenue, earned, partial: 0 });
         }
         let keys = keys(of, &work.conversion.program);
         work.fresh.extend(keys.into_iter().map(|key| (key, step.clone())));
@@ -239,10 +246,16 @@ pub const fn at(metric: Metric, tally: &Tally) -> i128 {
 
 /// What the window lacks for all of it to have been rated at the tier it reached.
 fn outstanding(tiers: &Tiers, tally: &Tally, rule_set: u32) -> i128 {
-    let base = tally.bases.get(&rule_set).copied().unwrap_or_default();
+    let base = tally.bases.get(&rule_set).cloned().unwrap_or_default();
     match rates::tier_at(tiers, at(tiers.metric, tally)) {
         Pay::Rate(rate) => round(base.revenue * i128::from(rate), WHOLE) - base.earned,
-        Pay::Amount(amount) => i128::from(amount) * base.count - base.earned - base.partial,
+        Pay::Amount(amount) => {
+            // Silent in the rules: of a conversion that is shared the share is due, and shares that are alike are rounded together.
+            let alone = base.count - base.shared.values().sum::<i128>();
+            let by_share =
+                base.shared.iter().map(|((part, whole), count)| round(i128::from(amount) * part * count, *whole));
+            i128::from(amount) * alone + by_share.sum::<i128>() - base.earned - base.partial
+        }
     }
 }
 
