@@ -35,7 +35,7 @@ const SHRINKING: usize = 400;
 const SHRINKING_TIME: Duration = Duration::from_mins(2);
 /// From so many worlds on, every kind of fault must have struck.
 const MANY: u64 = 50;
-const FAULTS: [&str; 32] = [
+const FAULTS: [&str; 30] = [
     "throttled",
     "conflict",
     "unavailable",
@@ -61,9 +61,7 @@ const FAULTS: [&str; 32] = [
     "there_page_after",
     "there_throttled",
     "there_token_ended",
-    "there_ended",
     "there_refused",
-    "there_failed",
     "there_twice",
     "webhook_again",
     "webhook_lost",

@@ -69,7 +69,7 @@ impl Way {
         let mut weather = self.sky.weather();
         let (signs_in, writes) = (request.uri().path().contains("/oauth2/"), request.method() == Method::POST);
         // Calls there are few, and those that make something fewer.
-        let odds = weather.odds * if writes && !signs_in { 6 } else { 3 };
+        let odds = if writes { weather.odds * 6 } else { weather.odds };
         if !weather.chance.permille(odds) {
             return None;
         }
@@ -92,10 +92,10 @@ impl Way {
                 (4, "there_page_after", Blow::PageAfter),
                 (3, "there_refused", Blow::Refused("6000")),
                 (1, "there_refused", Blow::Refused("6210")),
-                (1, "there_failed", Blow::Refused("10000")),
+                (2, "there_failed", Blow::Refused("10000")),
             ]);
             if self.unique {
-                possible.push((3, "there_twice", Blow::Twice));
+                possible.push((5, "there_twice", Blow::Twice));
             }
         }
         let weights: Vec<(u32, usize)> = possible.iter().enumerate().map(|(n, (weight, ..))| (*weight, n)).collect();

@@ -717,7 +717,7 @@ fn drafted_at(told: &Told, entry: &Entry, payout: &Payout) -> Vec<Ratio> {
 /// against what is stored.
 fn reaches_minimum(payout: &mut Payout, entry: &Entry, id: &str) -> bool {
     let amount = payout.gross();
-    if amount <= 0 || payout.due() <= 0 {
+    if amount <= 0 || (payout.paid_in != payout.currency && payout.due() <= 0) {
         return false;
     }
     if amount >= payout.minimum {

@@ -291,6 +291,11 @@ impl World {
             self.approve(chance)?;
             self.see(chance).await?;
         }
+        self.publish_range(chance, self.published, self.records.len());
+        self.see(chance).await?;
+        for _ in 0..2 {
+            self.deliver_from(chance, SUBMISSIONS).await?;
+        }
         Ok(())
     }
 
