@@ -399,7 +399,7 @@ pub fn other_currency(chance: &mut Chance, program: &Program) -> &'static str {
 /// What was published for a day: nothing on many of them, and now and then nothing for weeks; by one source all against the euro, by the
 /// other this way or that.
 pub fn rates(seed: u64, date: Date, since: usize) -> Vec<Rate> {
-    let day = u64::from(date.duration_since(Date::ZERO).as_hours().unsigned_abs() / 24);
+    let day = date.duration_since(Date::ZERO).as_hours().unsigned_abs() / 24;
     if Chance::of(seed, QUIET + day / QUIET_DAYS).percent(25) {
         return Vec::new();
     }
