@@ -284,6 +284,7 @@ impl Company {
     fn delete(&mut self, name: &'static str, body: &Value, now: Timestamp) -> Result<Value, Refusal> {
         let current = self.current(name, body)?;
         let id = text_of(&current["Id"]).unwrap_or_default();
+        self.check_open(&current)?;
         match name {
             "Bill" if !members(&current["LinkedTxn"]).is_empty() => {
                 return Err(Refusal::business(
@@ -294,7 +295,6 @@ impl Company {
             "BillPayment" => self.unapply(&id, now),
             _ => return Err(Refusal::unsupported("operation")),
         }
-        self.check_open(&current)?;
         self.remove(name, &id, now);
         Ok(json!({name: {"status": "Deleted", "domain": "QBO", "Id": id}}))
     }
