@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::Method;
 use local::QuickbooksOptions;
-use quickbooks_counterpart::company::{EXPENSE_ACCOUNT, WITHHOLDING_ACCOUNT};
+use quickbooks_counterpart::company::{EXPENSE_ACCOUNT, Happened, WITHHOLDING_ACCOUNT};
 use quickbooks_counterpart::{Blow, Faults, Strike};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -135,6 +135,21 @@ async fn a_merged_vendor_is_the_partners_from_then_on() {
     let next = world.send_payout().await;
     assert_eq!(world.payout(&next).await["quickbooks"]["vendorId"], into.as_str());
     assert_eq!((all(&world, "Vendor").len(), world.exceptions().await.len()), (1, 0));
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn a_merge_that_did_not_happen_changes_nothing() {
+    let world = world().await;
+    let id = world.send_payout().await;
+    let vendor = only_bill(&world)["VendorRef"]["value"].as_str().unwrap().to_owned();
+    let untrue =
+        |at| Happened { entity: "Vendor", id: "999".into(), operation: "Merge", at, merged: Some(vendor.clone()) };
+    world.there(|company, now| company.happened.push(untrue(now))).await;
+    world.sale("o3", "100.00").await;
+    let next = world.send_payout().await;
+    assert_eq!(world.payout(&next).await["quickbooks"]["vendorId"], vendor.as_str());
+    assert_eq!(world.state_of_payout(&id).await, "submitted");
     world.audit_holds().await;
 }
 

@@ -45,21 +45,28 @@ pub async fn apply(context: &Context, rails: &Rails, event: &QuickbooksEvent) ->
     if connection.is_none_or(|connection| connection.state != QuickbooksState::Connected) {
         return Ok(());
     }
+    // The vendor of a partner that went into this one.
+    let merged = merged.as_deref().filter(|_| entity == "vendor" && *operation == Operation::Merge);
+    let merged = match merged {
+        Some(from) => {
+            let owners = context.store.quickbooks_owners(OPERATION, realm, QuickbooksKind::Vendor, from).await?;
+            Some(from).filter(|_| !owners.is_empty())
+        }
+        None => None,
+    };
+    // Bills are looked at in their own turns.
+    if (entity == "billpayment" || merged.is_some())
+        && let Slot::At(slot) = rails.quickbooks.pace.turn(context, realm, *slot, 1).await?
+    {
+        let later = QuickbooksEvent { notification: notification.clone(), slot: Some(slot) };
+        return context.queues.send_quickbooks_event_at(&later, slot, context.now()).await;
+    }
+    if let Some(from) = merged {
+        return vendors::merged(context, &rails.quickbooks, realm, from, id).await;
+    }
     let payouts = match entity.as_str() {
         "bill" => owners(context, realm, QuickbooksKind::Bill, id).await?,
-        "billpayment" => {
-            if let Slot::At(slot) = rails.quickbooks.pace.turn(context, realm, *slot, 1).await? {
-                let later = QuickbooksEvent { notification: notification.clone(), slot: Some(slot) };
-                return context.queues.send_quickbooks_event_at(&later, slot, context.now()).await;
-            }
-            paid_by(context, &rails.quickbooks, realm, id).await?
-        }
-        "vendor" => {
-            if let (Operation::Merge, Some(from)) = (operation, merged) {
-                vendors::merged(context, realm, from, id).await?;
-            }
-            BTreeSet::new()
-        }
+        "billpayment" => paid_by(context, &rails.quickbooks, realm, id).await?,
         _ => BTreeSet::new(),
     };
     for id in payouts {

@@ -6,12 +6,12 @@ use domain::program::{Partner, is_email};
 use quickbooks::{ApiError, Email, Entity, Query, Ref, Vendor};
 use store::{QuickbooksCompany, QuickbooksKind, QuickbooksSettings, QuickbooksVendor, Transaction};
 
-use super::Failed;
 use super::bills::explained;
 use super::session::Session;
+use super::{Failed, Quickbooks};
 use crate::changes::until_fresh;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Refusal, Result};
 
 const OPERATION: &str = "quickbooks vendor";
 /// Characters of a display name: QuickBooks takes 500. What tells two of the same name apart comes within.
@@ -82,8 +82,18 @@ pub async fn forget(context: &Context, realm: &str, partner: &PartnerId, currenc
     remember(context, realm, partner, currency, "").await
 }
 
-/// One vendor went into another: whoever was the one is the other from now on.
-pub async fn merged(context: &Context, realm: &str, from: &str, into: &str) -> Result<()> {
+/// One vendor is said to have gone into another. If it is gone, whoever was the one is the other from now on.
+pub async fn merged(context: &Context, quickbooks: &Quickbooks, realm: &str, from: &str, into: &str) -> Result<()> {
+    let gone = async {
+        let session = Session::open(context, quickbooks, realm).await?;
+        let vendor = session.read::<Vendor>(from).await?;
+        Ok(vendor.is_none_or(|vendor| vendor.active == Some(false)))
+    };
+    match gone.await {
+        Ok(true) => {}
+        Ok(false) | Err(Failed::Unusable(_)) => return Ok(()),
+        Err(failed) => return Err(Refusal::from(failed)),
+    }
     for owner in context.store.quickbooks_owners(OPERATION, realm, QuickbooksKind::Vendor, from).await? {
         let Ok(partner) = owner.parse::<PartnerId>() else { continue };
         let known = context.store.quickbooks_vendors(OPERATION, &partner, realm).await?;
