@@ -203,7 +203,7 @@ pub struct TallyKey {
     pub window: WindowKey,
 }
 
-/// One instance of a window: `life`, `2026`, `2026-q1`, `2026-03`, `d2026-03-14`.
+/// One instance of a window: `life`, `2026`, `2026-q1`, `2026-03`, `d2026-03-14`; or `rolling`, all days of a rolling window together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WindowKey(String);
@@ -215,6 +215,10 @@ impl WindowKey {
 
     fn day(date: Date) -> Self {
         Self(format!("d{date}"))
+    }
+
+    fn rolling() -> Self {
+        Self("rolling".to_owned())
     }
 
     pub fn month(date: Date) -> Self {
@@ -262,6 +266,10 @@ pub fn keys(rule: &Rule, partner: &PartnerId, date: Date) -> Vec<TallyKey> {
     let mut keys = Vec::new();
     if let crate::rules::Reward::Tiered(tiers) = &rule.reward {
         keys.push(key(Owner::Partner(partner.clone()), tiers.window.key(date)));
+        // Whoever books on any day changes it, so that two who book on two days at once cannot overlook each other.
+        if matches!(tiers.window, Window::Rolling(_)) {
+            keys.push(key(Owner::Partner(partner.clone()), WindowKey::rolling()));
+        }
     }
     if rule.caps.per_partner_month.is_some() {
         keys.push(key(Owner::Partner(partner.clone()), WindowKey::month(date)));

@@ -27,6 +27,9 @@ fn keys(earning: &Earning, program: &str) -> Vec<TallyKey> {
     let mut keys = Vec::new();
     if let Reward::Tiered(tiers) = &earning.rule.reward {
         keys.push(key(&earning.partner, rates::window_key(tiers.window, earning.date)));
+        if matches!(tiers.window, Window::Rolling(_)) {
+            keys.push(key(&earning.partner, "rolling".to_owned()));
+        }
     }
     if earning.rule.caps.partner_month.is_some() {
         keys.push(key(&earning.partner, rates::month_key(earning.date)));
