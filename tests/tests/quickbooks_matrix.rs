@@ -361,7 +361,7 @@ fn told(play: Play, step: &str, blow: &str) -> Option<Told> {
         (_, "6190") if play == Play::Nights => None,
         (_, "6190") => ended("end the suspension at Intuit", Then::Wait),
         ("create Vendor", "610" | "5010" | "6000" | "6140" | "6210") => failed("could not be made a vendor"),
-        ("create Bill", "610") => failed("see that the accounts and the term that were chosen are in use"),
+        ("create Bill", "610") => failed("see that the vendor, the accounts and the term that were chosen are in use"),
         ("create Bill", "5010" | "6000" | "6240") => failed("set right what it names, and retry"),
         ("create Bill", "6140") => failed("give the other transaction another number, and retry"),
         ("create Bill", "the vendor is made inactive") => failed("make it active there and retry"),

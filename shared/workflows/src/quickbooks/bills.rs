@@ -25,6 +25,8 @@ use crate::payouts;
 use crate::rails::{Done, Found, Order, Rail, Sent, look_after, submit};
 
 const OPERATION: &str = "quickbooks bill";
+/// How many vendors of a partner are tried that turn out to be gone.
+const MOST_VENDORS: u32 = 5;
 /// Whoever the record says settled what is as it was sent again.
 const ACTOR: &str = "quickbooks";
 /// Calls that a payout takes: a look and a Bill, or a Bill and its payments.
@@ -256,10 +258,11 @@ impl<'a> Books<'a> {
                 let currency = self.payout.paid_in();
                 match self.session.read::<Vendor>(&record.vendor).await? {
                     Some(vendor) => usable(&vendor, currency).map(|()| Next::Fail),
-                    // It went into another, or was never there in this company.
-                    None if is_first => {
+                    // It went into another, or was never there in this company. Somebody may remember it once more who found it before.
+                    None if record.anew < MOST_VENDORS => {
                         vendors::forget(self.context(), &self.session.realm, &self.payout.partner, currency).await?;
-                        Ok(Next::Send(self.write(named, Dated::BeforeCutOff, Some(record)).await?))
+                        let dated = if is_first { Dated::BeforeCutOff } else { Dated::WhenApproved };
+                        Ok(Next::Send(self.write(named, dated, Some(record)).await?))
                     }
                     None => Ok(Next::Fail),
                 }
@@ -661,7 +664,7 @@ enum Next {
 pub(super) fn explained(fault: &Fault) -> String {
     let what = match fault.code.0.trim_start_matches('0') {
         "6200" | "6210" => "open the period there, or set its closing date back, and retry",
-        "610" | "2500" => "see that the accounts and the term that were chosen are in use there, and retry",
+        "610" | "2500" => "see that the vendor, the accounts and the term that were chosen are in use there, and retry",
         "6140" => "give the other transaction another number, and retry",
         _ => "set right what it names, and retry",
     };
