@@ -332,7 +332,7 @@ impl World {
             method: chance.percent(90).then_some(method),
             paid_in: None,
         };
-        let vendor = there.flatten().filter(|_| partner.method.is_some());
+        let vendor = there.and_then(|there| there.vendor).filter(|_| partner.method.is_some());
         let mut money = Chance::of(self.seed, MONEY + 1 + number as u64);
         let elsewhere = self.abroad && money.percent(35) && method != "quickbooks";
         partner.paid_in = elsewhere.then(|| shop::other_currency(&mut money, program));

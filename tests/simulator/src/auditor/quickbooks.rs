@@ -106,7 +106,7 @@ impl Auditor {
     }
 
     /// How its Bill may have been for whoever looked at it: nothing where it was gone.
-    fn looked_at<'a>(&self, told: &'a Told, payout: &Payout) -> Checked<Vec<Option<&'a Bill>>> {
+    fn looked_at<'a>(told: &'a Told, payout: &Payout) -> Checked<Vec<Option<&'a Bill>>> {
         let realm = realm_of(told, &payout.partner)?;
         let bill = payout.bill.as_deref().unwrap_or_default();
         Ok(told.ledgers.since(realm, told.since.0).map(|books| books.bills.get(bill)).collect())
@@ -119,14 +119,14 @@ impl Auditor {
         ensure!(payout.method == "quickbooks" && entry.by == RAIL, Access, "{name}: is paid by {}", payout.method);
         let change = list(entry.value, "payouts").first().unwrap_or(&Value::Null);
         let (paid, amount) = (int(change, "paid"), payout.amount());
-        let seen = self.looked_at(told, &payout)?;
+        let seen = Self::looked_at(told, &payout)?;
         let reference = entry.value["why"].as_str();
-        let says = |bill: &&Option<&Bill>| {
+        let says = |bill: Option<&Bill>| {
             let named = reference.is_none() && paid == 0
                 || bill.is_some_and(|bill| bill.payments.iter().any(|(id, ..)| Some(id.as_str()) == reference));
-            paid_by(**bill, &payout) == paid && named
+            paid_by(bill, &payout) == paid && named
         };
-        let Some(bill) = seen.iter().find(says) else {
+        let Some(bill) = seen.iter().copied().find(|bill| says(*bill)) else {
             let what = format!("{name}: {paid} of {amount} is paid, by {reference:?}, and its Bill says {seen:?}");
             return violation(Invariant::OneBill, what);
         };
@@ -165,14 +165,14 @@ impl Auditor {
         let (name, mut payout) = (entry.name(), self.payout(entry, &["submitting"])?);
         ensure!(payout.method == "quickbooks", Access, "{name}: is paid by {}", payout.method);
         let why = text(entry.value, "why");
-        let possible = self.hindered(told, entry.stream, &payout)?;
+        let possible = Self::hindered(told, entry.stream, &payout)?;
         ensure!(possible, OneBill, "{name}: nothing speaks against it, and it is said that {why}");
         payout.state = "failed";
         Ok(Self::alone(entry, payout))
     }
 
     /// Whether something may have stood in the way of a payout's Bill.
-    fn hindered(&self, told: &Told, id: &str, payout: &Payout) -> Checked<bool> {
+    fn hindered(told: &Told, id: &str, payout: &Payout) -> Checked<bool> {
         let realm = realm_of(told, &payout.partner)?;
         let (since, _) = told.since;
         let place = told.partners.iter().find(|told| told.id == payout.partner).map(|partner| partner.program);
@@ -203,7 +203,7 @@ impl Auditor {
         let name = entry.name();
         let mut payout = if entry.by == RAIL {
             let payout = self.payout(entry, &["submitted"])?;
-            let seen = self.looked_at(told, &payout)?;
+            let seen = Self::looked_at(told, &payout)?;
             let gone = seen.iter().any(|bill| bill.is_none_or(|bill| bill.total == 0));
             ensure!(gone, OneBill, "{name}: its Bill is there: {seen:?}");
             payout
@@ -284,10 +284,10 @@ impl Auditor {
             let known = payout.bill.clone().or_else(|| record["bill"].as_str().map(str::to_owned));
             let payout = &Payout { bill: known, ..payout.clone() };
             let bill = payout.bill.as_ref().and_then(|bill| books.bills.get(bill)).filter(|bill| bill.total != 0);
-            let trouble = self.trouble(told, realm, payout, books);
+            let trouble = Self::trouble(told, realm, payout, books);
             match payout.state {
                 "approved" => {
-                    let stays = self.must_wait(told, now, id, payout)?;
+                    let stays = self.must_wait(told, now, id, payout);
                     ensure!(stays, Converges, "{id}: is approved, and no Bill was made");
                 }
                 "submitted" | "partially_paid" | "paid" if payout.bill.is_some() => {
@@ -321,7 +321,7 @@ impl Auditor {
     }
 
     /// Why a payout's Bill is not as it was sent, if it is not.
-    fn trouble(&self, told: &Told, realm: &str, payout: &Payout, books: &Books) -> Option<&'static str> {
+    fn trouble(told: &Told, realm: &str, payout: &Payout, books: &Books) -> Option<&'static str> {
         let bill = payout.bill.as_ref().and_then(|bill| books.bills.get(bill)).filter(|bill| bill.total != 0)?;
         if payout.state == "void" {
             return Some("the payout is void");
@@ -334,10 +334,10 @@ impl Auditor {
     }
 
     /// Whether tax keeps an approved payout from being sent.
-    fn must_wait(&self, told: &Told, now: Timestamp, id: &str, payout: &Payout) -> Checked<bool> {
+    fn must_wait(&self, told: &Told, now: Timestamp, id: &str, payout: &Payout) -> bool {
         let entry =
             Entry { value: &Value::Null, stream: id, position: 0, hash: "", at: now, now, by: RAIL, what: "submit" };
-        Ok(self.tax_stands(told, &entry, id, payout, 0).is_err())
+        self.tax_stands(told, &entry, id, payout, 0).is_err()
     }
 
     /// The last report agrees with both sides, and every Bill that names a payout wrongly was told of.
@@ -368,7 +368,7 @@ impl Auditor {
             open.values().filter_map(|payout| books.bills.get(payout.bill.as_ref()?)).map(|bill| bill.total).sum();
         let (expected, found) = ((count, ours, theirs), (sum("bills"), sum("ours"), sum("theirs")));
         ensure!(found == expected, OneBill, "{realm}: bills and sums are {expected:?}, told are {found:?}");
-        let differ = open.iter().filter(|(_, payout)| self.trouble(told, realm, payout, books).is_some());
+        let differ = open.iter().filter(|(_, payout)| Self::trouble(told, realm, payout, books).is_some());
         let differ: BTreeSet<&str> = differ.map(|(id, _)| *id).collect();
         let told_of: BTreeSet<&str> = list(report, "differing").iter().map(|one| text(one, "payout")).collect();
         ensure!(differ == told_of, OneBill, "{realm}: expected {differ:?} to differ, told are {told_of:?}");

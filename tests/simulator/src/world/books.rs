@@ -38,7 +38,14 @@ const SEEN_AT_LEAST: SignedDuration = SignedDuration::from_hours(20 * 24);
 /// What waits longer than this is asked for again.
 const QUEUED: i64 = 31 * 60;
 
+/// How a partner is paid in QuickBooks.
+pub struct There {
+    /// The vendor that the payout details name.
+    pub vendor: Option<String>,
+}
+
 /// How a world is with QuickBooks.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Dealings {
     pub(super) any: bool,
     counterpart: Counterpart,
@@ -179,8 +186,8 @@ impl World {
         Ok(())
     }
 
-    /// How a partner of a program is paid, and the vendor that says so.
-    pub(super) fn paid_there(&self, n: usize, number: usize) -> Option<Option<String>> {
+    /// Whether a partner of a program is paid there, and how.
+    pub(super) fn paid_there(&self, n: usize, number: usize) -> Option<There> {
         let mut chance = Chance::of(self.seed, PARTNERS + number as u64);
         if !self.books.any || chance.percent(25) {
             return None;
@@ -189,11 +196,12 @@ impl World {
         let books = self.told.ledgers.now().find(|(of, _)| *of == realm).map(|(_, books)| books)?;
         let suppliers: Vec<_> =
             books.vendors.iter().filter(|(_, vendor)| vendor.name.starts_with("Supplier")).map(|(id, _)| id).collect();
-        Some(match chance.below(10) {
+        let vendor = match chance.below(10) {
             0 | 1 => chance.pick(&suppliers).map(|id| (*id).clone()),
             2 if chance.percent(40) => Some("999".to_owned()),
             _ => None,
-        })
+        };
+        Some(There { vendor })
     }
 
     fn connection(&self, realm: &str) -> &Value {
@@ -352,9 +360,7 @@ impl World {
                 format!("pays {amount:?} of Bill {id}: {paid:?}")
             }
             (9..11, Some((_, bill)), _) => {
-                let Some((payment, ..)) = bill.payments.get(part as usize % bill.payments.len().max(1)) else {
-                    return Ok(());
-                };
+                let Some((payment, ..)) = Chance::new(part).pick(&bill.payments) else { return Ok(()) };
                 let void = part % 100 < 60;
                 let done = self.company(realm, |company, now| {
                     if void { company.void_payment(payment, now) } else { delete_payment(company, payment, now) }
@@ -387,15 +393,12 @@ impl World {
             (15..17, _, Some(id)) => {
                 // What was made inactive is mostly made active again.
                 let inactive = books.vendors.iter().find(|(_, vendor)| !vendor.active).map(|(id, _)| id.clone());
-                match inactive.filter(|_| part % 100 < 70) {
-                    Some(id) => {
-                        let done = self.company(realm, |company, now| reactivate(company, &id, now))?;
-                        format!("makes vendor {id} active again: {done}")
-                    }
-                    None => {
-                        let done = self.company(realm, |company, now| company.deactivate(&id, now))?;
-                        format!("makes vendor {id} inactive: {done}")
-                    }
+                if let Some(id) = inactive.filter(|_| part % 100 < 70) {
+                    let done = self.company(realm, |company, now| reactivate(company, &id, now))?;
+                    format!("makes vendor {id} active again: {done}")
+                } else {
+                    let done = self.company(realm, |company, now| company.deactivate(&id, now))?;
+                    format!("makes vendor {id} inactive: {done}")
                 }
             }
             (17..19, _, Some(vendor)) => self.bill_by_hand(chance, realm, &vendor, digits)?,
