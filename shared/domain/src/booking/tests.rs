@@ -391,6 +391,29 @@ fn a_true_up_is_of_the_partner_and_told_by_the_sale_itself() {
 }
 
 #[test]
+fn what_one_partner_loses_is_trued_up_for_that_partner() {
+    let mut book = Book::new(by_count(["250", "275", "300"])).among(&[1, 1]);
+    (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
+    let (before, first) = (book.lines_of("3").len(), book.lines_of("3")[0].clone());
+    book.decide("3", |line| if line.id == first.id { line.clone().reject("no", None).unwrap_or(line) } else { line });
+    let [true_up] = &book.lines_of("3")[before..] else { panic!() };
+    assert_eq!((&true_up.partner, true_up.amount), (&first.partner, minor(-2_500)));
+}
+
+#[test]
+fn what_an_edits_addition_loses_is_trued_up_by_the_sale_itself() {
+    let tiers = json!([{"after": "0", "rate": "10"}, {"after": "100", "rate": "20"}]);
+    let mut book = Book::new(tiered("revenue", "retroactive", tiers));
+    book.sell("1", 6_000);
+    book.accept("1", restated(&sale(18_000, 0, &[])));
+    assert_eq!(book.nets("1"), [600, 2_400, 600]);
+    let added = |line: &Line| line.edit.is_some() && line.kind == LineKind::Commission;
+    book.decide("1", |line| if added(&line) { line.clone().reject("no", None).unwrap_or(line) } else { line });
+    let true_up = &book.lines_of("1")[3];
+    assert_eq!((true_up.amount, true_up.edit.as_deref()), (minor(-600), None));
+}
+
+#[test]
 fn what_a_decision_causes_is_noted_with_the_line_of_its_partner_and_rule() {
     let mut book = Book::new(by_count(["250", "275", "300"])).among(&[1, 1]);
     (1..=3).for_each(|n| book.sell(&n.to_string(), 10_000));
