@@ -98,7 +98,7 @@ def report(all_bugs, found, worlds):
         "# What the simulator finds",
         "",
         f"Each bug of `bugs.toml`, alone, in {worlds} worlds (seeds 1 to {worlds}) of 240 steps: in how many it was found, and by which",
-        "invariant. Made by `tests/simulator/bite.py`.",
+        "invariant. Made by `tests/simulator/bite.py`; a row stands until its bug is tried again, and worlds have become richer meanwhile.",
         "",
         "| bug | found in | broken invariant (worlds) |",
         "|---|---:|---|",
