@@ -107,7 +107,7 @@ def check(url):
         sys.exit(f"schemathesis ended with {found}; broken invariants: {broken}")
 
 
-subprocess.run(["cargo", "build", "--quiet", "--locked", "--package", "local"], cwd=ROOT, check=True)
+subprocess.run(["cargo", "build", "--quiet", "--locked", "--bin", "local"], cwd=ROOT, check=True)
 with subprocess.Popen([ROOT / "target/debug/local", "demo", "--port", "0"], stdout=subprocess.PIPE, text=True) as system:
     try:
         ready = next(line for line in system.stdout if line.startswith("ready "))

@@ -34,7 +34,7 @@ TOKENS = {}
 
 def setUpModule():
     global CLOUD
-    subprocess.run(["cargo", "build", "--quiet", "--locked", "--package", "tests", "--bin", "audit"], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "--quiet", "--locked", "--bin", "audit"], cwd=ROOT, check=True)
     CLOUD = Cloud()
     # However this ends: unittest's own cleanups are passed over when it is interrupted.
     atexit.register(CLOUD.stop)
