@@ -104,7 +104,7 @@ pub(crate) async fn attend(
         }
         Err(failed) => return Err(failed.into()),
     }
-    let done = submit(context, &books, payout).await?;
+    let done = Box::pin(submit(context, &books, payout)).await?;
     if done == Done::Submitted && books.adopted.load(Ordering::Relaxed) {
         context.queues.send_submission(&books.payout.id).await?;
     }
