@@ -31,11 +31,20 @@ fn circumstances(partners: Vec<Credited>) -> Circumstances {
 
 /// The lines of a sale under rules, as an edit's addition or by an attribution if one is given.
 fn accrued(of: serde_json::Value, sale: &Sale, edit: Option<&str>, attribution: u32) -> Vec<Line> {
+    rated(of, sale, &circumstances(vec![Credited::new(&partner(), 1)]), edit, attribution).unwrap()
+}
+
+fn rated(
+    of: serde_json::Value,
+    sale: &Sale,
+    circumstances: &Circumstances,
+    edit: Option<&str>,
+    attribution: u32,
+) -> Result<Vec<Line>, MoneyError> {
     let (program, rules) = (program(|_| {}), rules(of));
-    let circumstances = circumstances(vec![Credited::new(&partner(), 1)]);
     let accrual = Accrual {
         program: &program,
-        circumstances: &circumstances,
+        circumstances,
         rules: &rules,
         conversion: &ConversionId::derive(&program.id, &SourceId::from_uuid(9), "1"),
         order: "1",
@@ -50,7 +59,7 @@ fn accrued(of: serde_json::Value, sale: &Sale, edit: Option<&str>, attribution: 
         now: now(),
         earlier: &EarlierParts::new(),
     };
-    accrual.lines(&mut Tallies::default()).unwrap()
+    accrual.lines(&mut Tallies::default())
 }
 
 fn percent(rate: &str) -> serde_json::Value {
@@ -272,28 +281,10 @@ fn under_a_cap_what_a_refund_took_by_a_true_up_returns_and_no_more_whoever_else_
 
 #[test]
 fn a_sale_in_another_currency_takes_the_rate_from_it_to_the_programs() {
-    let (program, rules) = (program(|_| {}), rules(json!([percent("10")])));
     let earned = |sold_in: &str, exchange: Option<ExchangeRate>| {
         let sale = Sale { currency: sold_in.parse().unwrap(), ..sale(10_000, 0, &[]) };
         let circumstances = Circumstances { exchange, ..circumstances(vec![Credited::new(&partner(), 1)]) };
-        let accrual = Accrual {
-            program: &program,
-            circumstances: &circumstances,
-            rules: &rules,
-            conversion: &ConversionId::derive(&program.id, &SourceId::from_uuid(9), "1"),
-            order: "1",
-            sale: &sale,
-            whole: &sale,
-            edit: None,
-            attribution: 0,
-            by_hand: None,
-            sold_at: now(),
-            occurred_at: now(),
-            received_at: now(),
-            now: now(),
-            earlier: &EarlierParts::new(),
-        };
-        accrual.lines(&mut Tallies::default()).ok().map(|lines| lines[0].amount)
+        rated(json!([percent("10")]), &sale, &circumstances, None, 0).ok().map(|lines| lines[0].amount)
     };
     assert_eq!(earned("EUR", Some(rate("EUR", "USD", "1.2"))), Some(minor(1_200)));
     assert_eq!(earned("USD", None), Some(minor(1_000)));

@@ -92,7 +92,7 @@ impl Book {
     }
 
     /// A person gives an order to whom the book's sales are credited to now.
-    pub(crate) fn attribute(&mut self, order: &str, attribution: u32) {
+    fn attribute(&mut self, order: &str, attribution: u32) {
         self.now += SignedDuration::from_secs(1);
         let (events, lines) = self.conversions.remove(order).unwrap();
         let whole = Order::of(&events).unwrap();
