@@ -38,6 +38,17 @@ def check(all_bugs):
     ]
 
 
+def changing():
+    """The packages that bugs are made in, and all that stand on these."""
+    packages = tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
+    needs = {package["name"]: set(package.get("dependencies", [])) for package in packages if "source" not in package}
+    manifests = {next(up / "Cargo.toml" for up in (ROOT / bug["file"]).parents if (up / "Cargo.toml").exists()) for bug in bugs() + bugs("unfound")}
+    found = {tomllib.loads(manifest.read_text())["package"]["name"] for manifest in manifests}
+    while more := {name for name, needed in needs.items() if needed & found} - found:
+        found |= more
+    return found
+
+
 def copy():
     TREE.mkdir(parents=True, exist_ok=True)
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True)
@@ -50,11 +61,8 @@ def copy():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
 
-
-    # Ours compiles again for every bug: quickly matters more than quick. What it stands on stays as it is.
-    members = tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
-    ours = [package["name"] for package in members if "source" not in package]
-    settings = "".join(f"\n[profile.sim.package.{name}]\nopt-level = 0\n" for name in ours)
+    # What compiles again for a bug: quickly matters more than quick. What it stands on stays as it is.
+    settings = "".join(f"\n[profile.sim.package.{name}]\nopt-level = 0\n" for name in sorted(changing()))
     manifest = (ROOT / "Cargo.toml").read_text() + settings
     if (TREE / "Cargo.toml").read_text() != manifest:
         (TREE / "Cargo.toml").write_text(manifest)

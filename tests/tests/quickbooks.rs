@@ -328,6 +328,26 @@ async fn a_night_finds_what_webhooks_missed_and_bills_that_nobody_knows() {
     world.audit_holds().await;
 }
 
+#[tokio::test]
+async fn a_bill_under_another_number_that_names_a_payout_on_its_way_is_told() {
+    let world = world().await;
+    let lost = Strike { step: "create Bill".to_owned(), nth: 0, blow: Blow::PageBefore };
+    world.system.quickbooks.watch(vec![lost]);
+    let id = world.send_payout().await;
+    assert_eq!((world.state_of_payout(&id).await.as_str(), all(&world, "Bill").len()), ("submitting", 0));
+    let memo = format!("by hand [{}]", id.as_str().unwrap());
+    let bill = typed_in_as(&world, &json!("typed in"), &memo).await;
+    let compared = world.fire("reconcile").await;
+    assert_eq!(compared["orphans"], 1, "{compared}");
+    let told = world.exceptions().await;
+    assert_eq!((told.len(), &told[0]["code"]), (1, &json!("bill_orphaned")), "{told:?}");
+    assert!(told[0]["detail"].as_str().unwrap().contains(&format!("Bill {bill} ")), "{told:?}");
+    world.there(|company, now| company.delete_bill(&bill, now)).await;
+    world.wait().await;
+    assert_eq!((world.state_of_payout(&id).await.as_str(), all(&world, "Bill").len()), ("submitted", 1));
+    world.audit_holds().await;
+}
+
 /// Everybody is told twice, the last first.
 #[tokio::test]
 async fn webhooks_that_come_twice_and_out_of_order_change_nothing() {
@@ -507,6 +527,10 @@ async fn failed() -> (World, Value) {
 /// Somebody types in a Bill under the payout's number. Its id.
 async fn typed_in(world: &World, payout: &Value, memo: &str) -> String {
     let number = world.payout(payout).await["number"].clone();
+    typed_in_as(world, &number, memo).await
+}
+
+async fn typed_in_as(world: &World, number: &Value, memo: &str) -> String {
     let vendor = all(world, "Vendor")[0]["Id"].clone();
     let bill = json!({
         "VendorRef": {"value": vendor}, "DocNumber": number, "PrivateNote": memo,

@@ -5,12 +5,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use domain::ids::LineId;
+use domain::ids::{LineId, ProgramId, SourceId};
 use embedded::{CallFuture, Embedded, Service};
 use http::Request;
 use serde_json::json;
-use tests::{Plan, REVIEWER, World};
+use tests::books::REALM;
+use tests::{APPROVER, FINANCE, Plan, REVIEWER, World};
 use workflows::Context;
+use workflows::ingest::{Incoming, UnknownPartner, ingest};
 use workflows::review::{Verdict, review};
 
 type Meanwhile = Box<dyn FnOnce() + Send>;
@@ -110,5 +112,67 @@ async fn a_refund_while_a_slice_is_rejected_is_not_undone() {
     let mut stand = world.states_of("o1").await;
     stand.sort();
     assert_eq!(stand, [("pending".to_owned(), 300), ("rejected".to_owned(), 400)]);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn sales_of_two_days_of_a_rolling_window_count_for_each_other_though_booked_at_once() {
+    let rule = json!({"name": "Ladder", "reward": {
+        "kind": "tiered", "metric": "count", "window": "rolling:30", "shape": "marginal_by_order",
+        "tiers": [{"after": "0", "rate": "10"}, {"after": "1", "rate": "20"}]}});
+    let world = Plan::new().reviewed().rules([rule]).start().await;
+    let earlier = world.sale_event("o1", "100.00");
+    world.pass("1d");
+    let later = world.sale_event("o2", "100.00");
+    let event = &storefronts::standard::parse(later.to_string().as_bytes()).unwrap().event;
+    let program = &world.program.parse::<ProgramId>().unwrap();
+    // The days of its window are read, and what stands for all of them was before.
+    let context = interrupted(&world, ["Query", "TLY#"], async move |world| {
+        world.report(&earlier).await.ok();
+    });
+    let incoming = Incoming {
+        program: &context.store.program("accrue", program).await.unwrap().unwrap(),
+        source: &SourceId::of_api(program),
+        event,
+        received_at: context.now(),
+        unknown_partner: UnknownPartner::Refuse,
+        headers: &[],
+        body: None,
+    };
+    assert_eq!(Box::pin(ingest(&context, incoming)).await.unwrap().as_str(), "applied");
+    assert_eq!(world.states_of("o1").await, [("pending".to_owned(), 1_000)]);
+    assert_eq!(world.states_of("o2").await, [("pending".to_owned(), 2_000)], "it is the second");
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn a_bill_made_of_a_payout_that_ended_meanwhile_is_told() {
+    let world = Plan::new().paid_in_quickbooks().start().await;
+    world.sale("o1", "100.00").await;
+    world.settle().await;
+    let id = world.request_payout().await["id"].clone();
+    assert_eq!(world.approve_payout(APPROVER, &id).await, 200);
+    let ended = id.clone();
+    // It is begun, and nothing has been asked of QuickBooks. Another worker is refused, and the payout ended.
+    let context = interrupted(&world, ["TransactWriteItems", "begin_submit"], async move |world| {
+        world.company(REALM, |company, _| company.books_closed = Some("2026-12-31".parse().unwrap()));
+        world.settle().await;
+        world.company(REALM, |company, _| company.books_closed = None);
+        assert_eq!(world.payout_call(FINANCE, "void", &ended, &json!({"reason": "will not be paid"})).await, 200);
+    });
+    let submission = json!({"detail": {"payout": {"id": id}}}).to_string();
+    let event = json!({"Records": [{"messageId": "m1", "body": submission}]});
+    let functions = world.system.functions_under(context);
+    let deadline = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    let answer = Box::pin(functions.invoke("submit-payouts", event.clone(), deadline)).await.unwrap();
+    assert_eq!(answer["batchItemFailures"][0]["itemIdentifier"], "m1", "it comes again: {answer}");
+    assert_eq!((world.state_of_payout(&id).await.as_str(), world.entities(REALM, "Bill").len()), ("void", 1));
+    assert_eq!(world.exceptions().await, [] as [serde_json::Value; 0]);
+    world.system.invoke("submit-payouts", event).await.unwrap();
+    let told = world.exceptions().await;
+    assert!(told.iter().any(|one| one["detail"].as_str().unwrap().contains("delete it")), "{told:?}");
+    let bill = world.bill_id(&id);
+    world.there(|company, now| company.delete_bill(&bill, now)).await;
+    assert_eq!(world.exceptions().await, [] as [serde_json::Value; 0]);
     world.audit_holds().await;
 }

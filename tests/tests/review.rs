@@ -325,3 +325,33 @@ async fn slices_of_one_sale_rejected_together_give_one_position_back() {
         world.audit_holds().await;
     }
 }
+
+#[tokio::test]
+async fn what_becomes_of_a_commission_is_told() {
+    let world = Plan::new().reviewed().hold_days(30).start().await;
+    let other = world.add_partner(&json!({"name": "Other", "code": "OTHER"})).await;
+    world.sale("o1", "100.00").await;
+    let id = world.line_id("o1").await;
+    for verdict in ["hold", "release", "reject", "reinstate"] {
+        world.reviewed(verdict, &[&id]).await;
+    }
+    let adjusted = json!({"id": id, "amount": "8.00", "reason": "agreed"});
+    world.post(ADMIN, "/commissions/adjust", &adjusted).await.ok();
+    world.refund("r1", "o1", "50.00").await;
+    let withdrawn = json!({"programId": world.program, "id": "w1", "type": "refund_withdrawn", "conversion": "o1",
+        "refund": "r1", "occurredAt": world.system.context.now()});
+    world.report(&withdrawn).await.ok();
+    let conversion = world.line_of("o1").await["conversionId"].as_str().unwrap().to_owned();
+    let due = json!({"partnerId": other, "reason": "it was theirs"});
+    world.post(ADMIN, &format!("/conversions/{conversion}/attribute"), &due).await.ok();
+    world.settle().await;
+    let told = |kind: &str| {
+        let mut events = world.events(&format!("commission.{kind}"));
+        events.retain(|event| event["detail"]["commission"]["id"] == id);
+        events.len()
+    };
+    let kinds = ["accrued", "held", "released", "rejected", "reinstated", "adjusted", "reversed"];
+    // By a person and by the shop, it was reinstated; by a refund and by becoming another's, reversed.
+    assert_eq!(kinds.map(told), [1, 1, 1, 1, 2, 1, 2]);
+    assert_eq!(world.events("commission.accrued").len(), 2, "and another's");
+}

@@ -66,6 +66,11 @@ impl Functions {
         }
     }
 
+    /// The same functions with another context: others that run at the same time.
+    pub(crate) fn under(&self, context: Context) -> Self {
+        Self::new(context, self.files.clone(), Arc::clone(&self.rails))
+    }
+
     /// With a source of exchange rates.
     #[must_use]
     pub fn with_rates(self, source: Source) -> Self {

@@ -157,6 +157,11 @@ impl System {
         Ok(self)
     }
 
+    /// The functions with another context, beside the system's own.
+    pub fn functions_under(&self, context: Context) -> Functions {
+        self.functions.under(context)
+    }
+
     /// A token for a role; for a partner, also the membership that says whose data it may see.
     pub async fn token(&self, role: &str, subject: &str, partner: Option<&str>) -> Result<String, Failed> {
         if let Some(partner) = partner {

@@ -91,13 +91,14 @@ fn line_event(what: What, line: &LineChange) -> Option<&'static str> {
         return Some("commission.accrued");
     }
     Some(match (what, line.to.state) {
-        (What::Refund, _) => "commission.reversed",
+        (What::Refund | What::Attribute, _) => "commission.reversed",
+        (What::Edit | What::Adjust, _) => "commission.adjusted",
         (What::Approve, _) => "commission.approved",
         (What::Mature, _) => "commission.matured",
         (What::Hold, _) => "commission.held",
         (What::Release, _) => "commission.released",
         (What::Reject, _) => "commission.rejected",
-        (What::Reinstate, _) => "commission.reinstated",
+        (What::Reinstate | What::Withdraw, _) => "commission.reinstated",
         (_, StateName::Paid) => "commission.paid",
         _ => return None,
     })
