@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
-use quickbooks::webhook::{is_signed, read};
+use quickbooks::webhook::{Delivered, is_signed, read};
 use store::ExceptionCode;
 use workflows::exceptions::{Trouble, file};
 use workflows::queues::QuickbooksEvent;
@@ -41,14 +41,14 @@ async fn receive(context: &Context, quickbooks: &Quickbooks, request: &Request) 
         return Ok(StatusCode::UNAUTHORIZED);
     }
     // What is signed and cannot be read would come again for ever, and hold back what comes after it.
-    let told = match read(body) {
-        Ok(told) => told,
-        Err(unreadable) => {
-            let body = String::from_utf8_lossy(body);
-            file(context, trouble(context, unreadable.to_string(), &body)).await?;
-            return Ok(StatusCode::OK);
-        }
-    };
+    let Delivered { told, odd } =
+        read(body).unwrap_or_else(|unreadable| Delivered { told: Vec::new(), odd: vec![unreadable] });
+    if let Some(first) = odd.first() {
+        let (body, others) = (String::from_utf8_lossy(body), odd.len() - 1);
+        let detail =
+            if others == 0 { first.to_string() } else { format!("{first}; and {others} more of the delivery") };
+        file(context, trouble(context, detail, &body)).await?;
+    }
     let look = events::to_look_at(told);
     let look: Vec<_> = look.into_iter().map(|notification| QuickbooksEvent { notification, slot: None }).collect();
     context.queues.send_quickbooks_events(&look).await?;

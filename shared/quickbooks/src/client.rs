@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::entities::{Bill, BillPayment, Entity, Preferences, Vendor};
+use crate::entities::{Bill, BillPayment, Entity, MetaData, Preferences, Vendor};
 use crate::fault::{ApiError, error_of, fault_in, of_fault};
 use crate::query::{MAX_RESULTS, Query};
 use crate::secret::Secret;
@@ -104,7 +104,7 @@ impl Part {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change<E> {
     Is(E),
-    Deleted { id: String },
+    Deleted { id: String, at: Option<Timestamp> },
 }
 
 /// What changed since a moment.
@@ -281,6 +281,8 @@ struct Gone {
     status: String,
     #[serde(rename = "Id", default)]
     id: String,
+    #[serde(rename = "MetaData", default)]
+    meta_data: MetaData,
 }
 
 fn gone(raw: &RawValue) -> Option<Gone> {
@@ -296,7 +298,7 @@ fn changed<E: Entity>(parts: &[Object]) -> Result<Vec<Change<E>>, ApiError> {
     for part in parts.iter().filter(|part| part.contains_key(E::NAME)) {
         for raw in member::<Vec<Box<RawValue>>>(part, E::NAME)? {
             changes.push(match gone(&raw) {
-                Some(Gone { id, .. }) => Change::Deleted { id },
+                Some(Gone { id, meta_data, .. }) => Change::Deleted { id, at: meta_data.changed_at() },
                 None => Change::Is(read(raw.get().as_bytes())?),
             });
         }

@@ -1,5 +1,6 @@
 //! The entities used here, with the fields used here. Names and limits are Intuit's (accounting API, minor version 75).
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 use serde::de::DeserializeOwned;
@@ -50,6 +51,13 @@ pub struct MetaData {
     pub create_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_updated_time: Option<String>,
+}
+
+impl MetaData {
+    /// `None` where it is not told, or not as a moment.
+    pub fn changed_at(&self) -> Option<Timestamp> {
+        self.last_updated_time.as_deref()?.parse().ok()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,11 +219,14 @@ impl BillPayment {
         Amount(self.line.iter().filter(to_bill).map(|line| line.amount.0).sum())
     }
 
-    /// How much of that is money: what credits cover in the same payment is counted as this Bill's, so that never more is told.
+    /// How much of that is money. Whatever else the payment draws on (credits of the vendor, journal entries, deposits) settles without any, and
+    /// is counted as this Bill's, so that never more is told; neither is more than the payment's own total, which is what it moved.
     pub fn cash_to(&self, bill: &str) -> Amount {
-        let is_credit = |line: &&PaymentLine| line.linked_txn.iter().any(|linked| linked.txn_type == "VendorCredit");
-        let credits: Decimal = self.line.iter().filter(is_credit).map(|line| line.amount.0.abs()).sum();
-        Amount((self.applied_to(bill).0 - credits).max(Decimal::ZERO))
+        let pays_a_bill = |line: &PaymentLine| line.linked_txn.iter().any(|linked| linked.txn_type == "Bill");
+        let drawn_on = self.line.iter().filter(|line| !pays_a_bill(line));
+        let credits: Decimal = drawn_on.map(|line| line.amount.0.abs()).sum();
+        let moved = self.total_amt.unwrap_or_default().0;
+        Amount((self.applied_to(bill).0 - credits).min(moved).max(Decimal::ZERO))
     }
 
     /// The Bills it pays.
@@ -307,5 +318,33 @@ mod tests {
         assert_eq!(payment.applied_to("1"), Amount(100.into()));
         assert_eq!(payment.cash_to("1"), Amount(80.into()), "a credit is no money");
         assert_eq!(payment.bills().collect::<Vec<_>>(), ["1", "2"]);
+    }
+
+    #[test]
+    fn only_what_a_payment_moved_is_cash() {
+        let to_bill = |amount| format!(r#"{{"Amount":{amount},"LinkedTxn":[{{"TxnId":"1","TxnType":"Bill"}}]}}"#);
+        let from = |kind, amount| format!(r#"{{"Amount":{amount},"LinkedTxn":[{{"TxnId":"7","TxnType":"{kind}"}}]}}"#);
+        for (total, lines, cash) in [
+            ("100", vec![to_bill(100)], 100),
+            ("0", vec![to_bill(100), from("VendorCredit", 100)], 0),
+            ("0", vec![to_bill(100), from("JournalEntry", 100)], 0),
+            ("0", vec![to_bill(100), from("Deposit", 100)], 0),
+            ("0", vec![to_bill(100), from("Something new", -100)], 0),
+            ("0", vec![to_bill(100), r#"{"Amount":100}"#.to_owned()], 0),
+            ("40", vec![to_bill(100), from("JournalEntry", 60)], 40),
+            // However its lines are told, it moved no more than its total.
+            ("0", vec![to_bill(100)], 0),
+            ("30", vec![to_bill(100)], 30),
+            // More than its lines: a credit for another time.
+            ("150", vec![to_bill(100)], 100),
+            ("null", vec![to_bill(100)], 0),
+        ] {
+            let body = format!(
+                r#"{{"Id":"9","VendorRef":{{"value":"56"}},"PayType":"Check","TotalAmt":{total},"Line":[{}]}}"#,
+                lines.join(",")
+            );
+            let payment: BillPayment = serde_json::from_str(&body).unwrap();
+            assert_eq!(payment.cash_to("1"), Amount(cash.into()), "{body}");
+        }
     }
 }

@@ -142,7 +142,7 @@ pub(crate) fn fault_in(body: &[u8]) -> Option<(Fault, String)> {
 /// What an answer that is no success means.
 pub(crate) fn error_of(status: StatusCode, body: &[u8]) -> ApiError {
     let fault = fault_in(body);
-    if status == StatusCode::TOO_MANY_REQUESTS || throttled(fault.as_ref()) {
+    if status == StatusCode::TOO_MANY_REQUESTS {
         return ApiError::Throttled;
     }
     if let Some((fault, kind)) = fault {
@@ -156,14 +156,14 @@ pub(crate) fn error_of(status: StatusCode, body: &[u8]) -> ApiError {
     }
 }
 
-fn throttled(fault: Option<&(Fault, String)>) -> bool {
-    fault.is_some_and(|(fault, _)| fault.code.is("3001") || fault.message.contains("ThrottleExceeded"))
-}
-
+/// What a fault means, that came with this status: in an answer of its own, or as a part of one.
 pub(crate) fn of_fault(status: StatusCode, fault: Fault, kind: &str) -> ApiError {
-    let authentication =
-        kind.eq_ignore_ascii_case("AUTHENTICATION") || kind.eq_ignore_ascii_case("AuthenticationFault");
-    if fault.code.is("3200") {
+    let is_one_of = |kinds: [&str; 2]| kinds.iter().any(|one| kind.eq_ignore_ascii_case(one));
+    let authentication = is_one_of(["AUTHENTICATION", "AuthenticationFault"]);
+    let failed_there = status.is_server_error() || is_one_of(["SystemFault", "SERVICE"]);
+    if fault.code.is("3001") || fault.message.contains("ThrottleExceeded") {
+        ApiError::Throttled
+    } else if fault.code.is("3200") {
         ApiError::Unauthorized
     } else if fault.code.is_any(&["120", "3100"]) {
         ApiError::Forbidden(fault)
@@ -171,6 +171,9 @@ pub(crate) fn of_fault(status: StatusCode, fault: Fault, kind: &str) -> ApiError
         ApiError::Suspended(fault)
     } else if status == StatusCode::UNAUTHORIZED || authentication {
         ApiError::Unauthorized
+    } else if failed_there {
+        // Whether it failed before the effect or after, it does not say.
+        ApiError::Unknown(fault.to_string())
     } else if status == StatusCode::FORBIDDEN {
         ApiError::Forbidden(fault)
     } else {
@@ -192,6 +195,10 @@ mod tests {
         format!(
             r#"{{"fault":{{"error":[{{"message":"message=AuthenticationFailed; errorCode=003200; statusCode=401","detail":"Token expired","code":"{code}"}}],"type":"AUTHENTICATION"}},"time":1}}"#
         )
+    }
+
+    fn of_kind(kind: &str) -> String {
+        upper("4711").replace("ValidationFault", kind)
     }
 
     fn name(error: &ApiError) -> &'static str {
@@ -221,7 +228,13 @@ mod tests {
             (200, upper("6190"), "suspended"),
             (400, upper("6140"), "refused"),
             (400, upper("6240"), "refused"),
-            (500, upper("10000"), "refused"),
+            (500, upper("10000"), "unknown"),
+            (500, upper("6000"), "unknown"),
+            (503, upper(""), "unknown"),
+            (400, of_kind("SystemFault"), "unknown"),
+            (200, of_kind("SERVICE"), "unknown"),
+            (400, of_kind("ValidationFault"), "refused"),
+            (200, upper("3001"), "throttled"),
             (503, "<html>Service Unavailable</html>".to_owned(), "unknown"),
             (504, String::new(), "unknown"),
             (404, "<html>".to_owned(), "unreadable"),

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
@@ -60,14 +61,14 @@ impl Operation {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the body is no notification of QuickBooks: {0}")]
+#[error("it is no notification of QuickBooks: {0}")]
 pub struct Unreadable(String);
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Body {
-    CloudEvents(Vec<CloudEvent>),
-    Legacy(Legacy),
+/// What a delivery tells. Events of it that cannot be read do not keep back the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delivered {
+    pub told: Vec<Notification>,
+    pub odd: Vec<Unreadable>,
 }
 
 #[derive(Deserialize)]
@@ -90,12 +91,6 @@ struct CloudData {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Legacy {
-    event_notifications: Vec<LegacyRealm>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct LegacyRealm {
     realm_id: String,
     #[serde(default)]
@@ -105,7 +100,7 @@ struct LegacyRealm {
 #[derive(Deserialize)]
 struct LegacyChanges {
     #[serde(default)]
-    entities: Vec<LegacyEntity>,
+    entities: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -120,17 +115,34 @@ struct LegacyEntity {
     deleted_id: Option<String>,
 }
 
-/// Reads either form: `CloudEvents`, an array whose events may be of several companies, or the former one.
-pub fn read(body: &[u8]) -> Result<Vec<Notification>, Unreadable> {
-    let body: Body = serde_json::from_slice(body).map_err(|error| Unreadable(error.to_string()))?;
-    match body {
-        Body::CloudEvents(events) => events.into_iter().map(of_cloud_event).collect(),
-        Body::Legacy(legacy) => Ok(legacy.event_notifications.into_iter().flat_map(of_realm).collect()),
+/// Reads either form: `CloudEvents`, an array whose events may be of several companies, or the former one. Fails where it is neither.
+pub fn read(body: &[u8]) -> Result<Delivered, Unreadable> {
+    let body: Value = parsed(serde_json::from_slice(body))?;
+    let read = match &body {
+        Value::Array(events) => events.iter().map(of_cloud_event).collect::<Vec<_>>(),
+        Value::Object(legacy) => match legacy.get("eventNotifications") {
+            Some(Value::Array(realms)) => realms.iter().flat_map(of_realm).collect(),
+            _ => return Err(Unreadable("there are no events in it".to_owned())),
+        },
+        _ => return Err(Unreadable("there are no events in it".to_owned())),
+    };
+    let mut delivered = Delivered::default();
+    for event in read {
+        match event {
+            Ok(told) => delivered.told.push(told),
+            Err(odd) => delivered.odd.push(odd),
+        }
     }
+    Ok(delivered)
+}
+
+fn parsed<T>(read: serde_json::Result<T>) -> Result<T, Unreadable> {
+    read.map_err(|error| Unreadable(error.to_string()))
 }
 
 /// `qbo.bill.updated.v1`.
-fn of_cloud_event(event: CloudEvent) -> Result<Notification, Unreadable> {
+fn of_cloud_event(event: &Value) -> Result<Notification, Unreadable> {
+    let event = parsed(CloudEvent::deserialize(event))?;
     let mut parts = event.kind.split('.');
     let (Some("qbo"), Some(entity), Some(operation)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(Unreadable(format!("{:?} is no type of event", event.kind.chars().take(60).collect::<String>())));
@@ -145,16 +157,24 @@ fn of_cloud_event(event: CloudEvent) -> Result<Notification, Unreadable> {
     })
 }
 
-fn of_realm(told: LegacyRealm) -> impl Iterator<Item = Notification> {
-    let realm = told.realm_id;
-    told.data_change_event.into_iter().flat_map(|changes| changes.entities).map(move |entity| Notification {
-        realm: realm.clone(),
-        entity: entity.name.to_ascii_lowercase(),
-        operation: Operation::parse(&entity.operation),
-        id: entity.id,
-        merged: entity.deleted_id,
-        at: moment(entity.last_updated.as_deref()),
-    })
+fn of_realm(told: &Value) -> Vec<Result<Notification, Unreadable>> {
+    let LegacyRealm { realm_id, data_change_event } = match parsed(LegacyRealm::deserialize(told)) {
+        Ok(told) => told,
+        Err(odd) => return vec![Err(odd)],
+    };
+    let entities = data_change_event.into_iter().flat_map(|changes| changes.entities);
+    let read = entities.map(|entity| {
+        let entity = parsed(LegacyEntity::deserialize(entity))?;
+        Ok(Notification {
+            realm: realm_id.clone(),
+            entity: entity.name.to_ascii_lowercase(),
+            operation: Operation::parse(&entity.operation),
+            id: entity.id,
+            merged: entity.deleted_id,
+            at: moment(entity.last_updated.as_deref()),
+        })
+    });
+    read.collect()
 }
 
 /// Both `Z` and `-0700` are told. A time that cannot be read is no reason not to look.
@@ -167,25 +187,32 @@ fn moment(text: Option<&str>) -> Option<Timestamp> {
 mod tests {
     use super::*;
 
-    /// Made with `openssl dgst -sha256 -hmac`.
+    const VERIFIER: &str = "verifier-token";
+    const LEGACY: &str = r#"{"eventNotifications":[{"realmId":"310687","dataChangeEvent":{"entities":[{"name":"BillPayment","id":"1234","operation":"Void","lastUpdated":"2026-09-10T14:31:25-0700"}]}}]}"#;
+    const CLOUD: &str = r#"[{"specversion":"1.0","id":"88cd52aa-33b6-4351-9aa4-47572edbd068","source":"intuit.dsnBgbseACLLRZNxo2dfc4evmEJdxde58xeeYcZliOU=","type":"qbo.billpayment.void.v1","datacontenttype":"application/json","time":"2026-09-10T21:31:25.179550123Z","intuitentityid":"1234","intuitaccountid":"310687","data":{}}]"#;
+
+    /// Made by another program: `printf %s "$BODY" | openssl dgst -sha256 -hmac verifier-token -binary | base64`.
     #[test]
     fn only_the_very_bytes_under_the_verifier_are_signed() {
-        let (body, verifier) = (br#"{"eventNotifications":[]}"#, "verifier-token");
-        let mut mac = Hmac::<Sha256>::new_from_slice(verifier.as_bytes()).unwrap();
-        mac.update(body);
-        let signature = STANDARD.encode(mac.finalize().into_bytes());
-        assert!(is_signed(body, &signature, verifier));
-        assert!(!is_signed(br#"{"eventNotifications": []}"#, &signature, verifier));
-        assert!(!is_signed(body, &signature, "other"));
-        assert!(!is_signed(body, &signature, ""));
-        assert!(!is_signed(body, "no base64!", verifier) && !is_signed(body, "", verifier));
+        for (body, signature) in [
+            (LEGACY, "gRJf827yrVxXI40l6imuwLFc9s4iygNF5/EWQ6iJ/Js="),
+            (CLOUD, "9FJKG6cg/Z6KL4V79MURQHNAF3Yj9+dIRFn4DXnmqWM="),
+        ] {
+            assert!(is_signed(body.as_bytes(), signature, VERIFIER));
+            assert!(is_signed(body.as_bytes(), &format!(" {signature}\n"), VERIFIER));
+            assert!(!is_signed(body.replace(',', ", ").as_bytes(), signature, VERIFIER));
+            assert!(!is_signed(body.as_bytes(), signature, "other"));
+            assert!(!is_signed(body.as_bytes(), signature, ""));
+            assert!(!is_signed(body.as_bytes(), "no base64!", VERIFIER) && !is_signed(body.as_bytes(), "", VERIFIER));
+            assert_eq!(read(body.as_bytes()).unwrap().told[0].operation, Operation::Void);
+        }
     }
 
     #[test]
     fn both_forms_tell_the_same() {
         let cloud = br#"[{"specversion":"1.0","id":"88cd52aa-33b6-4351-9aa4-47572edbd068","source":"intuit.dsnBgbseACLLRZNxo2dfc4evmEJdxde58xeeYcZliOU=","type":"qbo.billpayment.void.v1","datacontenttype":"application/json","time":"2026-09-10T21:31:25.179550123Z","intuitentityid":"1234","intuitaccountid":"310687","data":{}},
             {"specversion":"1.0","id":"x-Vendor-1","source":"intuit.x","type":"qbo.vendor.merged.v1","time":"2026-09-10T21:31:25Z","intuitentityid":"26","intuitaccountid":"310688","data":{"deletedid":"27"}}]"#;
-        let [voided, merged] = <[Notification; 2]>::try_from(read(cloud).unwrap()).unwrap();
+        let [voided, merged] = <[Notification; 2]>::try_from(told(cloud)).unwrap();
         assert_eq!(
             (voided.entity.as_str(), voided.operation, voided.realm.as_str()),
             ("billpayment", Operation::Void, "310687")
@@ -194,19 +221,48 @@ mod tests {
         let legacy = br#"{"eventNotifications":[{"realmId":"310687","dataChangeEvent":{"entities":[
             {"name":"BillPayment","id":"1234","operation":"Void","lastUpdated":"2026-09-10T14:31:25-0700"},
             {"name":"Vendor","id":"26","operation":"Merge","lastUpdated":"2026-09-10T21:31:25.000Z","deletedId":"27"}]}}]}"#;
-        let [voided, merged] = <[Notification; 2]>::try_from(read(legacy).unwrap()).unwrap();
+        let [voided, merged] = <[Notification; 2]>::try_from(told(legacy)).unwrap();
         assert_eq!((voided.entity.as_str(), voided.operation), ("billpayment", Operation::Void));
         assert_eq!(voided.at, Some("2026-09-10T21:31:25Z".parse().unwrap()));
         assert_eq!((merged.operation, merged.merged.as_deref()), (Operation::Merge, Some("27")));
     }
 
+    fn told(body: &[u8]) -> Vec<Notification> {
+        let Delivered { told, odd } = read(body).unwrap();
+        assert_eq!(odd, []);
+        told
+    }
+
     #[test]
     fn what_is_unknown_is_looked_at_and_nonsense_is_refused() {
         let body = br#"[{"type":"qbo.bill.emailed.v1","intuitentityid":"1","intuitaccountid":"2"}]"#;
-        assert_eq!(read(body).unwrap()[0].operation, Operation::Other);
-        for bad in [&b"{}"[..], b"[1]", b"", br#"[{"type":"x","intuitentityid":"1","intuitaccountid":"2"}]"#, b"\xff"] {
+        assert_eq!(told(body)[0].operation, Operation::Other);
+        for bad in [&b"{}"[..], b"1", b"", br#"{"eventNotifications":1}"#, b"\xff"] {
             assert!(read(bad).is_err(), "{}", String::from_utf8_lossy(bad));
         }
-        assert_eq!(read(b"[]").unwrap(), []);
+        assert_eq!(read(b"[]").unwrap(), Delivered::default());
+    }
+
+    #[test]
+    fn an_odd_event_does_not_keep_back_the_others() {
+        let good = r#"{"type":"qbo.bill.updated.v1","intuitentityid":"1","intuitaccountid":"2"}"#;
+        for odd in [
+            "1",
+            "{}",
+            r#"{"type":"x","intuitentityid":"1","intuitaccountid":"2"}"#,
+            r#"{"type":"qbo.bill.updated.v1","intuitaccountid":"2"}"#,
+            r#"{"type":"qbo.bill.updated.v1","intuitentityid":null,"intuitaccountid":"2"}"#,
+            r#"{"type":"qbo.bill.updated.v1","intuitentityid":"1","intuitaccountid":"2","data":1}"#,
+        ] {
+            let read = read(format!("[{odd},{good}]").as_bytes()).unwrap();
+            assert_eq!((read.told.len(), read.odd.len(), read.told[0].id.as_str()), (1, 1, "1"), "{odd}");
+        }
+        let good = r#"{"name":"Bill","id":"1","operation":"Update"}"#;
+        for odd in ["1", r#"{"name":"Bill","operation":"Update"}"#] {
+            let realm = |entities| format!(r#"{{"realmId":"2","dataChangeEvent":{{"entities":[{entities}]}}}}"#);
+            let body = format!(r#"{{"eventNotifications":[{},{{}}]}}"#, realm(format!("{odd},{good}")));
+            let read = read(body.as_bytes()).unwrap();
+            assert_eq!((read.told.len(), read.odd.len(), read.told[0].id.as_str()), (1, 2, "1"), "{odd}");
+        }
     }
 }
