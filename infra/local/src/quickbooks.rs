@@ -134,6 +134,15 @@ impl System {
             headers.insert("intuit-signature", webhook.signature.parse().map_err(Failed::of)?);
             let body = Bytes::from(webhook.body.clone());
             let to = Uri::from_static("/webhooks/quickbooks");
+            let (late, twice) = self.quickbooks.delivery();
+            if late {
+                unheard.push(webhook);
+                continue;
+            }
+            if twice {
+                // Whatever it is answered, it comes again.
+                drop(self.http(&Method::POST, &to, &headers, &body).await);
+            }
             let taken = self.http(&Method::POST, &to, &headers, &body).await;
             if taken.is_ok_and(|answer| answer.status.is_success()) {
                 heard += 1;

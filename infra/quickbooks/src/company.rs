@@ -16,8 +16,22 @@ const CDC_DAYS: i64 = 30;
 const CDC_MAX: usize = 1_000;
 /// Entities with a list of names: deleted by being made inactive, and found inactive only when asked for.
 const NAME_LISTS: [&str; 5] = ["Account", "Vendor", "Customer", "Employee", "Term"];
-const KNOWN: [&str; 9] =
-    ["Account", "Vendor", "Customer", "Employee", "Term", "Bill", "BillPayment", "CompanyInfo", "Preferences"];
+const KNOWN: [&str; 11] = [
+    "Account",
+    "Vendor",
+    "Customer",
+    "Employee",
+    "Term",
+    "Bill",
+    "BillPayment",
+    "VendorCredit",
+    "JournalEntry",
+    "CompanyInfo",
+    "Preferences",
+];
+
+/// What a payment's lines may be linked to.
+const PAID_WITH: [&str; 3] = ["Bill", "VendorCredit", "JournalEntry"];
 
 /// What a change is told as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +54,8 @@ pub struct Company {
     pub unique_numbers: bool,
     /// Whether there are vendors and Bills in other currencies.
     pub multi_currency: bool,
+    /// The subscription has ended: whatever is asked is refused.
+    pub suspended: bool,
     entities: BTreeMap<&'static str, BTreeMap<u64, Value>>,
     /// What was deleted, by kind: id and when.
     deleted: Vec<(&'static str, String, Timestamp)>,
@@ -97,6 +113,7 @@ impl Company {
             books_closed: None,
             unique_numbers: true,
             multi_currency: false,
+            suspended: false,
             entities: BTreeMap::new(),
             deleted: Vec::new(),
             next: 100,
@@ -126,7 +143,7 @@ impl Company {
         let deleted: Vec<_> = self.deleted.iter().map(|(name, id, at)| json!([name, id, at.to_string()])).collect();
         json!({
             "realm": self.realm, "currency": self.currency, "booksClosed": self.books_closed.map(|date| date.to_string()),
-            "multiCurrency": self.multi_currency, "entities": entities, "deleted": deleted, "next": self.next,
+            "multiCurrency": self.multi_currency, "suspended": self.suspended, "entities": entities, "deleted": deleted, "next": self.next,
         })
     }
 
@@ -135,6 +152,7 @@ impl Company {
         let mut company = Self::new(kept["realm"].as_str()?, kept["currency"].as_str()?, now);
         company.books_closed = kept["booksClosed"].as_str().and_then(|date| date.parse().ok());
         company.multi_currency = kept["multiCurrency"] == true;
+        company.suspended = kept["suspended"] == true;
         company.next = kept["next"].as_u64()?;
         for (name, all) in kept["entities"].as_object()? {
             let name = name_of(name).ok()?;
@@ -538,24 +556,29 @@ impl Company {
             body["TxnDate"] = json!(now.to_zoned(TimeZone::UTC).date().to_string());
         }
         self.check_open(&body)?;
-        let mut applied = Decimal::ZERO;
+        let (mut applied, mut credits) = (Decimal::ZERO, Decimal::ZERO);
         let lines = members(&body["Line"]);
         for line in &lines {
             let part = amount(&line["Amount"]).ok_or_else(|| Refusal::missing("Amount"))?;
             let linked = members(&line["LinkedTxn"]).into_iter().next().unwrap_or_default();
             let id = text_of(&linked["TxnId"]).unwrap_or_default();
-            if linked["TxnType"] != "Bill" {
-                return Err(Refusal::invalid("TxnType", "only Bills are paid here"));
+            let kind = linked["TxnType"].as_str().unwrap_or_default();
+            if !PAID_WITH.contains(&kind) {
+                return Err(Refusal::invalid(
+                    "TxnType",
+                    "only Bills are paid here, with money and with what vendors owe",
+                ));
             }
-            let bill = self.find("Bill", &id).ok_or_else(|| Refusal::reference("TxnId", &id))?;
-            if bill["VendorRef"]["value"] != vendor_id {
-                return Err(Refusal::business("The Bill is of another vendor"));
+            let of = self.find(kind, &id).ok_or_else(|| Refusal::reference("TxnId", &id))?;
+            if of["VendorRef"]["value"] != vendor_id {
+                return Err(Refusal::business("The transaction is of another vendor"));
             }
-            if part > amount(&bill["Balance"]).unwrap_or_default() {
+            if part > amount(&of["Balance"]).unwrap_or_default() {
                 return Err(Refusal::business("You can't pay more than the amount of the transaction"));
             }
-            applied += part;
+            *(if kind == "Bill" { &mut applied } else { &mut credits }) += part;
         }
+        let applied = (applied - credits).max(Decimal::ZERO);
         if total < applied {
             return Err(Refusal::business("The total is less than what is applied"));
         }
@@ -565,39 +588,41 @@ impl Company {
         Ok(body)
     }
 
-    fn parts(&self, payment: &str) -> Vec<(String, Decimal)> {
+    /// What a payment is linked to: kind, id and how much.
+    fn parts(&self, payment: &str) -> Vec<(&'static str, String, Decimal)> {
         let lines = self.find("BillPayment", payment).map(|payment| members(&payment["Line"])).unwrap_or_default();
         let part = |line: Value| {
             let linked = members(&line["LinkedTxn"]).into_iter().next()?;
-            Some((text_of(&linked["TxnId"])?, amount(&line["Amount"])?))
+            let kind = name_of(linked["TxnType"].as_str()?).ok()?;
+            Some((kind, text_of(&linked["TxnId"])?, amount(&line["Amount"])?))
         };
         lines.into_iter().filter_map(part).collect()
     }
 
     fn apply(&mut self, payment: &str, now: Timestamp) {
-        for (bill, part) in self.parts(payment) {
-            if let Some(bill) = self.find_mut("Bill", &bill) {
-                let left = amount(&bill["Balance"]).unwrap_or_default() - part;
-                bill["Balance"] = number(left);
-                let mut linked = members(&bill["LinkedTxn"]);
+        for (kind, id, part) in self.parts(payment) {
+            if let Some(of) = self.find_mut(kind, &id) {
+                let left = amount(&of["Balance"]).unwrap_or_default() - part;
+                of["Balance"] = number(left);
+                let mut linked = members(&of["LinkedTxn"]);
                 linked.push(json!({"TxnId": payment, "TxnType": "BillPaymentCheck"}));
-                bill["LinkedTxn"] = json!(linked);
+                of["LinkedTxn"] = json!(linked);
             }
-            self.touch("Bill", &bill, now);
-            self.tell("Bill", &bill, "Update", now);
+            self.touch(kind, &id, now);
+            self.tell(kind, &id, "Update", now);
         }
     }
 
     fn unapply(&mut self, payment: &str, now: Timestamp) {
-        for (bill, part) in self.parts(payment) {
-            if let Some(bill) = self.find_mut("Bill", &bill) {
-                let left = amount(&bill["Balance"]).unwrap_or_default() + part;
-                bill["Balance"] = number(left);
-                let linked = members(&bill["LinkedTxn"]).into_iter().filter(|linked| linked["TxnId"] != payment);
-                bill["LinkedTxn"] = linked.collect();
+        for (kind, id, part) in self.parts(payment) {
+            if let Some(of) = self.find_mut(kind, &id) {
+                let left = amount(&of["Balance"]).unwrap_or_default() + part;
+                of["Balance"] = number(left);
+                let linked = members(&of["LinkedTxn"]).into_iter().filter(|linked| linked["TxnId"] != payment);
+                of["LinkedTxn"] = linked.collect();
             }
-            self.touch("Bill", &bill, now);
-            self.tell("Bill", &bill, "Update", now);
+            self.touch(kind, &id, now);
+            self.tell(kind, &id, "Update", now);
         }
     }
 
@@ -611,6 +636,39 @@ impl Company {
             "VendorRef": {"value": found["VendorRef"]["value"]}, "PayType": "Check", "TotalAmt": number(part),
             "CheckPayment": {"BankAccountRef": {"value": BANK_ACCOUNT}},
             "Line": [{"Amount": number(part), "LinkedTxn": [{"TxnId": bill, "TxnType": "Bill"}]}],
+        });
+        let made = self.create("BillPayment", body, None, now)?;
+        Ok(text_of(&made["BillPayment"]["Id"]).unwrap_or_default())
+    }
+
+    /// Somebody enters that a vendor owes something: a vendor credit or a journal entry against what is payable. Its id.
+    pub fn owe(&mut self, kind: &'static str, vendor: &str, how_much: Decimal, now: Timestamp) -> String {
+        self.next += 1;
+        let id = self.next.to_string();
+        let body = json!({
+            "VendorRef": {"value": vendor}, "TotalAmt": number(how_much), "Balance": number(how_much), "LinkedTxn": [],
+            "TxnDate": now.to_zoned(TimeZone::UTC).date().to_string(),
+        });
+        self.put(kind, &id, body, now);
+        self.tell(kind, &id, "Create", now);
+        id
+    }
+
+    /// Somebody pays a Bill with money, which may be none, and with so much of what its vendor owes. The payment's id.
+    pub fn settle(
+        &mut self,
+        bill: &str,
+        cash: Decimal,
+        (kind, owed, credit): (&'static str, &str, Decimal),
+        now: Timestamp,
+    ) -> Result<String, Refusal> {
+        let vendor = self.find("Bill", bill).ok_or_else(Refusal::gone)?["VendorRef"]["value"].clone();
+        let line =
+            |amount, id: &str, kind| json!({"Amount": number(amount), "LinkedTxn": [{"TxnId": id, "TxnType": kind}]});
+        let body = json!({
+            "VendorRef": {"value": vendor}, "PayType": "Check", "TotalAmt": number(cash),
+            "CheckPayment": {"BankAccountRef": {"value": BANK_ACCOUNT}},
+            "Line": [line(cash + credit, bill, "Bill"), line(credit, owed, kind)],
         });
         let made = self.create("BillPayment", body, None, now)?;
         Ok(text_of(&made["BillPayment"]["Id"]).unwrap_or_default())
@@ -642,7 +700,7 @@ impl Company {
         if self.find("Vendor", from).is_none() || from == into {
             return false;
         }
-        for kind in ["Bill", "BillPayment"] {
+        for kind in ["Bill", "BillPayment", "VendorCredit", "JournalEntry"] {
             for entity in self.entities.get_mut(kind).into_iter().flat_map(BTreeMap::values_mut) {
                 if entity["VendorRef"]["value"] == from {
                     entity["VendorRef"] = json!({"value": into, "name": name});

@@ -56,6 +56,10 @@ pub struct Faults {
     pub expire_token: f64,
     /// Somebody else changes what is about to be changed.
     pub stale_sync: f64,
+    /// A webhook comes twice.
+    pub webhook_twice: f64,
+    /// A webhook waits for another round, and others overtake it.
+    pub webhook_late: f64,
 }
 
 impl Faults {
@@ -68,6 +72,8 @@ impl Faults {
             ("throttle", self.throttle),
             ("expireToken", self.expire_token),
             ("staleSync", self.stale_sync),
+            ("webhookTwice", self.webhook_twice),
+            ("webhookLate", self.webhook_late),
         ]
         .into_iter()
         .find_map(|(name, odds)| (!(0.0..=1.0).contains(&odds)).then_some(name))
@@ -215,9 +221,14 @@ impl Counterpart {
         self.state().sign_ins.revoke_all();
     }
 
-    /// All access tokens end now, and each next refresh gives out another refresh token: using one twice would end the connection.
+    /// All access tokens end now, and each next refresh gives out another refresh token: whoever then uses the one before ends the connection.
     pub fn expire_all(&self) {
         self.state().sign_ins.expire_all();
+    }
+
+    /// No request id that was used so far is known again.
+    pub fn forget_requests(&self) {
+        self.state().requests.clear();
     }
 
     /// All companies' books, to be opened again. Who is connected to them is not kept.
@@ -280,6 +291,13 @@ impl Counterpart {
             events.extend(company.happened.drain(..).map(|happened| (realm.clone(), happened)));
         }
         events.chunks(size.max(1)).map(|events| state.webhook(events)).collect()
+    }
+
+    /// What befalls a webhook on its way: whether it comes late, and whether it comes twice.
+    pub fn delivery(&self) -> (bool, bool) {
+        let mut state = self.state();
+        let Faults { webhook_late, webhook_twice, .. } = state.faults;
+        (state.strikes(webhook_late), state.strikes(webhook_twice))
     }
 
     /// Answers a request.
@@ -616,6 +634,9 @@ impl State {
         }
         let stale = self.strikes(self.faults.stale_sync);
         let company = self.companies.get_mut(realm).ok_or_else(Refusal::not_connected)?;
+        if company.suspended {
+            return Err(Refusal::subscription());
+        }
         let answered = dispatch(company, rest, query, request, stale, now)?;
         if let Some(key) = key {
             self.requests.insert(key, (content(), 200, answered.clone()));

@@ -1,4 +1,5 @@
-//! The counterpart as a program of its own: `cargo run --bin quickbooks-counterpart`.
+//! The counterpart as a program of its own: `cargo run --bin quickbooks-counterpart`. What goes wrong is switched by `POST /_faults` (probabilities, also
+//! of webhooks that come twice or late), `POST /_company` (closed books, an inactive vendor, a subscription that ended) and `POST /_revoke`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

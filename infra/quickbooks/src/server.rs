@@ -11,8 +11,10 @@ use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
+use jiff::civil::Date;
 use outbound::{Limits, Outbound};
 use rust_decimal::Decimal;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -35,6 +37,8 @@ pub fn router(counterpart: Counterpart) -> Router {
         .route("/", get(books))
         .route("/_pay", post(pay))
         .route("/_faults", post(faults))
+        .route("/_company", post(company))
+        .route("/_revoke", post(revoke))
         .fallback(api)
         .with_state(counterpart)
 }
@@ -52,7 +56,11 @@ pub async fn notify(counterpart: Counterpart, to: String) {
                 .header("intuit-signature", &webhook.signature)
                 .body(Bytes::from(webhook.body.clone()));
             let Ok(request) = request else { return };
-            let heard = outbound.call(request).await.is_ok_and(|answer| answer.status() == StatusCode::OK);
+            let (late, twice) = counterpart.delivery();
+            if twice {
+                let _ = outbound.call(request.clone()).await;
+            }
+            let heard = !late && outbound.call(request).await.is_ok_and(|answer| answer.status() == StatusCode::OK);
             if !heard {
                 unheard.push(webhook);
             }
@@ -90,6 +98,49 @@ async fn pay(State(counterpart): State<Counterpart>, form: Bytes) -> Response {
 
 async fn faults(State(counterpart): State<Counterpart>, axum::Json(faults): axum::Json<Faults>) -> axum::Json<Value> {
     counterpart.fail(faults);
+    axum::Json(serde_json::json!({}))
+}
+
+/// What somebody changes in a company. What is left out stays.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Change {
+    /// Left out: the company that whoever consents connects.
+    realm: Option<String>,
+    /// Nothing dated up to this day changes any more; an empty text opens the books.
+    books_closed: Option<String>,
+    /// Whether the subscription has ended.
+    suspended: Option<bool>,
+    /// A vendor, by its id, that is made inactive.
+    inactive: Option<String>,
+}
+
+async fn company(State(counterpart): State<Counterpart>, axum::Json(change): axum::Json<Change>) -> Response {
+    let Change { realm, books_closed, suspended, inactive } = change;
+    let realm = realm.unwrap_or_else(|| counterpart.settings().realm);
+    let closed = match books_closed.as_deref() {
+        None => None,
+        Some("") => Some(None),
+        Some(date) => match date.parse::<Date>() {
+            Ok(date) => Some(Some(date)),
+            Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+        },
+    };
+    let done = counterpart.company(&realm, |company, now| {
+        company.books_closed = closed.unwrap_or(company.books_closed);
+        company.suspended = suspended.unwrap_or(company.suspended);
+        inactive.is_none_or(|vendor| company.deactivate(&vendor, now))
+    });
+    match done {
+        Some(true) => axum::Json(serde_json::json!({})).into_response(),
+        Some(false) => (StatusCode::CONFLICT, "there is no such vendor").into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// Whoever consented takes it back: no token is good any more.
+async fn revoke(State(counterpart): State<Counterpart>) -> axum::Json<Value> {
+    counterpart.revoke_all();
     axum::Json(serde_json::json!({}))
 }
 

@@ -1,4 +1,4 @@
-//! Sign-in as Intuit does it: codes, tokens that end, refresh tokens whose value changes, and grants that end when one is used twice.
+//! Sign-in as Intuit does it: codes, tokens that end, refresh tokens whose value changes, and grants that end when a former value is used.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ struct Grant {
     rotated_at: Timestamp,
     refresh_until: Timestamp,
     consent_until: Timestamp,
-    /// Values it had before: whoever uses one was late.
+    /// Values it had before: whoever uses one ends the grant for everybody.
     former: Vec<String>,
 }
 
@@ -103,6 +103,11 @@ impl SignIns {
     }
 
     pub fn refresh(&mut self, token: &str, now: Timestamp) -> Result<Tokens, InvalidGrant> {
+        if let Some(reused) = self.grants.iter().position(|grant| grant.former.iter().any(|former| former == token)) {
+            let Grant { realm, .. } = self.grants.remove(reused);
+            self.accesses.retain(|_, access| access.realm != realm);
+            return Err(InvalidGrant);
+        }
         let at = self.grants.iter().position(|grant| grant.refresh == token).ok_or(InvalidGrant)?;
         if self.grants[at].refresh_until < now || self.grants[at].consent_until < now {
             return Err(InvalidGrant);
@@ -180,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refresh_token_changes_daily_and_its_former_value_is_worth_nothing() {
+    fn a_refresh_token_changes_daily_and_what_is_revoked_opens_nothing() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let mut sign_ins = SignIns::default();
         let code = sign_ins.consent("1", "r", now);
@@ -192,11 +197,23 @@ mod tests {
         let day = now + SignedDuration::from_hours(24);
         let third = sign_ins.refresh(&second.refresh, day).unwrap();
         assert_ne!(third.refresh, first.refresh);
-        assert_eq!(sign_ins.refresh(&first.refresh, day), Err(InvalidGrant));
         assert_eq!(sign_ins.opens(&third.access, "1", day), Opens::Yes);
         assert_eq!(sign_ins.opens(&third.access, "2", day), Opens::Elsewhere);
         assert_eq!(sign_ins.opens(&first.access, "1", day), Opens::No);
         assert!(sign_ins.revoke(&third.refresh));
         assert_eq!(sign_ins.opens(&third.access, "1", day), Opens::No);
+    }
+
+    #[test]
+    fn a_former_refresh_token_ends_the_grant() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let mut sign_ins = SignIns::default();
+        let code = sign_ins.consent("1", "r", now);
+        let first = sign_ins.exchange(&code, "r", now).unwrap();
+        let day = now + SignedDuration::from_hours(24);
+        let second = sign_ins.refresh(&first.refresh, day).unwrap();
+        assert_eq!(sign_ins.refresh(&first.refresh, day), Err(InvalidGrant));
+        assert_eq!(sign_ins.opens(&second.access, "1", day), Opens::No);
+        assert_eq!(sign_ins.refresh(&second.refresh, day), Err(InvalidGrant), "the good one ended with it");
     }
 }

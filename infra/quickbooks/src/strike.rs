@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -42,7 +42,7 @@ pub enum Blow {
     Unauthorized { lower_case: bool },
     /// The refresh token is not good any more; of anything but a sign-in, the access token.
     InvalidGrant,
-    /// A refusal by its code, without effect.
+    /// A refusal by its code, without effect; 503: one that a server which failed tells, and which therefore says nothing.
     Refused(&'static str),
     /// It comes twice, the request id is not remembered, and the second answer is the one that arrives.
     Twice,
@@ -153,6 +153,7 @@ pub(crate) fn refusal(code: &str) -> Refusal {
         "6210" => Refusal::books_closed(),
         "6240" => Refusal::duplicate_name("999999"),
         "10000" => Refusal::system(),
+        "503" => Refusal { status: StatusCode::SERVICE_UNAVAILABLE, ..Refusal::business("a server failed") },
         _ => Refusal::business(code),
     }
 }

@@ -11,6 +11,7 @@ use quickbooks::{
     Secret, Vendor,
 };
 use quickbooks_counterpart::company::EXPENSE_ACCOUNT;
+use quickbooks_counterpart::server::{listen, notify, serve};
 use quickbooks_counterpart::{Counterpart, Faults, Settings};
 
 const REDIRECT: &str = "https://payouts.example/callback";
@@ -116,7 +117,7 @@ async fn a_bill_is_made_once_found_paid_in_part_voided_and_deleted() {
     connected.counterpart.company(&connected.realm, |company, now| company.delete_bill(&id, now));
     assert_eq!(open().await, None);
     let changes = client.changes_since("2026-02-28T00:00:00Z".parse().unwrap()).await.unwrap();
-    assert_eq!(changes.bills, [Change::Deleted { id: id.clone() }]);
+    assert_eq!(changes.bills, [Change::Deleted { id: id.clone(), at: Some(*connected.now.lock().unwrap()) }]);
     assert!(!changes.is_cut);
 }
 
@@ -240,7 +241,7 @@ async fn webhooks_tell_what_happened_in_both_forms() {
         let [webhook] = &webhooks[..] else { panic!("{webhooks:?}") };
         let body = webhook.body.as_bytes();
         assert!(quickbooks::webhook::is_signed(body, &webhook.signature, &connected.counterpart.settings().verifier));
-        let told = quickbooks::webhook::read(body).unwrap();
+        let told = quickbooks::webhook::read(body).unwrap().told;
         let last = told.last().unwrap();
         assert_eq!(
             (last.entity.as_str(), last.id.as_str(), last.merged.as_deref()),
@@ -248,4 +249,87 @@ async fn webhooks_tell_what_happened_in_both_forms() {
         );
         assert_eq!(connected.counterpart.webhooks(10), []);
     }
+}
+
+/// The counterpart on a port, as another program uses it.
+#[tokio::test]
+async fn what_befalls_a_company_is_switched_over_http() {
+    let settings = Settings { limits: false, ..Settings::default() };
+    let counterpart = Counterpart::new(settings.clone(), Arc::new(Timestamp::now));
+    let (listener, address) = listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let served = tokio::spawn(serve(listener, counterpart.clone()));
+    let outbound = Outbound::loopback(Limits::API).unwrap();
+    let base = format!("http://{address}");
+    let app = App { client_id: settings.client_id, client_secret: Secret::new(settings.client_secret) };
+    let sign_in = SignIn { outbound: outbound.clone(), endpoints: Endpoints::under(&base), app };
+    let now = Timestamp::now();
+    let tokens = sign_in.exchange(&counterpart.consent(&settings.realm, REDIRECT), REDIRECT, now).await.unwrap();
+    let company = Company { environment: Environment(base.clone()), realm: settings.realm.clone() };
+    let client = Client::new(outbound.clone(), company, tokens.access.clone());
+    let switch = async |path: &str, body: &str| {
+        let request = http::Request::post(format!("{base}{path}")).header("content-type", "application/json");
+        outbound.call(request.body(body.to_owned().into()).unwrap()).await.unwrap().status().as_u16()
+    };
+    let vendor = serde_json::to_string(&Vendor { display_name: "One".to_owned(), ..Vendor::default() }).unwrap();
+    let vendor = client.create::<Vendor>(&vendor, "v").await.unwrap().of;
+    let make = async |number: &str| client.create::<Bill>(&bill(&vendor, number, &["1"]), number).await.map(drop);
+    assert_eq!(switch("/_company", r#"{"booksClosed":"2999-12-31"}"#).await, 200);
+    assert!(make("1").await.is_err_and(|error| error.is_code("6210")));
+    assert_eq!(switch("/_company", r#"{"booksClosed":"","suspended":true}"#).await, 200);
+    assert!(matches!(make("2").await, Err(ApiError::Suspended(_))));
+    assert_eq!(switch("/_company", r#"{"suspended":false}"#).await, 200);
+    assert_eq!(make("3").await, Ok(()));
+    assert_eq!(switch("/_company", &format!(r#"{{"inactive":"{}"}}"#, vendor.id)).await, 200);
+    assert!(make("4").await.is_err_and(|error| error.is_code("610")));
+    for (body, status) in [
+        (r#"{"inactive":"1"}"#, 409),
+        (r#"{"realm":"1"}"#, 404),
+        (r#"{"booksClosed":"soon"}"#, 400),
+        (r#"{"odd":1}"#, 422),
+    ] {
+        assert_eq!(switch("/_company", body).await, status, "{body}");
+    }
+    assert_eq!(switch("/_revoke", "").await, 200);
+    assert_eq!(make("5").await, Err(ApiError::Unauthorized));
+    assert_eq!(sign_in.refresh(&tokens.refresh, now).await, Err(SignInError::InvalidGrant));
+    served.abort();
+}
+
+#[tokio::test]
+async fn webhooks_come_twice_and_late_when_told_to() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let router = axum::Router::new().route(
+        "/",
+        axum::routing::post({
+            let heard = Arc::clone(&heard);
+            async move |body: String| heard.lock().unwrap().push(body)
+        }),
+    );
+    let (listener, address) = listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let listening = tokio::spawn(axum::serve(listener, router).into_future());
+    let connected = Connected::with(Settings { limits: false, ..Settings::default() }).await;
+    connected.counterpart.fail(Faults { seed: 1, webhook_twice: 1.0, webhook_late: 0.5, ..Faults::default() });
+    for name in ["One", "Two", "Three"] {
+        for _ in 0..4 {
+            connected.counterpart.company(&connected.realm, |company, now| {
+                let name = format!("{name} {}", company.all("Vendor").count());
+                company.write("vendor", &serde_json::json!({"DisplayName": name}), None, None, now).unwrap();
+            });
+        }
+    }
+    let telling = tokio::spawn(notify(connected.counterpart.clone(), format!("http://{address}/")));
+    let mut told = std::collections::BTreeMap::<String, usize>::new();
+    for _ in 0..100 {
+        told.clear();
+        for body in heard.lock().unwrap().iter() {
+            *told.entry(body.clone()).or_default() += 1;
+        }
+        if told.len() == 2 && told.values().all(|times| *times >= 2) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    telling.abort();
+    listening.abort();
+    assert!(told.len() == 2 && told.values().all(|times| *times >= 2), "{:?}", told.values().collect::<Vec<_>>());
 }
