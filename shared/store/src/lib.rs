@@ -29,8 +29,8 @@ pub use items::program::{partner_position, program_position};
 pub use items::pulse::StoredPulse;
 pub use items::quickbooks::{
     CONSENT_MINUTES, QuickbooksApp, QuickbooksBill, QuickbooksCompany, QuickbooksConnection, QuickbooksConsent,
-    QuickbooksDay, QuickbooksDifference, QuickbooksEnvironment, QuickbooksKind, QuickbooksLease, QuickbooksLink,
-    QuickbooksPace, QuickbooksReport, QuickbooksSettings, QuickbooksState, QuickbooksVendor,
+    QuickbooksDated, QuickbooksDay, QuickbooksDifference, QuickbooksEnvironment, QuickbooksKind, QuickbooksLease,
+    QuickbooksLink, QuickbooksPace, QuickbooksReport, QuickbooksSettings, QuickbooksState, QuickbooksVendor,
 };
 pub use items::rate::ToldRate;
 pub use items::run::{CarriedSum, Decision, Outcome, PayoutRequest, Run, RunProgress, RunSummary, run_position};

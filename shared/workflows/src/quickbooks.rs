@@ -22,7 +22,7 @@ use domain::ids::ProgramId;
 use jiff::Timestamp;
 use outbound::Outbound;
 use quickbooks::oauth::{App, Endpoints, SignIn};
-use quickbooks::{ApiError, Environment, Secret};
+use quickbooks::{ApiError, Client, Company, Environment, Secret};
 use serde::{Deserialize, Serialize};
 use store::{QuickbooksEnvironment, QuickbooksSettings};
 
@@ -85,6 +85,9 @@ pub(crate) enum Failed {
     /// For good, and nothing was done: what a person must know.
     #[error("{0}")]
     Permanent(String),
+    /// Somebody else is at it until then.
+    #[error("somebody else is sending it")]
+    Busy(Timestamp),
     #[error(transparent)]
     Api(ApiError),
     #[error(transparent)]
@@ -108,6 +111,7 @@ impl From<Failed> for Refusal {
         match failed {
             Failed::Refusal(refusal) => refusal,
             Failed::Unusable(why) | Failed::Permanent(why) => Self::Service(SERVICE, why),
+            Failed::Busy(_) => Self::Service(SERVICE, failed.to_string()),
             Failed::Api(error) => Self::Service(SERVICE, error.to_string()),
         }
     }
@@ -138,7 +142,7 @@ impl Quickbooks {
         }
         let operation = "quickbooks registration";
         let Some(app) = context.store.quickbooks_app(operation).await? else { return Ok(None) };
-        let Some(secret) = read_secret::<AppSecret>(context, &app_secret_name(context)).await? else {
+        let Some(secret) = read_secret::<AppSecret>(context, &app_secret_name(context), CURRENT).await? else {
             return Ok(None);
         };
         let registration = Registration {
@@ -189,6 +193,11 @@ impl Quickbooks {
         SignIn { outbound: self.outbound.clone(), endpoints, app: registration.app.clone() }
     }
 
+    fn client(&self, registration: &Registration, realm: &str, access: &Secret) -> Client {
+        let company = Company { environment: self.environment(registration), realm: realm.to_owned() };
+        Client::new(self.outbound.clone(), company, access.clone())
+    }
+
     fn environment(&self, registration: &Registration) -> Environment {
         match (&self.endpoint, registration.environment) {
             (Some(endpoint), _) => Environment(endpoint.clone()),
@@ -226,8 +235,14 @@ fn secrets_failed(code: Option<&str>) -> Refusal {
     Refusal::Service("Secrets Manager", code.unwrap_or("no answer").to_owned())
 }
 
-async fn read_secret<T: serde::de::DeserializeOwned>(context: &Context, name: &str) -> Result<Option<ReadSecret<T>>> {
-    match context.secrets.get_secret_value().secret_id(name).send().await {
+const CURRENT: &str = "AWSCURRENT";
+
+async fn read_secret<T: serde::de::DeserializeOwned>(
+    context: &Context,
+    name: &str,
+    stage: &str,
+) -> Result<Option<ReadSecret<T>>> {
+    match context.secrets.get_secret_value().secret_id(name).version_stage(stage).send().await {
         Ok(read) => {
             let text = read.secret_string.unwrap_or_default();
             // Never put the text into an error: it is the secret.

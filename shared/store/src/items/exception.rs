@@ -63,6 +63,8 @@ pub enum ExceptionCode {
     PayoutContradicted,
     /// A company in QuickBooks can no longer be reached: somebody must connect it again.
     QuickbooksDisconnected,
+    /// The connection to a company in QuickBooks ends by itself in some days: somebody must connect it again before.
+    QuickbooksEnding,
     /// A Bill in QuickBooks is not as it was sent, or was not settled with money.
     BillDiffers,
     /// A Bill in QuickBooks that no payout knows.

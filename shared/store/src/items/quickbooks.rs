@@ -88,6 +88,9 @@ pub struct QuickbooksConnection {
     /// When somebody must consent again, whatever happens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consent_until: Option<Timestamp>,
+    /// What was filed because one of these is near.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<ExceptionId>,
     /// Up to when what changed there has been looked at.
     pub seen_until: Timestamp,
     pub version: u32,
@@ -240,8 +243,14 @@ pub struct QuickbooksBill {
     pub attempt: u32,
     pub anew: u32,
     pub request: String,
+    /// Which day stands on it.
+    #[serde(default)]
+    pub dated: QuickbooksDated,
     /// What is sent.
     pub body: String,
+    /// Somebody is looking for it and sending it: until then nobody else does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<Timestamp>,
     /// Its id there, once it is known to be there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bill: Option<String>,
@@ -252,6 +261,17 @@ pub struct QuickbooksBill {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<ExceptionId>,
     pub version: u32,
+}
+
+/// How a Bill is dated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuickbooksDated {
+    /// On the last day before the cut-off: when what it pays was earned.
+    #[default]
+    BeforeCutOff,
+    /// On the day it was approved, where that day is in a closed period.
+    WhenApproved,
 }
 
 impl Item for QuickbooksBill {
@@ -306,14 +326,14 @@ pub struct QuickbooksReport {
     pub at: Timestamp,
     /// What changed there since then was looked at.
     pub since: Timestamp,
-    /// Whether every open payout was compared.
+    /// Whether every open payout was compared, and every change looked into.
     pub finished: bool,
     pub compared: u32,
     pub differing: Vec<QuickbooksDifference>,
     /// Bills that name a payout which does not know them.
     pub orphans: Vec<QuickbooksDifference>,
     pub days: Vec<QuickbooksDay>,
-    /// Seconds from approval to the Bill, of the open payout that took longest.
+    /// Seconds from approval to the Bill, of the payout among those that are open or were paid meanwhile that took longest.
     #[serde(default)]
     pub slowest_submission_seconds: Option<i64>,
 }
@@ -328,7 +348,7 @@ pub struct QuickbooksDifference {
     pub theirs: String,
 }
 
-/// Open Bills of one date.
+/// Bills of one date: those that are open, and those that were paid since the last comparison.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QuickbooksDay {

@@ -11,7 +11,10 @@ use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use quickbooks::{Amount, ApiError, Bill, BillLine, BillPayment, Entity, Fault, Query, Ref, Vendor};
 use rust_decimal::Decimal;
-use store::{ExceptionCode, QuickbooksBill, QuickbooksConnection, QuickbooksSettings, QuickbooksState, Transaction};
+use store::{
+    ExceptionCode, QuickbooksBill, QuickbooksConnection, QuickbooksDated as Dated, QuickbooksSettings, QuickbooksState,
+    Transaction,
+};
 
 use super::pace::Slot;
 use super::session::Session;
@@ -29,6 +32,9 @@ const OPERATION: &str = "quickbooks bill";
 const MOST_VENDORS: u32 = 5;
 /// Whoever the record says settled what is as it was sent again.
 const ACTOR: &str = "quickbooks";
+/// How long somebody has a Bill to themselves: a function has two minutes and a call half a one, and what a call that was given up still
+/// does is done by then. Whoever has not come back after this is dead.
+const HELD: SignedDuration = SignedDuration::from_secs(180);
 /// Calls that a payout takes: a look and a Bill, or a Bill and its payments.
 const CALLS: i32 = 2;
 /// Calls that it takes besides where its partner's vendor is not known yet: two looks for it, and making it.
@@ -156,6 +162,13 @@ impl Rail for Books<'_> {
             Ok(bill) => Sent::Taken(Some(bill)),
             Err(Failed::Permanent(why)) => Sent::Refused(why),
             Err(Failed::Unusable(why)) => Sent::Waits(why),
+            Err(busy @ Failed::Busy(until)) => {
+                let context = self.context();
+                match context.queues.send_submission_at(&self.payout.id, until, context.now()).await {
+                    Ok(()) => Sent::Waits(busy.to_string()),
+                    Err(error) => Sent::Again(error.to_string()),
+                }
+            }
             Err(failed) => Sent::Again(failed.to_string()),
         }
     }
@@ -219,29 +232,66 @@ impl<'a> Books<'a> {
         if let Some(bill) = stored.as_ref().and_then(|stored| stored.bill.clone()) {
             return Ok(bill);
         }
+        let now = self.context().now();
+        if let Some(until) = stored.as_ref().and_then(|stored| stored.held_until).filter(|until| *until > now) {
+            return Err(Failed::Busy(until));
+        }
+        if stored.is_some() {
+            // Somebody may have sent it since it was looked for.
+            self.looked.store(false, Ordering::Relaxed);
+        }
         let mut record = match stored {
-            Some(stored) if stored.attempt == self.payout.attempts => stored,
+            Some(stored) if stored.attempt == self.payout.attempts => self.hold(&stored).await?,
             // A refusal ended the attempt before: whatever was set right since is taken up.
             stored => self.write(named, Dated::BeforeCutOff, stored.as_ref()).await?,
         };
+        let sent = self.send_held(named, &mut record).await;
+        if let Err(failed) = &sent
+            && !matches!(failed, Failed::Api(error) if error.may_have_been_done())
+        {
+            self.let_go(&record).await;
+        }
+        sent
+    }
+
+    /// Has it to ourselves: where requests and numbers are forgotten, two who look and send at once would make two.
+    async fn hold(&self, read: &QuickbooksBill) -> Result<QuickbooksBill, Failed> {
+        let held = QuickbooksBill { held_until: Some(self.hold_until()), version: read.version + 1, ..read.clone() };
+        self.set(&held, Some(read)).await?;
+        Ok(held)
+    }
+
+    fn hold_until(&self) -> Timestamp {
+        self.context().now() + HELD
+    }
+
+    /// What cannot be let go ends by itself.
+    async fn let_go(&self, held: &QuickbooksBill) {
+        let free = QuickbooksBill { held_until: None, version: held.version + 1, ..held.clone() };
+        if let Err(error) = self.set(&free, Some(held)).await {
+            tracing::info!(payout = %self.payout.id, %error, "a Bill was not let go");
+        }
+    }
+
+    async fn send_held(&self, named: Option<&str>, record: &mut QuickbooksBill) -> Result<String, Failed> {
         loop {
-            if let Some(bill) = self.find(&record).await? {
+            if let Some(bill) = self.find(record).await? {
                 self.adopted.store(true, Ordering::Relaxed);
-                return self.keep(&record, &bill).await;
+                return self.keep(record, &bill).await;
             }
             let fault = match self.session.create::<Bill>(&record.body, &record.request).await {
                 Ok(made) => {
-                    self.is_ours(&record, &made).await?;
-                    return self.keep(&record, &made).await;
+                    self.is_ours(record, &made).await?;
+                    return self.keep(record, &made).await;
                 }
                 Err(Failed::Api(ApiError::Refused(fault))) if !is_unknown(&fault) => fault,
                 Err(error) => return Err(error),
             };
-            match self.refused(named, &record, &fault).await? {
-                Next::Send(anew) => record = anew,
+            match self.refused(named, record, &fault).await? {
+                Next::Send(anew) => *record = anew,
                 Next::Take(bill) => {
                     self.adopted.store(true, Ordering::Relaxed);
-                    return self.keep(&record, &bill).await;
+                    return self.keep(record, &bill).await;
                 }
                 Next::Fail => return Err(Failed::Permanent(explained(&fault))),
             }
@@ -250,10 +300,11 @@ impl<'a> Books<'a> {
 
     /// What to do after a refusal, which had no effect.
     async fn refused(&self, named: Option<&str>, record: &QuickbooksBill, fault: &Fault) -> Result<Next, Failed> {
-        let is_first = record.anew == 0;
         match fault.code.0.trim_start_matches('0') {
             "6140" => self.same_number(record, fault).await,
-            "6200" | "6210" if is_first => Ok(Next::Send(self.write(named, Dated::WhenApproved, Some(record)).await?)),
+            "6200" | "6210" if record.dated == Dated::BeforeCutOff => {
+                Ok(Next::Send(self.write(named, Dated::WhenApproved, Some(record)).await?))
+            }
             "610" | "2500" => {
                 let currency = self.payout.paid_in();
                 match self.session.read::<Vendor>(&record.vendor).await? {
@@ -261,8 +312,7 @@ impl<'a> Books<'a> {
                     // It went into another, or was never there in this company. Somebody may remember it once more who found it before.
                     None if record.anew < MOST_VENDORS => {
                         vendors::forget(self.context(), &self.session.realm, &self.payout.partner, currency).await?;
-                        let dated = if is_first { Dated::BeforeCutOff } else { Dated::WhenApproved };
-                        Ok(Next::Send(self.write(named, dated, Some(record)).await?))
+                        Ok(Next::Send(self.write(named, record.dated, Some(record)).await?))
                     }
                     None => Ok(Next::Fail),
                 }
@@ -341,6 +391,7 @@ impl<'a> Books<'a> {
         let there = QuickbooksBill {
             vendor: bill.vendor_ref.value.clone(),
             bill: Some(bill.id.clone()),
+            held_until: None,
             version: record.version + 1,
             ..record.clone()
         };
@@ -365,6 +416,14 @@ impl<'a> Books<'a> {
         let settings = self.settings.as_ref();
         let settings =
             settings.ok_or_else(|| Failed::Permanent("no accounts are chosen for its program".to_owned()))?;
+        // Accounts of one company mean nothing in another.
+        if settings.realm != self.session.realm {
+            return Err(Failed::Permanent(format!(
+                "it was begun in the company {} ({}), where its Bill may be, and its program's accounts are of the company {} now: choose \
+                 those of {} again and retry; or void it, so that its commissions are paid by a payout in the other",
+                self.connection.company.name, self.session.realm, settings.realm, self.session.realm
+            )));
+        }
         let program = context.store.program(OPERATION, &self.payout.program).await?;
         let program = program.ok_or(Refusal::NotFound("program"))?;
         let partner = context.store.partner(OPERATION, &self.payout.partner).await?;
@@ -405,7 +464,9 @@ impl<'a> Books<'a> {
             attempt,
             anew,
             request: request_of(&self.payout, anew),
+            dated,
             body,
+            held_until: Some(self.hold_until()),
             bill: None,
             payments: read.map(|read| read.payments.clone()).unwrap_or_default(),
             trouble: None,
@@ -566,10 +627,12 @@ impl<'a> Books<'a> {
             return Some(of(format!("it was sent for vendor {vendor} and is of vendor {} now", bill.vendor_ref.value)));
         }
         let open = bill.balance.unwrap_or_default();
-        if open.0.is_zero() && cash < pays.amount {
+        let settled = minor_of(Amount(total.0 - open.0), pays.currency).unwrap_or(pays.amount);
+        if cash < settled {
             let cash = Money::new(cash, pays.currency);
+            let open = if open.0.is_zero() { "nothing".to_owned() } else { open.0.to_string() };
             return Some(of(format!(
-                "nothing is open of its {pays}, but only {cash} was paid with money, the rest by credits: take the credits off, or pay the \
+                "{open} is open of its {pays}, but only {cash} was paid with money, the rest by credits: take the credits off, or pay the \
                  partner what is missing"
             )));
         }
@@ -619,21 +682,28 @@ impl<'a> Books<'a> {
         differs: Option<&str>,
     ) -> Result<()> {
         let context = self.context();
-        let about = |differs| ["bill", self.payout.id.as_str(), differs];
-        new.trouble = differs.map(|differs| domain::ids::ExceptionId::derive(&about(differs)));
-        if new.trouble == read.trouble {
+        let filed = match &read.trouble {
+            Some(filed) => context.store.exception(OPERATION, filed).await?,
+            None => None,
+        };
+        // Told already. Who resolved it by hand knows, and is not told again of the very same.
+        let is_told = filed.is_some() == read.trouble.is_some();
+        if is_told && filed.as_ref().map(|filed| filed.detail.as_str()) == differs {
             return Ok(());
         }
         if let Some(former) = &read.trouble {
             let how = if differs.is_some() { "it differs otherwise now" } else { "it is as it was sent again" };
             resolve_in(context, transaction, OPERATION, former, ACTOR, how).await?;
         }
-        if let (Some(differs), Some(id)) = (differs, &new.trouble)
-            && context.store.exception(OPERATION, id).await?.is_none()
-        {
-            let code = ExceptionCode::BillDiffers;
-            file_in(context, transaction, code, Some(&self.payout.program), &about(differs), differs.to_owned())?;
-        }
+        new.trouble = match differs {
+            // What differs as it did before, and was settled in between, is told again.
+            Some(differs) => {
+                let about = ["bill", self.payout.id.as_str(), differs, &read.version.to_string()];
+                let (code, program) = (ExceptionCode::BillDiffers, Some(&self.payout.program));
+                Some(file_in(context, transaction, code, program, &about, differs.to_owned())?)
+            }
+            None => None,
+        };
         Ok(())
     }
 
@@ -669,15 +739,6 @@ pub(super) fn explained(fault: &Fault) -> String {
         _ => "set right what it names, and retry",
     };
     format!("{fault}; {what}")
-}
-
-/// How a Bill is dated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dated {
-    /// On the last day before the cut-off: when what it pays was earned.
-    BeforeCutOff,
-    /// On the day it was approved, where that day is in a closed period.
-    WhenApproved,
 }
 
 /// The request's name: at most 50 characters, and another for whatever else is sent.

@@ -1,10 +1,10 @@
 //! The connection to companies: registration with Intuit, consent, what is known of a company, and its end.
 
-use domain::ids::Hash;
+use domain::ids::{ExceptionId, Hash};
 use domain::money::Currency;
 use jiff::SignedDuration;
 use quickbooks::oauth::SignInError;
-use quickbooks::{CompanyInfo, Entity, Preferences, Query};
+use quickbooks::{ApiError, Client, CompanyInfo, Entity, Preferences, Query};
 use store::{
     CONSENT_MINUTES, ExceptionCode, QuickbooksApp, QuickbooksCompany, QuickbooksConnection, QuickbooksConsent,
     QuickbooksSettings, QuickbooksState, StoreError, Transaction,
@@ -21,6 +21,8 @@ use crate::publish::DomainEvent;
 const OPERATION: &str = "connect quickbooks";
 /// Whoever the record says resolved what a new connection settles.
 const ACTOR: &str = "quickbooks";
+/// How long before a connection ends by itself somebody is told.
+const TOLD_BEFORE: SignedDuration = SignedDuration::from_hours(24 * 14);
 /// How far back what changed in a company can be asked for, and a day less.
 const SEEN_BACK: SignedDuration = SignedDuration::from_hours(24 * 29);
 
@@ -127,15 +129,24 @@ pub async fn finish(
         }
         other => Refusal::Service(SERVICE, other.to_string()),
     })?;
+    // Whether they open the company that is named, comes first: those of one that is connected must not be lost for tokens of another.
+    let client = quickbooks.client(&registration, realm, &tokens.access);
+    let company = facts(client).await.map_err(|error| match error {
+        ApiError::Unauthorized | ApiError::Forbidden(_) => Refusal::Illegal(format!(
+            "what Intuit gave out does not open the company {realm} ({error}): begin again, and choose the company that is to be connected"
+        )),
+        ApiError::Suspended(_) => Refusal::Illegal(error.to_string()),
+        other => Failed::Api(other).into(),
+    })?;
+    let company = company_of(company)?;
     let (refresh_until, consent_until) = (tokens.refresh_until, tokens.consent_until);
     quickbooks.take_tokens(context, realm, tokens).await?;
-    let session = Session::open(context, quickbooks, realm).await?;
-    let company = company(&session).await?;
     connected(context, realm, |read, now| QuickbooksConnection {
         realm: realm.to_owned(),
         state: QuickbooksState::Connected,
         why: None,
         trouble: None,
+        ending: None,
         company: company.clone(),
         connected_at: now,
         connected_by: consent.by.clone(),
@@ -149,9 +160,17 @@ pub async fn finish(
 
 /// What of a company decides how its Bills must look.
 pub(super) async fn company(session: &Session<'_>) -> Result<QuickbooksCompany, Failed> {
-    let Preferences { accounting_info_prefs, currency_prefs, .. } = session.preferences().await?;
-    let info = session.query::<CompanyInfo>(&Query::of(CompanyInfo::NAME)).await?.into_iter().next();
-    let info = info.unwrap_or_default();
+    company_of(session.call(|client| Box::pin(facts(client))).await?)
+}
+
+async fn facts(client: Client) -> Result<(Preferences, CompanyInfo), ApiError> {
+    let preferences = client.preferences().await?;
+    let info = client.query::<CompanyInfo>(&Query::of(CompanyInfo::NAME)).await?;
+    Ok((preferences, info.into_iter().next().unwrap_or_default()))
+}
+
+fn company_of((preferences, info): (Preferences, CompanyInfo)) -> Result<QuickbooksCompany, Failed> {
+    let Preferences { accounting_info_prefs, currency_prefs, .. } = preferences;
     let home = currency_prefs.home_currency.map(|home| home.value).unwrap_or_default();
     let currency = home.parse::<Currency>();
     let currency = currency.map_err(|_| Failed::Permanent(format!("its home currency {home:?} is not known here")))?;
@@ -164,6 +183,55 @@ pub(super) async fn company(session: &Session<'_>) -> Result<QuickbooksCompany, 
     })
 }
 
+/// Writes what was just read of a company, until when it stays connected, and how far its changes were seen. Somebody is told some days
+/// before the connection ends by itself.
+pub(super) async fn seen(
+    context: &Context,
+    quickbooks: &Quickbooks,
+    realm: &str,
+    company: &QuickbooksCompany,
+    until: jiff::Timestamp,
+) -> Result<()> {
+    let tokens = quickbooks.tokens(context, realm).await?.tokens;
+    until_fresh(async || {
+        let Some(read) = context.store.quickbooks_connection(OPERATION, realm).await? else { return Ok(()) };
+        let mut transaction = Transaction::new(OPERATION);
+        let consent_until = tokens.consent_until.or(read.consent_until);
+        let ends = consent_until.map_or(tokens.refresh_until, |consent| consent.min(tokens.refresh_until));
+        let is_near = ends.duration_since(quickbooks.wire_now()) <= TOLD_BEFORE;
+        let ending = match (&read.ending, is_near) {
+            (None, true) => {
+                let about = ["quickbooks ends", realm, &read.version.to_string()];
+                let detail = format!(
+                    "the connection to the company {} ({realm}) in QuickBooks ends on {}: connect it again before then (GET /quickbooks/connect), \
+                     else payouts wait until somebody does",
+                    company.name,
+                    ends.to_zoned(jiff::tz::TimeZone::UTC).date()
+                );
+                let code = ExceptionCode::QuickbooksEnding;
+                Some(file_in(context, &mut transaction, code, None, &about, detail)?)
+            }
+            (Some(filed), false) => {
+                resolve_in(context, &mut transaction, OPERATION, filed, ACTOR, "it stays connected for longer now").await?;
+                None
+            }
+            (same, _) => same.clone(),
+        };
+        let seen = QuickbooksConnection {
+            company: company.clone(),
+            refresh_until: tokens.refresh_until,
+            consent_until,
+            ending,
+            seen_until: read.seen_until.max(until),
+            version: read.version + 1,
+            ..read.clone()
+        };
+        transaction.set_quickbooks_connection(&seen, Some(&read))?;
+        Ok(context.store.commit(transaction).await?)
+    })
+    .await
+}
+
 /// Writes that a company is connected, tells so, and settles what was filed while it was not.
 pub(super) async fn connected(
     context: &Context,
@@ -174,9 +242,10 @@ pub(super) async fn connected(
         let read = context.store.quickbooks_connection(OPERATION, realm).await?;
         let connection = make(read.as_ref(), context.now());
         let mut transaction = Transaction::new(OPERATION);
-        if let Some(filed) = read.as_ref().and_then(|read| read.trouble.as_ref()) {
+        let filed = |read: &QuickbooksConnection| [read.trouble.clone(), read.ending.clone()];
+        for filed in read.as_ref().into_iter().flat_map(filed).flatten().filter(|filed| !is_kept(&connection, filed)) {
             let how = "the company is connected again";
-            resolve_in(context, &mut transaction, OPERATION, filed, ACTOR, how).await?;
+            resolve_in(context, &mut transaction, OPERATION, &filed, ACTOR, how).await?;
         }
         transaction.set_quickbooks_connection(&connection, read.as_ref())?;
         context.store.commit(transaction).await?;
@@ -185,6 +254,11 @@ pub(super) async fn connected(
     .await?;
     tell(context, "quickbooks.connected", &connection, None).await;
     Ok(connection)
+}
+
+/// Whether what was filed stays open.
+fn is_kept(connection: &QuickbooksConnection, filed: &ExceptionId) -> bool {
+    connection.trouble.as_ref() == Some(filed) || connection.ending.as_ref() == Some(filed)
 }
 
 /// The connection ended, or is interrupted: what is to be done there waits, and somebody is told.
@@ -250,13 +324,14 @@ pub async fn disconnect(
             return Ok(read);
         }
         let mut transaction = Transaction::new(OPERATION);
-        if let Some(filed) = &read.trouble {
+        for filed in read.trouble.iter().chain(&read.ending) {
             resolve_in(context, &mut transaction, OPERATION, filed, by, "somebody ended the connection").await?;
         }
         let ended = QuickbooksConnection {
             state: QuickbooksState::Disconnected,
             why: Some(why.clone()),
             trouble: None,
+            ending: None,
             version: read.version + 1,
             ..read.clone()
         };

@@ -1,5 +1,7 @@
-//! Every night, and when somebody asks: what QuickBooks has against what is here. Each difference is looked into at once; what remains is an
-//! exception with both sides. Bills that name a payout which does not know them are told, too.
+//! Every night, and when somebody asks: what QuickBooks has against what is here. What changed there since the last time is held against
+//! what is known here; only payouts that differ are looked at, in their turn like all calls there: at once where nobody else calls, else from
+//! the queue. Then every open payout is held against its Bill. What still differs after a look is an exception with both sides, and so is a Bill
+//! that names a payout which does not know it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +9,7 @@ use domain::ids::PayoutId;
 use domain::money::{Minor, Money};
 use domain::payout::{Payout, PayoutState};
 use jiff::{SignedDuration, Timestamp};
-use quickbooks::{Bill, Change, Changes, Entity, Query};
+use quickbooks::{Amount, Bill, BillPayment, Change, Changes, Entity, Query};
 use serde::Serialize;
 use store::{
     ExceptionCode, QuickbooksBill, QuickbooksConnection, QuickbooksDay, QuickbooksDifference, QuickbooksKind,
@@ -16,19 +18,23 @@ use store::{
 
 use super::Failed;
 use super::bills::minor_of;
-use super::connection::{company, connected};
+use super::connection::{company, connected, seen};
 use super::session::Session;
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 use crate::exceptions::file_in;
 use crate::queues::SubmissionPayout;
-use crate::rails::{Rails, attend};
+use crate::rails::{Done, Rails, attend};
 
 const OPERATION: &str = "reconcile quickbooks";
 /// Payouts compared in one query.
 const PAGE: i32 = 100;
 /// Differences and orphans told in one report; all are exceptions.
 const TOLD: usize = 200;
+/// Changes looked into together.
+const CHUNK: usize = 100;
+/// How old paid payouts are whose Bills are looked for where deletions may not have been told.
+const PAID_BACK: SignedDuration = SignedDuration::from_hours(24 * 366);
 /// Changes can be asked for 30 days back.
 const CHANGES_BACK: SignedDuration = SignedDuration::from_hours(24 * 29);
 /// Clocks differ, and what changes while changes are read is read again.
@@ -107,13 +113,35 @@ pub async fn reconcile(
         days: Vec::new(),
         slowest_submission_seconds: None,
     };
-    let mut run = Run { context, rails, session, report, days: BTreeMap::new(), seen: BTreeSet::new() };
-    Box::pin(run.changed(since)).await?;
-    let finished = Box::pin(run.open(time_left)).await?;
+    let mut run = Run {
+        context,
+        rails,
+        session,
+        report,
+        days: BTreeMap::new(),
+        counted: BTreeSet::new(),
+        looked: BTreeMap::new(),
+        defers: false,
+        unseen: None,
+    };
+    let told = Box::pin(run.changed(since, time_left)).await?;
+    // Whatever becomes of the rest, changes that were looked into are not looked into again.
+    let until = run.unseen.map_or(now - OVERLAP, |unseen| unseen.min(now - OVERLAP));
+    seen(context, &rails.quickbooks, realm, &company, until).await?;
+    let compared = match Box::pin(run.open(time_left)).await {
+        Ok(compared) => compared,
+        Err(Failed::Api(error)) if error.is_transient() => {
+            tracing::warn!(realm, %error, "open payouts were not compared to the end");
+            false
+        }
+        Err(failed) => return Err(failed.into()),
+    };
     let mut report = run.report;
-    report.finished = finished;
+    report.finished = told && compared;
     report.days = run.days.into_values().collect();
-    keep(context, &report, &connection, company, now).await?;
+    let mut transaction = Transaction::new(OPERATION);
+    transaction.add_quickbooks_report(&report)?;
+    context.store.commit(transaction).await?;
     Ok(report)
 }
 
@@ -135,47 +163,138 @@ struct Run<'a> {
     session: Session<'a>,
     report: QuickbooksReport,
     days: BTreeMap<(jiff::civil::Date, String), QuickbooksDay>,
-    /// Payouts looked at because something of theirs changed.
-    seen: BTreeSet<PayoutId>,
+    /// Payouts that are in these days.
+    counted: BTreeSet<PayoutId>,
+    /// Payouts that differed, and whether they were looked at; else their look waits in the queue.
+    looked: BTreeMap<PayoutId, bool>,
+    /// A look failed: others wait in the queue, too.
+    defers: bool,
+    /// The first change that was not looked into.
+    unseen: Option<Timestamp>,
+}
+
+/// Something that changed in a company.
+struct News {
+    at: Timestamp,
+    what: What,
+}
+
+enum What {
+    Bill(Change<Bill>),
+    Payment(Change<BillPayment>),
+}
+
+/// What is here of a payout whose Bill or payment changed.
+struct Ours {
+    payout: Payout,
+    record: QuickbooksBill,
 }
 
 impl Run<'_> {
-    /// What changed since then: its payouts are looked at, and Bills that nobody knows are told.
-    async fn changed(&mut self, since: Timestamp) -> Result<(), Failed> {
+    /// What changed since then, oldest first: payouts that differ from it are looked at, and Bills that nobody knows are told. Whether all
+    /// of it was looked into.
+    async fn changed(&mut self, since: Timestamp, time_left: &impl Fn() -> bool) -> Result<bool, Failed> {
         let mut changes = self.session.changes_since(since).await?;
-        if changes.is_cut {
+        let is_cut = changes.is_cut;
+        if is_cut {
             self.cut(&mut changes, since).await?;
         }
-        let mut payouts = BTreeSet::new();
-        for change in &changes.bills {
-            let (Change::Is(Bill { id, .. }) | Change::Deleted { id }) = change;
-            let owners = self.owners(QuickbooksKind::Bill, id).await?;
-            if let (Change::Is(bill), true) = (change, owners.is_empty()) {
-                self.orphan(bill).await?;
+        let mut news: Vec<News> = changes
+            .bills
+            .into_iter()
+            .map(What::Bill)
+            .chain(changes.payments.into_iter().map(What::Payment))
+            .map(|what| News { at: what.at().unwrap_or(since).max(since), what })
+            .collect();
+        news.sort_by_key(|news| news.at);
+        for some in news.chunks(CHUNK) {
+            if !time_left() {
+                self.not_seen(some[0].at);
+                return Ok(false);
             }
-            payouts.extend(owners);
+            self.look_into(some, time_left).await?;
         }
-        for change in &changes.payments {
-            let id = match change {
-                Change::Is(payment) => {
-                    for bill in payment.bills() {
-                        payouts.extend(self.owners(QuickbooksKind::Bill, bill).await?);
-                    }
-                    &payment.id
+        if is_cut && !self.missing(time_left).await? {
+            self.not_seen(since);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn not_seen(&mut self, at: Timestamp) {
+        self.unseen = Some(self.unseen.map_or(at, |unseen| unseen.min(at)));
+    }
+
+    async fn look_into(&mut self, news: &[News], time_left: &impl Fn() -> bool) -> Result<(), Failed> {
+        let mut about = Vec::with_capacity(news.len());
+        for News { what, .. } in news {
+            about.push(self.payouts_of(what).await?);
+        }
+        let ids: Vec<PayoutId> = about.iter().flatten().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+        let store = &self.context.store;
+        let payouts = store.payouts(OPERATION, &ids).await?;
+        let records = store.quickbooks_bills(OPERATION, &ids).await?;
+        let ours: BTreeMap<PayoutId, Ours> = payouts
+            .into_iter()
+            .filter_map(|payout| {
+                let record = records.iter().find(|record| record.payout == payout.id)?.clone();
+                Some((payout.id.clone(), Ours { payout, record }))
+            })
+            .collect();
+        for (News { at, what }, about) in news.iter().zip(&about) {
+            for id in about {
+                let known = ours.get(id);
+                let agrees = match known {
+                    Some(ours) => what.agrees_with(ours)?,
+                    None => false,
+                };
+                if !agrees && !self.look(id, time_left).await? {
+                    self.not_seen(*at);
                 }
-                Change::Deleted { id } => id,
-            };
-            payouts.extend(self.owners(QuickbooksKind::Payment, id).await?);
+            }
         }
-        for id in payouts {
-            self.look(&id).await?;
-            self.seen.insert(id);
+        for (News { what, .. }, about) in news.iter().zip(&about) {
+            let What::Bill(Change::Is(bill)) = what else { continue };
+            for id in about {
+                let now = match ours.get(id) {
+                    Some(ours) if !self.looked.contains_key(id) => Some(ours.payout.clone()),
+                    _ => store.payout(OPERATION, id).await?,
+                };
+                // What is still open is counted when all that is open is.
+                if let Some(payout) = now.filter(|payout| payout.state == PayoutState::Paid) {
+                    self.count(&payout, Some(bill))?;
+                }
+            }
         }
         Ok(())
     }
 
+    /// The payouts that a change is about. A Bill of nobody's is told where it names one.
+    async fn payouts_of(&mut self, what: &What) -> Result<BTreeSet<PayoutId>, Failed> {
+        let mut payouts = BTreeSet::new();
+        match what {
+            What::Bill(Change::Is(bill)) => {
+                payouts.extend(self.owners(QuickbooksKind::Bill, &bill.id).await?);
+                if payouts.is_empty() {
+                    self.orphan(bill).await?;
+                }
+            }
+            What::Bill(Change::Deleted { id, .. }) => payouts.extend(self.owners(QuickbooksKind::Bill, id).await?),
+            What::Payment(Change::Is(payment)) => {
+                for bill in payment.bills() {
+                    payouts.extend(self.owners(QuickbooksKind::Bill, bill).await?);
+                }
+                payouts.extend(self.owners(QuickbooksKind::Payment, &payment.id).await?);
+            }
+            What::Payment(Change::Deleted { id, .. }) => {
+                payouts.extend(self.owners(QuickbooksKind::Payment, id).await?);
+            }
+        }
+        Ok(payouts)
+    }
+
     /// More changed than one answer holds. What is there is read page by page; what is gone, from a time so short that it is told whole:
-    /// an older deletion of an open Bill is found when open payouts are compared.
+    /// an older deletion of an open Bill is found when open payouts are compared, and of a paid one by [`Run::missing`].
     async fn cut(&self, changes: &mut Changes, since: Timestamp) -> Result<(), Failed> {
         let now = self.context.now();
         let mut window = now.duration_since(since);
@@ -187,11 +306,67 @@ impl Run<'_> {
         let bills = Query::of(Bill::NAME).at_least("MetaData.LastUpdatedTime", &from).ordered_by("Id");
         changes.bills.retain(|change| matches!(change, Change::Deleted { .. }));
         changes.bills.extend(self.session.query::<Bill>(&bills).await?.into_iter().map(Change::Is));
-        let payments =
-            Query::of(quickbooks::BillPayment::NAME).at_least("MetaData.LastUpdatedTime", &from).ordered_by("Id");
+        let payments = Query::of(BillPayment::NAME).at_least("MetaData.LastUpdatedTime", &from).ordered_by("Id");
         changes.payments.retain(|change| matches!(change, Change::Deleted { .. }));
         changes.payments.extend(self.session.query(&payments).await?.into_iter().map(Change::Is));
         Ok(())
+    }
+
+    /// Paid payouts of the last year whose Bill is not there any more: they are looked at. Whether there was time for all.
+    async fn missing(&mut self, time_left: &impl Fn() -> bool) -> Result<bool, Failed> {
+        let (store, oldest) = (&self.context.store, self.context.now() - PAID_BACK);
+        let mut after: Option<String> = None;
+        loop {
+            let programs = store.programs(OPERATION, after.as_deref(), PAGE).await?;
+            for program in &programs.items {
+                let mut at: Option<String> = None;
+                loop {
+                    if !time_left() {
+                        return Ok(false);
+                    }
+                    let page = store.program_payouts(OPERATION, &program.id, at.as_deref(), PAGE).await?;
+                    let is_old = page.items.last().is_some_and(|payout| payout.created_at < oldest);
+                    let paid = page.items.iter().filter(|payout| payout.state == PayoutState::Paid);
+                    let ids: Vec<_> = paid.map(|payout| payout.id.clone()).collect();
+                    let records = self.records(&ids).await?;
+                    let there = self.bills_of(&records).await?;
+                    for record in records.iter().filter(|record| !there.contains_key(&record.payout)) {
+                        if !self.look(&record.payout, time_left).await? {
+                            return Ok(false);
+                        }
+                    }
+                    at = page.after;
+                    if at.is_none() || is_old {
+                        break;
+                    }
+                }
+            }
+            after = programs.after;
+            if after.is_none() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// What was sent to this company of these payouts, and is known to be there.
+    async fn records(&self, payouts: &[PayoutId]) -> Result<Vec<QuickbooksBill>, Failed> {
+        let mut records = self.context.store.quickbooks_bills(OPERATION, payouts).await?;
+        records.retain(|record| record.realm == self.session.realm && record.bill.is_some());
+        Ok(records)
+    }
+
+    /// The Bills that are there, by their payouts: in one query.
+    async fn bills_of(&self, records: &[QuickbooksBill]) -> Result<BTreeMap<PayoutId, Bill>, Failed> {
+        let ids: Vec<_> = records.iter().filter_map(|record| record.bill.as_deref()).collect();
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let bills = self.session.query::<Bill>(&Query::of(Bill::NAME).among("Id", ids)).await?;
+        let of = |record: &QuickbooksBill| {
+            let bill = bills.iter().find(|bill| record.bill.as_ref() == Some(&bill.id))?;
+            Some((record.payout.clone(), bill.clone()))
+        };
+        Ok(records.iter().filter_map(of).collect())
     }
 
     async fn owners(&self, kind: QuickbooksKind, id: &str) -> Result<BTreeSet<PayoutId>> {
@@ -199,10 +374,28 @@ impl Run<'_> {
         Ok(owners.iter().filter_map(|owner| owner.parse().ok()).collect())
     }
 
-    async fn look(&self, id: &PayoutId) -> Result<()> {
-        // It has its turn already: the report is read beside others that call.
-        let asked = SubmissionPayout { id: id.clone(), slot: Some(self.context.now()) };
-        Box::pin(attend(self.context, self.rails, &asked)).await.map(drop)
+    /// Whether a payout that differs was looked at. Otherwise its look waits in the queue for its turn.
+    async fn look(&mut self, id: &PayoutId, time_left: &impl Fn() -> bool) -> Result<bool> {
+        if let Some(looked) = self.looked.get(id) {
+            return Ok(*looked);
+        }
+        let looked = if self.defers || !time_left() {
+            self.context.queues.send_submission(id).await?;
+            false
+        } else {
+            let asked = SubmissionPayout { id: id.clone(), slot: None };
+            match Box::pin(attend(self.context, self.rails, &asked)).await {
+                Ok(done) => done != Done::Waits,
+                Err(error) => {
+                    tracing::warn!(payout = %id, %error, "a look waits in the queue");
+                    self.defers = true;
+                    self.context.queues.send_submission(id).await?;
+                    false
+                }
+            }
+        };
+        self.looked.insert(id.clone(), looked);
+        Ok(looked)
     }
 
     /// A Bill that names a payout which does not know it.
@@ -254,52 +447,44 @@ impl Run<'_> {
                 .filter(|payout| matches!(payout.state, PayoutState::Submitted | PayoutState::PartiallyPaid))
                 .collect();
             let ids: Vec<_> = open.iter().map(|payout| payout.id.clone()).collect();
-            let mut records = self.context.store.quickbooks_bills(OPERATION, &ids).await?;
-            records.retain(|record| record.realm == self.session.realm && record.bill.is_some());
-            self.compare(&open, &records).await?;
+            let records = self.records(&ids).await?;
+            self.compare(&open, &records, time_left).await?;
             at = next;
         }
         Ok(true)
     }
 
-    async fn compare(&mut self, payouts: &[Payout], records: &[QuickbooksBill]) -> Result<(), Failed> {
-        let ids: Vec<_> = records.iter().filter_map(|record| record.bill.as_deref()).collect();
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let bills = self.session.query::<Bill>(&Query::of(Bill::NAME).among("Id", ids)).await?;
+    async fn compare(
+        &mut self,
+        payouts: &[Payout],
+        records: &[QuickbooksBill],
+        time_left: &impl Fn() -> bool,
+    ) -> Result<(), Failed> {
+        let bills = self.bills_of(records).await?;
         for record in records {
             let Some(payout) = payouts.iter().find(|payout| payout.id == record.payout) else { continue };
-            let id = record.bill.clone().unwrap_or_default();
-            let bill = bills.iter().find(|bill| bill.id == id);
-            let (pays, paid) = (payout.pays()?, payout.paid);
-            let minor = |amount: Option<quickbooks::Amount>| amount.and_then(|amount| minor_of(amount, pays.currency));
-            let total = bill.and_then(|bill| minor(bill.total_amt));
-            let open = bill.and_then(|bill| minor(bill.balance));
+            let bill = bills.get(&payout.id);
             self.report.compared += 1;
-            self.day(bill, pays, total);
-            self.latency(payout);
-            let agrees = total == Some(pays.amount) && open == Some(pays.amount.minus(paid)?);
-            if agrees && record.trouble.is_none() {
+            self.count(payout, bill)?;
+            if bill.is_some_and(|bill| stands(bill, payout).unwrap_or_default()) && record.trouble.is_none() {
                 continue;
             }
-            if !self.seen.contains(&payout.id) {
-                self.look(&payout.id).await?;
-            }
+            let looked = self.look(&payout.id, time_left).await?;
             let now = self.context.store.quickbooks_bill(OPERATION, &payout.id).await?;
-            if now.is_some_and(|now| now.trouble.is_some()) && self.report.differing.len() < TOLD {
-                let theirs = match (bill, total, open) {
-                    (Some(bill), ..) => format!(
-                        "{} in all, {} open",
-                        bill.total_amt.unwrap_or_default().0,
-                        bill.balance.unwrap_or_default().0
-                    ),
-                    (None, ..) => "not there".to_owned(),
-                };
-                let ours = format!("{pays} in all, {} paid", Money::new(paid, pays.currency));
+            let differs = !looked || now.is_some_and(|now| now.trouble.is_some());
+            if differs && self.report.differing.len() < TOLD {
+                let theirs = bill.map_or_else(
+                    || "not there".to_owned(),
+                    |bill| {
+                        let amount = |amount: Option<Amount>| amount.unwrap_or_default().0;
+                        format!("{} in all, {} open", amount(bill.total_amt), amount(bill.balance))
+                    },
+                );
+                let pays = payout.pays()?;
+                let ours = format!("{pays} in all, {} paid", Money::new(payout.paid, pays.currency));
                 self.report.differing.push(QuickbooksDifference {
                     payout: Some(payout.id.clone()),
-                    bill: id,
+                    bill: record.bill.clone().unwrap_or_default(),
                     ours,
                     theirs,
                 });
@@ -308,8 +493,16 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn day(&mut self, bill: Option<&Bill>, pays: Money, total: Option<Minor>) {
-        let Some(date) = bill.and_then(|bill| bill.txn_date) else { return };
+    /// Once each, in the sums of its Bill's day, and in how long it took.
+    fn count(&mut self, payout: &Payout, bill: Option<&Bill>) -> Result<(), Failed> {
+        if !self.counted.insert(payout.id.clone()) {
+            return Ok(());
+        }
+        let took = payout.approved_at.zip(payout.submitted_at).map(|(from, to)| to.duration_since(from).as_secs());
+        self.report.slowest_submission_seconds = self.report.slowest_submission_seconds.max(took);
+        let Some((bill, date)) = bill.and_then(|bill| Some((bill, bill.txn_date?))) else { return Ok(()) };
+        let pays = payout.pays()?;
+        let total = bill.total_amt.and_then(|total| minor_of(total, pays.currency));
         let key = (date, pays.currency.code().to_owned());
         let day = self.days.entry(key).or_insert(QuickbooksDay {
             date,
@@ -321,37 +514,61 @@ impl Run<'_> {
         day.bills += 1;
         day.ours = day.ours.plus(pays.amount).unwrap_or(day.ours);
         day.theirs = day.theirs.plus(total.unwrap_or_default()).unwrap_or(day.theirs);
-    }
-
-    fn latency(&mut self, payout: &Payout) {
-        let took = payout.approved_at.zip(payout.submitted_at).map(|(from, to)| to.duration_since(from).as_secs());
-        self.report.slowest_submission_seconds = self.report.slowest_submission_seconds.max(took);
+        Ok(())
     }
 }
 
-/// The report, and how far changes were seen: the next run begins there.
-async fn keep(
-    context: &Context,
-    report: &QuickbooksReport,
-    read: &QuickbooksConnection,
-    company: store::QuickbooksCompany,
-    now: Timestamp,
-) -> Result<()> {
-    let mut transaction = Transaction::new(OPERATION);
-    transaction.add_quickbooks_report(report)?;
-    context.store.commit(transaction).await?;
-    let Some(connection) = context.store.quickbooks_connection(OPERATION, &read.realm).await? else { return Ok(()) };
-    let seen = QuickbooksConnection {
-        company,
-        seen_until: connection.seen_until.max(now - OVERLAP),
-        version: connection.version + 1,
-        ..connection.clone()
-    };
-    let mut transaction = Transaction::new(OPERATION);
-    transaction.set_quickbooks_connection(&seen, Some(&connection))?;
-    match context.store.commit(transaction).await {
-        // Somebody changed it meanwhile; the next run reads the same changes again.
-        Ok(()) | Err(StoreError::Stale) => Ok(()),
-        Err(error) => Err(error.into()),
+impl What {
+    fn at(&self) -> Option<Timestamp> {
+        let meta = match self {
+            Self::Bill(Change::Deleted { at, .. }) | Self::Payment(Change::Deleted { at, .. }) => return *at,
+            Self::Bill(Change::Is(bill)) => &bill.meta_data,
+            Self::Payment(Change::Is(payment)) => &payment.meta_data,
+        };
+        meta.as_ref()?.changed_at()
     }
+
+    /// Whether it tells nothing that is not known here.
+    fn agrees_with(&self, ours: &Ours) -> Result<bool, Failed> {
+        let Ours { payout, record } = ours;
+        if record.trouble.is_some() {
+            return Ok(false);
+        }
+        Ok(match self {
+            Self::Bill(Change::Is(bill)) => {
+                let paid_by = bill.linked_txn.iter().filter(|linked| linked.txn_type.starts_with("BillPayment"));
+                let paid_by: BTreeSet<_> = paid_by.map(|linked| &linked.txn_id).collect();
+                let known: BTreeSet<_> = moved(record).map(|(id, _)| id).collect();
+                record.bill.as_ref() == Some(&bill.id)
+                    && record.vendor == bill.vendor_ref.value
+                    && paid_by == known
+                    && stands(bill, payout)?
+            }
+            Self::Bill(Change::Deleted { .. }) => payout.state == PayoutState::Void,
+            Self::Payment(Change::Is(payment)) => {
+                let cash = payment.cash_to(record.bill.as_deref().unwrap_or_default());
+                let known = record.payments.get(&payment.id).copied().unwrap_or_default();
+                minor_of(cash, payout.paid_in()) == Some(known)
+            }
+            Self::Payment(Change::Deleted { id, .. }) => moved(record).all(|(known, _)| known != id),
+        })
+    }
+}
+
+/// The payments that are known to have brought a Bill money.
+fn moved(record: &QuickbooksBill) -> impl Iterator<Item = (&String, &Minor)> {
+    record.payments.iter().filter(|(_, amount)| !amount.is_zero())
+}
+
+/// Whether a Bill comes to what its payout pays, and is open as far as that is not paid.
+fn stands(bill: &Bill, payout: &Payout) -> Result<bool, Failed> {
+    use PayoutState::{Paid, PartiallyPaid, Submitted, Void};
+    let pays = payout.pays()?;
+    let minor = |amount: Option<Amount>| amount.and_then(|amount| minor_of(amount, pays.currency));
+    let (total, open) = (minor(bill.total_amt), minor(bill.balance));
+    Ok(match payout.state {
+        Submitted | PartiallyPaid | Paid => total == Some(pays.amount) && open == Some(pays.amount.minus(payout.paid)?),
+        Void => total == Some(Minor::ZERO),
+        _ => false,
+    })
 }

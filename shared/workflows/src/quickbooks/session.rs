@@ -1,7 +1,7 @@
 //! Calls to one company. A token that ended is renewed once, and the same call made again; what ends the connection is written down.
 
 use futures::future::BoxFuture;
-use quickbooks::{ApiError, Changes, Client, Company, Entity, Preferences, Query};
+use quickbooks::{ApiError, Changes, Client, Entity, Query};
 use store::QuickbooksState;
 
 use super::connection::broken;
@@ -25,12 +25,10 @@ impl<'a> Session<'a> {
 
     async fn client(&self, held: &Held) -> Result<Client, Failed> {
         let registration = self.quickbooks.registered(self.context).await?;
-        let environment = self.quickbooks.environment(&registration);
-        let company = Company { environment, realm: self.realm.clone() };
-        Ok(Client::new(self.quickbooks.outbound.clone(), company, held.tokens.access.clone()))
+        Ok(self.quickbooks.client(&registration, &self.realm, &held.tokens.access))
     }
 
-    async fn call<'b, T>(
+    pub(super) async fn call<'b, T>(
         &self,
         make: impl Fn(Client) -> BoxFuture<'b, Result<T, ApiError>> + Send + Sync,
     ) -> Result<T, Failed> {
@@ -74,9 +72,5 @@ impl<'a> Session<'a> {
 
     pub(super) async fn changes_since(&self, since: jiff::Timestamp) -> Result<Changes, Failed> {
         self.call(|client| Box::pin(async move { client.changes_since(since).await })).await
-    }
-
-    pub(super) async fn preferences(&self) -> Result<Preferences, Failed> {
-        self.call(|client| Box::pin(async move { client.preferences().await })).await
     }
 }

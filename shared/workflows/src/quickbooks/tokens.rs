@@ -1,15 +1,17 @@
 //! Tokens and their renewal. A refresh token used twice at once may end the connection, so one worker at a time renews, under a lease in
-//! the table; the others wait for what it writes. What is given out is written before it is used.
+//! the table; the others wait for what it writes. What is given out is written before it is used: beside the current tokens first, and
+//! whoever finds it there, because its writer came no further, makes it the current ones.
 
 use std::time::Duration;
 
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use jiff::SignedDuration;
 use quickbooks::oauth::{SignInError, Tokens};
+use serde::{Deserialize, Serialize};
 use store::{QuickbooksLease, QuickbooksState, StoreError, Transaction};
 
 use super::connection::broken;
-use super::{Failed, Quickbooks, SERVICE, read_secret, secrets_failed, write_secret};
+use super::{CURRENT, Failed, Quickbooks, SERVICE, read_secret, secrets_failed, write_secret};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 
@@ -29,13 +31,23 @@ pub struct Held {
     pub version: String,
 }
 
+/// Tokens beside the current ones, with the version they were made from. Those that were made from another are of no use: they were made
+/// current before, or a new consent came in between.
+#[derive(Debug, Serialize, Deserialize)]
+struct Renewed {
+    #[serde(default)]
+    from: String,
+    #[serde(flatten)]
+    tokens: Tokens,
+}
+
 fn name(context: &Context, realm: &str) -> String {
     format!("{}/quickbooks/realms/{realm}", context.secret_prefix)
 }
 
 /// `None`: it was never connected, or was disconnected.
 async fn read(context: &Context, realm: &str) -> Result<Option<Held>> {
-    let read = read_secret::<Option<Tokens>>(context, &name(context, realm)).await?;
+    let read = read_secret::<Option<Tokens>>(context, &name(context, realm), CURRENT).await?;
     Ok(read.and_then(|read| Some(Held { tokens: read.value?, version: read.version })))
 }
 
@@ -98,16 +110,20 @@ impl Quickbooks {
             let lease = take_lease(context, realm).await?;
             let held = read(context, realm).await?.ok_or_else(|| Failed::Unusable("it has no tokens".to_owned()))?;
             // Somebody else renewed them.
-            let is_new = held.version != ended && !held.tokens.are_due(self.wire_now());
+            let is_new = |held: &Held| held.version != ended && !held.tokens.are_due(self.wire_now());
             let Some(lease) = lease else {
-                if is_new {
+                if is_new(&held) {
                     self.keep(realm, Some(&held));
                     return Ok(held);
                 }
                 tokio::time::sleep(WAIT).await;
                 continue;
             };
-            let renewed = if is_new { Ok(held) } else { self.renew_alone(context, realm, held).await };
+            let renewed = match promoted(context, realm, held).await {
+                Ok(held) if is_new(&held) => Ok(held),
+                Ok(held) => self.renew_alone(context, realm, held).await,
+                Err(failed) => Err(failed),
+            };
             release(context, &lease).await;
             let renewed = renewed?;
             self.keep(realm, Some(&renewed));
@@ -120,11 +136,19 @@ impl Quickbooks {
         let registration = self.registered(context).await?;
         let sign_in = self.sign_in(&registration);
         match sign_in.refresh(&held.tokens.refresh, self.wire_now()).await {
-            Ok(tokens) => swap(context, realm, &held, tokens).await,
+            Ok(tokens) => {
+                // Not every answer tells it, and it does not change.
+                let consent_until = tokens.consent_until.or(held.tokens.consent_until);
+                swap(context, realm, &held, Tokens { consent_until, ..tokens }).await
+            }
             Err(SignInError::InvalidGrant) => {
                 self.keep(realm, None);
                 // Somebody who held the lease longer than it lasts may have renewed them a moment ago.
-                match read(context, realm).await? {
+                let now = match read(context, realm).await? {
+                    Some(now) => Some(promoted(context, realm, now).await?),
+                    None => None,
+                };
+                match now {
                     Some(now) if now.version != held.version => Ok(now),
                     _ => {
                         let why = "Intuit does not accept the refresh token any more";
@@ -142,25 +166,42 @@ impl Quickbooks {
     }
 }
 
+/// The current tokens, or those that were made from them, where whoever made them came no further than putting them beside these.
+async fn promoted(context: &Context, realm: &str, current: Held) -> Result<Held, Failed> {
+    let renewed = read_secret::<Renewed>(context, &name(context, realm), RENEWED).await?;
+    match renewed.filter(|renewed| renewed.value.from == current.version) {
+        Some(renewed) => {
+            let renewed = Held { tokens: renewed.value.tokens, version: renewed.version };
+            promote(context, realm, &current, renewed).await
+        }
+        None => Ok(current),
+    }
+}
+
 /// Puts new tokens in the place of those they were made from, and of no others.
 async fn swap(context: &Context, realm: &str, before: &Held, tokens: Tokens) -> Result<Held, Failed> {
-    let name = name(context, realm);
-    let text = serde_json::to_string(&tokens).map_err(|_| secrets_failed(Some("unwritable secret")))?;
+    let renewed = Renewed { from: before.version.clone(), tokens };
+    let text = serde_json::to_string(&renewed).map_err(|_| secrets_failed(Some("unwritable secret")))?;
     let version = uuid::Uuid::from_u128(context.clock.random()).to_string();
-    let put = context.secrets.put_secret_value().secret_id(&name).client_request_token(&version);
+    let put = context.secrets.put_secret_value().secret_id(name(context, realm)).client_request_token(&version);
     let put = put.secret_string(text).version_stages(RENEWED).send().await;
     put.map_err(|error| secrets_failed(error.code()))?;
+    promote(context, realm, before, Held { tokens: renewed.tokens, version }).await
+}
+
+/// Makes tokens that were put beside the current ones the current ones.
+async fn promote(context: &Context, realm: &str, before: &Held, renewed: Held) -> Result<Held, Failed> {
     let moved = context
         .secrets
         .update_secret_version_stage()
-        .secret_id(&name)
-        .version_stage("AWSCURRENT")
+        .secret_id(name(context, realm))
+        .version_stage(CURRENT)
         .remove_from_version_id(&before.version)
-        .move_to_version_id(&version)
+        .move_to_version_id(&renewed.version)
         .send()
         .await;
     match moved {
-        Ok(_) => Ok(Held { tokens, version }),
+        Ok(_) => Ok(renewed),
         Err(error) => {
             let failed = secrets_failed(error.code());
             // Either somebody else was faster, and theirs are the ones, or the answer was lost and ours are.

@@ -124,8 +124,8 @@ pub fn usable(vendor: &Vendor, currency: Currency) -> Result<(), Failed> {
     let Vendor { id, display_name, .. } = vendor;
     if vendor.active == Some(false) {
         let why = format!(
-            "vendor {id} ({display_name}) is inactive in QuickBooks: make it active there and retry, or name another vendor in the partner's \
-             payout details and void this payout"
+            "vendor {id} ({display_name}) is inactive in QuickBooks: make it active there and retry; if it is not the partner, give it another name \
+             there and retry; or name another vendor in the partner's payout details and void this payout"
         );
         return Err(Failed::Permanent(why));
     }
@@ -176,16 +176,24 @@ async fn found(session: &Session<'_>, wanted: &Wanted<'_>) -> Result<Option<Vend
         return Ok(Some(ours.clone()));
     }
     let ours = email(wanted.partner).map(str::to_lowercase);
-    let fits = |vendor: &&Vendor| {
+    let may_be_ours = |vendor: &&Vendor| {
         let theirs = vendor.primary_email_addr.as_ref().map(|email| email.address.to_lowercase());
         let same = theirs.is_none() || theirs == ours;
-        vendor.active != Some(false) && vendor.acct_num.as_deref().unwrap_or_default().is_empty() && same
+        vendor.acct_num.as_deref().unwrap_or_default().is_empty() && same && of_currency(vendor)
+    };
+    let named = |name: &String| {
+        let called = found.iter().filter(may_be_ours).find(|vendor| vendor.display_name.eq_ignore_ascii_case(name));
+        called.filter(|vendor| vendor.active != Some(false))
     };
     // In the order of the names: the plain one first.
-    let by_name = names.iter().find_map(|name| {
-        found.iter().filter(fits).find(|vendor| vendor.display_name.eq_ignore_ascii_case(name) && of_currency(vendor))
-    });
-    Ok(by_name.cloned())
+    if let Some(by_name) = names.iter().find_map(named) {
+        return Ok(Some(by_name.clone()));
+    }
+    // Whoever made it inactive had a reason, and another beside it would go round that.
+    match found.iter().filter(may_be_ours).find(|vendor| vendor.active == Some(false)) {
+        Some(inactive) => usable(inactive, wanted.currency).map(|()| None),
+        None => Ok(None),
+    }
 }
 
 /// Under the first of its names that nobody has: vendors, customers and employees share them.
