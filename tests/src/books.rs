@@ -1,9 +1,15 @@
 //! The company in QuickBooks that is connected from the start, and what people do in it.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
+use outbound::{Limits, Outbound, Transport};
+use quickbooks_counterpart::Clock;
 use quickbooks_counterpart::company::Company;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
+use workflows::quickbooks::{Pace, Quickbooks};
+use workflows::rails::{Paypal, Rails};
 
 use crate::{FINANCE, Plan, Request, World};
 
@@ -23,7 +29,27 @@ impl Plan {
     }
 }
 
+/// Where nobody listens: calls are carried by a transport, or not at all.
+const NOWHERE: &str = "http://127.0.0.1:1";
+
 impl World {
+    /// The ways out of another process than the system's, with tokens of its own.
+    pub fn another_process(&self) -> Rails {
+        self.process_over(self.system.quickbooks.clone(), Arc::new(Timestamp::now))
+    }
+
+    /// The same where another clock tells Intuit and us until when tokens are good.
+    pub fn process_at(&self, clock: Clock) -> Rails {
+        self.process_over(self.system.quickbooks.clone().signing_in_by(Arc::clone(&clock)), clock)
+    }
+
+    /// The same over a way of its own.
+    pub fn process_over(&self, way: impl Transport + 'static, clock: Clock) -> Rails {
+        let paypal = Paypal::new(Outbound::loopback(Limits::API).unwrap(), Some(NOWHERE.to_owned()));
+        let outbound = Outbound::over(way, Limits::API);
+        Rails { paypal, quickbooks: Quickbooks::new(outbound, Some(NOWHERE.to_owned()), clock, Pace::Unlimited) }
+    }
+
     /// Does something in a company, or looks at it. Its webhooks wait.
     pub fn company<T>(&self, realm: &str, act: impl FnOnce(&mut Company, Timestamp) -> T) -> T {
         self.system.quickbooks.company(realm, act).unwrap()

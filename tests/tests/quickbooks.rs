@@ -12,6 +12,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use tests::books::{REALM, in_quickbooks};
 use tests::rail::{Storm, storms};
+use tests::sign::intuits;
 use tests::{ADMIN, APPROVER, FINANCE, Plan, Request, World, percent};
 
 /// A program whose partner is paid in QuickBooks, with two sales of 100.00.
@@ -113,9 +114,51 @@ async fn an_edited_amount_is_told_until_it_is_set_back() {
     assert!(detail.contains("20.00 USD") && detail.contains("25"), "{detail}");
     world.there(|company, now| company.edit_bill(&bill, Decimal::from(20), now)).await;
     assert_eq!(world.exceptions().await, [] as [Value; 0]);
+    // Each time anew: what was settled in between is news again.
+    for _ in 0..2 {
+        world.there(|company, now| company.edit_bill(&bill, Decimal::from(25), now)).await;
+        let again = world.exceptions().await;
+        assert_eq!((again.len(), &again[0]["detail"]), (1, &json!(detail)), "{again:?}");
+        world.there(|company, now| company.edit_bill(&bill, Decimal::from(20), now)).await;
+        assert_eq!(world.exceptions().await, [] as [Value; 0]);
+    }
     world.pay_bill(&id, None).await;
     assert_eq!(world.state_of_payout(&id).await, "paid");
     world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn what_credits_settle_is_not_paid_and_told() {
+    for kind in ["VendorCredit", "JournalEntry"] {
+        for (cash, credit, state, open) in [
+            (5, 15, "partially_paid", "nothing is open"),
+            (0, 20, "submitted", "nothing is open"),
+            (5, 5, "partially_paid", "10 is open"),
+        ] {
+            let name = format!("{kind}: {cash} and {credit}");
+            let world = world().await;
+            let id = world.send_payout().await;
+            let bill = only_bill(&world);
+            let (bill, vendor) = (bill["Id"].as_str().unwrap(), bill["VendorRef"]["value"].as_str().unwrap());
+            let payment = world
+                .there(|company, now| {
+                    let owed = company.owe(kind, vendor, credit.into(), now);
+                    company.settle(bill, cash.into(), (kind, &owed, credit.into()), now).unwrap()
+                })
+                .await;
+            let payout = world.payout(&id).await;
+            assert_eq!((&payout["state"], &payout["paid"]["minor"]), (&json!(state), &json!(cash * 100)), "{name}");
+            let told = world.exceptions().await;
+            assert_eq!((told.len(), &told[0]["code"]), (1, &json!("bill_differs")), "{name}: {told:?}");
+            let detail = told[0]["detail"].as_str().unwrap();
+            assert!(detail.contains(open) && detail.contains("the rest by credits"), "{name}: {detail}");
+            world.there(|company, now| company.void_payment(&payment, now)).await;
+            assert_eq!(world.exceptions().await, [] as [Value; 0], "{name}");
+            world.pay_bill(&id, None).await;
+            assert_eq!(world.state_of_payout(&id).await, "paid", "{name}");
+            world.audit_holds().await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -172,6 +215,35 @@ async fn a_name_that_is_taken_is_made_unique_and_an_inactive_vendor_is_told() {
     let told = world.exceptions().await;
     assert!(told[0]["detail"].as_str().unwrap().contains("inactive in QuickBooks"), "{told:?}");
     assert_eq!(all(&world, "Bill").len(), 1);
+    world.audit_holds().await;
+}
+
+/// QuickBooks puts "(deleted)" behind the name of who is made inactive.
+#[tokio::test]
+async fn an_inactive_vendor_of_the_partners_name_is_told_and_not_gone_round() {
+    let world = world().await;
+    let vendor = world
+        .there(|company, now| {
+            let made = company.write("vendor", &json!({"DisplayName": "Anna"}), None, None, now).unwrap();
+            let id = made["Vendor"]["Id"].as_str().unwrap().to_owned();
+            assert!(company.deactivate(&id, now));
+            id
+        })
+        .await;
+    let id = world.send_payout().await;
+    assert_eq!(world.state_of_payout(&id).await, "failed");
+    let told = world.exceptions().await;
+    assert!(told[0]["detail"].as_str().unwrap().contains("inactive in QuickBooks: make it active there"), "{told:?}");
+    let mut vendors = all(&world, "Vendor");
+    assert_eq!((vendors.len(), &vendors[0]["DisplayName"]), (1, &json!("Anna (deleted)")), "{vendors:?}");
+    let mut again = vendors.remove(0);
+    again["Active"] = json!(true);
+    again["DisplayName"] = json!("Anna");
+    world.there(|company, now| company.write("vendor", &again, None, None, now).unwrap()).await;
+    assert_eq!(world.payout_call(FINANCE, "retry", &id, &json!({"reason": "active again"})).await, 200);
+    world.settle().await;
+    assert_eq!(world.payout(&id).await["quickbooks"]["vendorId"], vendor.as_str());
+    assert_eq!((all(&world, "Vendor").len(), world.exceptions().await.len()), (1, 0));
     world.audit_holds().await;
 }
 
@@ -237,6 +309,43 @@ async fn closed_books_move_a_bill_to_the_day_it_was_approved_and_then_to_the_exc
     world.settle().await;
     assert_eq!(world.state_of_payout(&next).await, "submitted");
     assert_eq!((all(&world, "Bill").len(), world.exceptions().await.len()), (2, 0));
+    world.audit_holds().await;
+}
+
+/// Whatever else had it written anew: which day stands on it, decides whether another is tried.
+#[tokio::test]
+async fn closed_books_move_a_bill_that_was_written_anew_for_another_vendor_too() {
+    let world = with(Plan::new().at("2026-02-03T00:00:00Z")).await;
+    world.send_payout().await;
+    let vendor = only_bill(&world)["VendorRef"]["value"].as_str().unwrap().to_owned();
+    world.company(REALM, |company, now| {
+        let into = company.write("vendor", &json!({"DisplayName": "Anna Inc."}), None, None, now).unwrap();
+        company.merge_vendors(&vendor, into["Vendor"]["Id"].as_str().unwrap(), now);
+        company.happened.clear();
+        company.books_closed = Some("2026-02-02".parse().unwrap());
+    });
+    world.sale("o3", "100.00").await;
+    world.system.quickbooks.watch(Vec::new());
+    let next = world.send_payout().await;
+    let makes = world.system.quickbooks.seen().into_iter().filter(|seen| seen.step == "create Bill");
+    let refused: Vec<_> = makes.map(|seen| seen.answered["Fault"]["Error"][0]["code"].clone()).collect();
+    assert_eq!(refused, [json!("2500"), json!("6210"), Value::Null]);
+    assert_eq!(world.state_of_payout(&next).await, "submitted");
+    assert_eq!(world.bill_of(REALM, &next)["TxnDate"], "2026-02-03");
+    assert_eq!(world.exceptions().await, [] as [Value; 0]);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn a_refusal_told_by_a_server_that_failed_is_no_refusal() {
+    let world = world().await;
+    let failed = Strike { step: "create Bill".to_owned(), nth: 0, blow: Blow::Refused("503") };
+    world.system.quickbooks.watch(vec![failed]);
+    let id = world.send_payout().await;
+    assert_eq!(world.state_of_payout(&id).await, "submitting");
+    world.wait().await;
+    assert_eq!((world.state_of_payout(&id).await.as_str(), all(&world, "Bill").len()), ("submitted", 1));
+    assert_eq!(world.exceptions().await, [] as [Value; 0]);
     world.audit_holds().await;
 }
 
@@ -345,6 +454,32 @@ async fn a_bill_under_another_number_that_names_a_payout_on_its_way_is_told() {
     world.there(|company, now| company.delete_bill(&bill, now)).await;
     world.wait().await;
     assert_eq!((world.state_of_payout(&id).await.as_str(), all(&world, "Bill").len()), ("submitted", 1));
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_does_not_keep_back_the_others_of_its_delivery() {
+    let world = world().await;
+    let id = world.send_payout().await;
+    let bill = world.bill_id(&id);
+    world.company(REALM, |company, now| company.pay(&bill, None, now)).unwrap();
+    let verifier = world.system.quickbooks.settings().verifier;
+    let [webhook] = <[_; 1]>::try_from(world.system.quickbooks.webhooks(10)).unwrap();
+    let mut events: Vec<Value> = serde_json::from_str(&webhook.body).unwrap();
+    events.insert(0, json!({"type": "of another kind", "intuitentityid": "1", "intuitaccountid": REALM}));
+    events.insert(1, json!({"type": "qbo.bill.updated.v1", "intuitaccountid": REALM}));
+    let body = json!(events).to_string();
+    for _ in 0..2 {
+        let to = Request::new(Method::POST, "/webhooks/quickbooks");
+        let to = to.header("intuit-signature", &intuits(&verifier, &body));
+        assert_eq!(world.send(to.body(body.clone())).await.status, 200);
+        world.settle().await;
+    }
+    assert_eq!(world.state_of_payout(&id).await, "paid");
+    let told = world.exceptions().await;
+    assert_eq!((told.len(), &told[0]["code"]), (1, &json!("unreadable")), "{told:?}");
+    let detail = told[0]["detail"].as_str().unwrap();
+    assert!(detail.contains("of another kind") && detail.contains("1 more"), "{detail}");
     world.audit_holds().await;
 }
 
@@ -539,6 +674,64 @@ async fn typed_in_as(world: &World, number: &Value, memo: &str) -> String {
     });
     let made = world.there(|company, now| company.write("bill", &bill, None, None, now).unwrap()).await;
     made["Bill"]["Id"].as_str().unwrap().to_owned()
+}
+
+/// A program's accounts are of another company from now on.
+async fn choose(world: &World, realm: &str) {
+    let path = format!("/programs/{}/quickbooks", world.program);
+    let settings = json!({"realmId": realm, "expenseAccount": EXPENSE_ACCOUNT});
+    let chosen = Request::new(Method::PUT, &path).header("content-type", "application/json").body(settings.to_string());
+    world.send(world.by(FINANCE, chosen).await).await.ok();
+}
+
+#[tokio::test]
+async fn a_payout_that_was_begun_in_one_company_is_not_written_there_with_the_accounts_of_another() {
+    const OTHER: &str = "9130000000000002";
+    for voided in [false, true] {
+        let (world, id) = failed().await;
+        world.system.quickbooks.open_company(OTHER, "USD");
+        world.connect_company(OTHER).await;
+        choose(&world, OTHER).await;
+        assert_eq!(world.payout_call(FINANCE, "retry", &id, &json!({"reason": "opened"})).await, 200);
+        world.settle().await;
+        assert_eq!(world.state_of_payout(&id).await, "failed");
+        let told = world.exceptions().await;
+        assert_eq!((told.len(), &told[0]["code"]), (1, &json!("payout_failed")), "{told:?}");
+        let detail = told[0]["detail"].as_str().unwrap();
+        assert!(detail.contains(REALM) && detail.contains(OTHER) && detail.contains("or void it"), "{detail}");
+        assert_eq!((all(&world, "Bill").len(), world.entities(OTHER, "Bill").len()), (0, 0));
+        if voided {
+            assert_eq!(void(&world, &id).await.0, 200);
+            let next = world.send_payout().await;
+            assert_eq!(world.state_of_payout(&next).await, "submitted");
+            assert_eq!((all(&world, "Bill").len(), world.entities(OTHER, "Bill").len()), (0, 1));
+        } else {
+            choose(&world, REALM).await;
+            assert_eq!(world.payout_call(FINANCE, "retry", &id, &json!({"reason": "chosen again"})).await, 200);
+            world.settle().await;
+            assert_eq!(world.state_of_payout(&id).await, "submitted");
+            assert_eq!((all(&world, "Bill").len(), world.entities(OTHER, "Bill").len()), (1, 0));
+        }
+        assert_eq!(world.exceptions().await, [] as [Value; 0]);
+        world.audit_holds().await;
+    }
+}
+
+#[tokio::test]
+async fn who_comes_back_for_another_company_than_they_chose_breaks_no_connection() {
+    const OTHER: &str = "9130000000000002";
+    let world = world().await;
+    world.system.quickbooks.open_company(OTHER, "USD");
+    let begun = world.get(FINANCE, "/quickbooks/connect").await.ok();
+    let query = begun["url"].as_str().unwrap().split_once('?').unwrap().1.as_bytes().to_vec();
+    let field = |name: &str| form_urlencoded::parse(&query).find(|(is, _)| is == name).unwrap().1.into_owned();
+    let code = world.system.quickbooks.consent(OTHER, &field("redirect_uri"));
+    let callback = format!("/quickbooks/callback?code={code}&state={}&realmId={REALM}", field("state"));
+    let refused = world.send(Request::get(&callback)).await.refused(409);
+    assert!(refused.text.contains("begin again, and choose the company"), "{}", refused.text);
+    let id = world.send_payout().await;
+    assert_eq!((world.state_of_payout(&id).await.as_str(), all(&world, "Bill").len()), ("submitted", 1));
+    assert_eq!(world.exceptions().await, [] as [Value; 0]);
 }
 
 /// What became of asking for its end: 200, or the status of a problem and what it says.

@@ -66,11 +66,10 @@ impl Play {
                 "cdc",
                 "read Bill",
                 "query BillPayment by Id",
+                // The second night is told the same again, and knows it.
                 "query Preferences",
                 "query CompanyInfo",
                 "cdc",
-                "read Bill",
-                "query BillPayment by Id",
             ],
         }
     }

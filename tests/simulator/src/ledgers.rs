@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use serde_json::Value;
 
@@ -45,8 +46,12 @@ pub struct Bill {
     pub total: i128,
     /// Accounts and amounts.
     pub lines: Vec<(String, i128)>,
-    /// What paid it: id, how much, and the day that stands on it.
+    /// What is not settled of it, by money or by credits.
+    pub open: i128,
+    /// What paid it with money: id, how much, and the day that stands on it.
     pub payments: Vec<(String, i128, Option<Date>)>,
+    /// When it last changed.
+    pub changed: Option<Timestamp>,
 }
 
 impl Bill {
@@ -145,9 +150,17 @@ pub fn read(currency: &str, exponent: u32, closed: bool, all: impl Fn(&str) -> V
     let paid_by = |bill: &str| {
         let mut paid = Vec::new();
         for payment in &payments {
-            let of_bill = |line: &&Value| list(&line["LinkedTxn"]).iter().any(|linked| linked["TxnId"] == bill);
-            let amounts = list(&payment["Line"]).iter().filter(of_bill).map(|line| minor(&line["Amount"], exponent));
-            let amount: i128 = amounts.sum();
+            let amount = |line: &Value| minor(&line["Amount"], exponent);
+            let (mut applied, mut credits) = (0, 0);
+            for line in list(&payment["Line"]) {
+                let linked = list(&line["LinkedTxn"]);
+                if linked.iter().any(|linked| linked["TxnId"] == bill) {
+                    applied += amount(line);
+                } else if linked.iter().all(|linked| linked["TxnType"] != "Bill") {
+                    credits += amount(line).abs();
+                }
+            }
+            let amount = (applied - credits).min(minor(&payment["TotalAmt"], exponent)).max(0);
             if amount != 0 {
                 paid.push((text(&payment["Id"]), amount, text(&payment["TxnDate"]).parse().ok()));
             }
@@ -164,7 +177,9 @@ pub fn read(currency: &str, exponent: u32, closed: bool, all: impl Fn(&str) -> V
         currency: text(&bill["CurrencyRef"]["value"]),
         total: minor(&bill["TotalAmt"], exponent),
         lines: list(&bill["Line"]).iter().map(line).collect(),
+        open: minor(&bill["Balance"], exponent),
         payments: paid_by(&text(&bill["Id"])),
+        changed: text(&bill["MetaData"]["LastUpdatedTime"]).parse().ok(),
     };
     let vendor = |vendor: &Value| Vendor {
         name: text(&vendor["DisplayName"]),

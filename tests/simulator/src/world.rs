@@ -579,6 +579,9 @@ impl World {
                     _ => chance.from(10 * 86_400, 40 * 86_400),
                 };
                 self.before_long(chance, seconds).await?;
+                if self.books.forget() {
+                    self.take_turns(chance, usize::MAX).await?;
+                }
                 self.pass(seconds).await?;
             }
             Act::Books => {
@@ -884,11 +887,7 @@ impl World {
         self.collect().await?;
         let mut batch = Vec::new();
         let most = chance.below(6);
-        let alone = self.books.alone(queue);
-        if alone {
-            self.take_turns(chance, usize::MAX).await?;
-        }
-        for _ in 0..=if alone { 0 } else { most } {
+        for _ in 0..=most {
             let waiting: Vec<usize> = (0..self.mail.len()).filter(|n| self.mail[*n].queue == queue).collect();
             let Some(n) = chance.pick(&waiting).copied() else { break };
             if n != waiting[0] {
@@ -1496,14 +1495,7 @@ impl World {
             self.collect().await?;
             let mut waiting = self.is_news_waiting();
             for queue in QUEUES {
-                let (batch, rest): (Vec<_>, Vec<_>) =
-                    std::mem::take(&mut self.mail).into_iter().partition(|mail| mail.queue == queue);
-                self.mail = rest;
-                for batch in batch.chunks(10) {
-                    let messages: Vec<_> = batch.iter().map(|mail| mail.message.clone()).collect();
-                    let function = consumer(queue);
-                    self.calmly(&mut chance, Job::Mail(batch.to_vec()), function, sqs_event(queue, &messages)).await?;
-                }
+                self.hand_out(&mut chance, queue).await?;
             }
             self.audit()?;
             self.publish_all(&mut chance).await?;
@@ -1516,6 +1508,19 @@ impl World {
             }
         }
         Err(failure("everything comes to rest", format!("{} messages still wait", self.mail.len())))
+    }
+
+    /// All that waits in a queue, to the end, while nothing strikes.
+    async fn hand_out(&mut self, chance: &mut Chance, queue: &'static str) -> Outcome {
+        let (batch, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.mail).into_iter().partition(|mail| mail.queue == queue);
+        self.mail = rest;
+        for batch in batch.chunks(10) {
+            let messages: Vec<_> = batch.iter().map(|mail| mail.message.clone()).collect();
+            let event = sqs_event(queue, &messages);
+            self.calmly(chance, Job::Mail(batch.to_vec()), consumer(queue), event).await?;
+        }
+        Ok(())
     }
 
     fn entries(&self) -> u64 {

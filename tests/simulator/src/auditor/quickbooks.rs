@@ -330,7 +330,10 @@ impl Auditor {
             return Some("another amount");
         }
         let own = vendors_of(told, realm, &payout.partner, told.ledgers.since(realm, 0));
-        (!own.contains(&bill.vendor)).then_some("another vendor")
+        if !own.contains(&bill.vendor) {
+            return Some("another vendor");
+        }
+        (bill.cash() < bill.total - bill.open).then_some("credits")
     }
 
     /// Whether tax keeps an approved payout from being sent.
@@ -361,12 +364,27 @@ impl Auditor {
         let count = i128::try_from(open.len()).unwrap_or_default();
         let found = int(report, "compared");
         ensure!(found == count, OneBill, "{realm}: {found} payouts were compared, {count} are open");
+        // Sums are of what is open, and of what was paid and changed since the comparison before.
+        let since = time(report, "since")?.as_second();
+        let mut summed = open.clone();
+        for (id, payout) in &self.payouts {
+            let bill = payout.bill.as_ref().and_then(|bill| books.bills.get(bill));
+            let is_news = bill.and_then(|bill| bill.changed).is_some_and(|at| at.as_second() >= since);
+            if payout.method == "quickbooks"
+                && payout.state == "paid"
+                && is_news
+                && realm_of(told, &payout.partner)? == realm
+            {
+                summed.insert(id.as_str(), payout);
+            }
+        }
         let days = list(report, "days");
         let sum = |field: &str| days.iter().map(|day| int(day, field)).sum::<i128>();
-        let ours: i128 = open.values().map(|payout| payout.amount()).sum();
+        let bills = i128::try_from(summed.len()).unwrap_or_default();
+        let ours: i128 = summed.values().map(|payout| payout.amount()).sum();
         let theirs: i128 =
-            open.values().filter_map(|payout| books.bills.get(payout.bill.as_ref()?)).map(|bill| bill.total).sum();
-        let (expected, found) = ((count, ours, theirs), (sum("bills"), sum("ours"), sum("theirs")));
+            summed.values().filter_map(|payout| books.bills.get(payout.bill.as_ref()?)).map(|bill| bill.total).sum();
+        let (expected, found) = ((bills, ours, theirs), (sum("bills"), sum("ours"), sum("theirs")));
         ensure!(found == expected, OneBill, "{realm}: bills and sums are {expected:?}, told are {found:?}");
         let differ = open.iter().filter(|(_, payout)| Self::trouble(told, realm, payout, books).is_some());
         let differ: BTreeSet<&str> = differ.map(|(id, _)| *id).collect();

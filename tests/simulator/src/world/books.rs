@@ -61,7 +61,7 @@ pub struct Dealings {
     /// Whether something was done in a company since it was last looked at, and whether its books changed since they were audited.
     touched: bool,
     unaudited: bool,
-    /// Whether companies know document numbers again, and requests. Where neither, nobody asks for the same at once.
+    /// Whether companies know document numbers again, and requests.
     unique: bool,
     remembers: bool,
 }
@@ -94,10 +94,10 @@ impl Dealings {
         }
     }
 
-    /// Whether messages of a queue are handed out one by one: a company that forgets all it was asked would make two Bills of one payout
-    /// if two asked at once, and nobody could help it.
-    pub(super) fn alone(&self, queue: &str) -> bool {
-        matches!(queue, SUBMISSIONS | QUICKBOOKS) && !self.unique && !self.remembers
+    /// Whether companies forget all they were asked. Then one Bill is made because it is one function's at a time; that ends by time, some
+    /// minutes after any function would have.
+    pub(super) fn forget(&self) -> bool {
+        !self.unique && !self.remembers
     }
 
     /// Whether books changed since this was last asked.
@@ -259,9 +259,6 @@ impl World {
             70..77 => self.approve(chance),
             77..85 => self.have_paid(chance).await,
             85..88 => {
-                if self.books.alone(SUBMISSIONS) {
-                    self.take_turns(chance, usize::MAX).await?;
-                }
                 self.fire(chance, "reconcile");
                 Ok(())
             }
@@ -343,17 +340,25 @@ impl World {
         let vendor = chance.pick(&vendors).map(|id| (*id).clone());
         let part = chance.number();
         let done = match (what, bill, vendor) {
+            (0, Some((id, bill)), _) if part % 100 < 60 && bill.open > 0 => {
+                let kind = if (part >> 8).is_multiple_of(2) { "VendorCredit" } else { "JournalEntry" };
+                let credit = 1 + i128::from(part >> 10) % bill.open;
+                let cash = if (part >> 9).is_multiple_of(2) { bill.open - credit } else { 0 };
+                let settled = self.company(realm, |company, now| {
+                    let owed = company.owe(kind, &bill.vendor, decimal(credit, digits), now);
+                    company.settle(&id, decimal(cash, digits), (kind, &owed, decimal(credit, digits)), now)
+                })?;
+                format!("pays {cash} of Bill {id}, and {credit} by {kind}: {settled:?}")
+            }
             (0, Some((_, bill)), _) => {
                 let of_vendor = books.bills.iter().filter(|(_, other)| other.vendor == bill.vendor);
-                let open: Vec<_> = of_vendor
-                    .map(|(id, bill)| (id.clone(), bill.total - bill.cash()))
-                    .filter(|(_, open)| *open > 0)
-                    .collect();
+                let open: Vec<_> =
+                    of_vendor.map(|(id, bill)| (id.clone(), bill.open)).filter(|(_, open)| *open > 0).collect();
                 let paid = self.company(realm, |company, now| pay_all(company, &bill.vendor, &open, digits, now))?;
                 format!("pays {open:?} at once: {paid}")
             }
             (1..9, Some((id, bill)), _) => {
-                let open = bill.total - bill.cash();
+                let open = bill.open;
                 let all = open <= 1 || part % 100 < 55;
                 let amount = (!all).then(|| decimal(1 + i128::from(part >> 8) % (open - 1).max(1), digits));
                 let paid = self.company(realm, |company, now| company.pay(&id, amount, now))?;
@@ -525,7 +530,11 @@ impl World {
         // Whoever was killed while renewing tokens holds the lease for a minute.
         self.pass(60 + 2 * SKEW_SECONDS).await?;
         self.connect().await?;
-        self.compare(chance).await
+        self.compare(chance).await?;
+        // What waits for its turn has it.
+        self.pass(60 + 2 * SKEW_SECONDS).await?;
+        self.collect().await?;
+        self.hand_out(chance, SUBMISSIONS).await
     }
 
     /// Companies are compared, and nothing comes in between.
