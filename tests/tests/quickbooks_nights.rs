@@ -89,7 +89,7 @@ async fn bills_that_are_as_they_are_known_are_not_asked_for() {
 async fn a_night_that_is_asked_to_wait_goes_on_and_the_next_does_not_begin_before_what_was_not_seen() {
     let (world, ids) = billed(3).await;
     world.fire("reconcile").await;
-    let paid_at = world.system.clock.now();
+    let paid_at = world.system.context.now();
     paid_unheard(&world, &ids);
     world.pass("1h");
     let throttled = Strike { step: "read Bill".to_owned(), nth: 1, blow: Blow::Throttled };
@@ -111,7 +111,7 @@ async fn a_night_that_is_asked_to_wait_goes_on_and_the_next_does_not_begin_befor
 async fn what_there_is_no_time_to_look_at_is_looked_at_in_its_turn() {
     let (world, ids) = billed(3).await;
     world.fire("reconcile").await;
-    let (rails, paid_at) = (world.another_process(), world.system.clock.now());
+    let (rails, paid_at) = (world.another_process(), world.system.context.now());
     paid_unheard(&world, &ids);
     world.pass("1h");
     // Time for what changed to be read, and for one look.

@@ -93,8 +93,9 @@ async fn what_one_who_died_held_is_sent_by_another_some_minutes_later() {
     let before = Mutex::new(Some(Box::pin(before) as BoxFuture<'static, ()>));
     let way = Between { counterpart: world.system.quickbooks.clone(), before };
     let rails = world.process_over(way, Arc::new(Timestamp::now));
+    let asked = asked(&id);
     tokio::select! {
-        done = attend(&world.system.context, &rails, &asked(&id)) => panic!("{done:?}"),
+        done = attend(&world.system.context, &rails, &asked) => panic!("{done:?}"),
         () = died.notified() => {}
     }
     world.settle().await;

@@ -298,13 +298,14 @@ async fn what_befalls_a_company_is_switched_over_http() {
 #[tokio::test]
 async fn webhooks_come_twice_and_late_when_told_to() {
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let router = axum::Router::new().route(
-        "/",
-        axum::routing::post({
-            let heard = Arc::clone(&heard);
-            async move |body: String| heard.lock().unwrap().push(body)
-        }),
-    );
+    let hear = {
+        let heard = Arc::clone(&heard);
+        move |body: String| {
+            heard.lock().unwrap().push(body);
+            std::future::ready(())
+        }
+    };
+    let router = axum::Router::new().route("/", axum::routing::post(hear));
     let (listener, address) = listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let listening = tokio::spawn(axum::serve(listener, router).into_future());
     let connected = Connected::with(Settings { limits: false, ..Settings::default() }).await;
