@@ -135,6 +135,7 @@ pub fn api(
         .route("/links", post(links::create).get(links::list))
         .route("/sources", post(sources::create).get(sources::list))
         .route("/conversions", post(conversions::report).get(conversions::list))
+        .route("/conversions/attribute", post(conversions::attribute_several))
         .route("/conversions/import", post(import::conversions))
         .route("/conversions/{id}", get(conversions::read))
         .route("/conversions/{id}/attribute", post(conversions::attribute))
