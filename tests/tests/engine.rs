@@ -94,10 +94,7 @@ async fn an_explanation_says_which_rule_came_next_and_what_the_base_is_part_of()
     let parts =
         ["total", "tax", "shipping", "giftCards", "discount", "goods", "rated", "storeCredit", "base", "refunded"];
     let parts = parts.map(|part| told["base"][part]["amount"].as_str().unwrap());
-    assert_eq!(
-        parts,
-        ["118.00", "18.00", "0.00", "0.00", "0.00", "100.00", "100.00", "50.00", "50.00", "25.00"]
-    );
+    assert_eq!(parts, ["118.00", "18.00", "0.00", "0.00", "0.00", "100.00", "100.00", "50.00", "50.00", "25.00"]);
     let sentence = told["sentence"].as_str().unwrap();
     for part in [
         "because it names the product, before rule \"Share\", which is the program's default",
@@ -107,7 +104,8 @@ async fn an_explanation_says_which_rule_came_next_and_what_the_base_is_part_of()
         assert!(sentence.contains(part), "{sentence}");
     }
     assert_eq!((&told["agrees"], &told["recomputed"]["amount"]), (&json!(true), &json!("15.00")));
-    let bonus = json!({"partnerId": world.partner, "programId": world.program, "amount": "5.00", "reason": "well done"});
+    let bonus =
+        json!({"partnerId": world.partner, "programId": world.program, "amount": "5.00", "reason": "well done"});
     let bonus = world.post(ADMIN, "/commissions", &bonus).await.id();
     let told = world.get(ADMIN, &format!("/commissions/{bonus}/explanation")).await.ok();
     assert_eq!((&told["agrees"], &told["base"]), (&Value::Null, &Value::Null), "no rule made it");
@@ -163,9 +161,7 @@ async fn a_dry_run_needs_a_period_and_a_role() {
 async fn an_example_is_by_the_partner_it_names_and_may_be_in_another_currency_or_to_a_known_customer() {
     let world = Plan::new().partner("group", "gold").start().await;
     world.add_partner(&json!({"code": "BEN20"})).await;
-    let rule = |name: &str, rate: &str, matches: Value| {
-        json!({"name": name, "reward": {"kind": "percent", "rate": rate}, "match": matches})
-    };
+    let rule = |name: &str, rate: &str, matches: Value| json!({"name": name, "reward": {"kind": "percent", "rate": rate}, "match": matches});
     let mut year = rule("Year", "1", json!({"products": ["Y"]}));
     year["recurrence"] = json!("months:12");
     let rules = json!([
@@ -197,7 +193,8 @@ async fn an_example_is_by_the_partner_it_names_and_may_be_in_another_currency_or
         example(&["11.20"], json!({"amount": {"total": "100.00", "currency": "EUR"}}), json!({"rate": "1.12"})),
     ]);
     let sets = format!("/programs/{}/rule-sets", world.program);
-    let draft = json!({"rationale": "r", "effectiveFrom": "2027-01-01T00:00:00Z", "rules": rules, "examples": examples});
+    let draft =
+        json!({"rationale": "r", "effectiveFrom": "2027-01-01T00:00:00Z", "rules": rules, "examples": examples});
     let drafted = world.post(ADMIN, &sets, &draft).await.refused(201);
     assert_eq!(drafted.body["examples"][9]["rate"], "1.12");
     // By the time it is to be published, Anna is in no group.

@@ -297,12 +297,7 @@ fn gross(line: &Line, amount: &str) -> Answer<Minor> {
     finish(fields, amount)
 }
 
-async fn adjust_several(
-    shared: &Shared,
-    caller: &Caller,
-    several: Vec<Adjust>,
-    atomic: bool,
-) -> Answer<Json<Value>> {
+async fn adjust_several(shared: &Shared, caller: &Caller, several: Vec<Adjust>, atomic: bool) -> Answer<Json<Value>> {
     check_count(several.len(), if atomic { MAX_ATOMIC } else { MAX_BULK }, "/adjustments")?;
     let ids: Vec<LineId> = several.iter().filter_map(|one| one.id.parse().ok()).collect();
     let lines = shared.context.store.lines(OPERATION, &ids).await?;

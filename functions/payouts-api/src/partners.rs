@@ -9,7 +9,9 @@ use domain::balance::{NotPayable, NotPayableCode};
 use domain::conversion::Code;
 use domain::ids::PartnerId;
 use domain::money::Currency;
-use domain::program::{MAX_FORMER_NAMES, MAX_SUSPENSIONS, MethodKind, Partner, PartnerStatus, PayoutMethod, Program, is_email};
+use domain::program::{
+    MAX_FORMER_NAMES, MAX_SUSPENSIONS, MethodKind, Partner, PartnerStatus, PayoutMethod, Program, is_email,
+};
 use domain::tax::Country;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -367,7 +367,16 @@ pub(crate) mod tests {
         event(
             id,
             second,
-            EventBody::Edit(Edit { conversion: "1".into(), currency, total, tax, shipping, discount, store_credit, items }),
+            EventBody::Edit(Edit {
+                conversion: "1".into(),
+                currency,
+                total,
+                tax,
+                shipping,
+                discount,
+                store_credit,
+                items,
+            }),
         )
     }
 

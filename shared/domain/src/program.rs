@@ -250,9 +250,8 @@ impl Partner {
 
     /// Whether a sale that occurred then earns the partner nothing. One who was suspended before it was remembered since when, always was.
     pub fn was_suspended(&self, moment: Timestamp) -> bool {
-        let within = |suspension: &Suspension| {
-            suspension.from <= moment && suspension.until.is_none_or(|until| moment < until)
-        };
+        let within =
+            |suspension: &Suspension| suspension.from <= moment && suspension.until.is_none_or(|until| moment < until);
         let unknown = self.status == PartnerStatus::Suspended && self.suspensions.is_empty();
         unknown || self.suspensions.iter().any(within)
     }

@@ -801,11 +801,7 @@ pub(crate) mod tests {
         for (set, items, expect) in [
             (json!([percent("4")]), vec![], vec![("4", None)]),
             (json!([percent("4"), percent("5")]), vec![], vec![("5", beaten("4", default, Decided::Newer))]),
-            (
-                json!([first, percent("4"), percent("5")]),
-                vec![],
-                vec![("3", beaten("5", default, Decided::Priority))],
-            ),
+            (json!([first, percent("4"), percent("5")]), vec![], vec![("3", beaten("5", default, Decided::Priority))]),
             (
                 json!([product, category, percent("4")]),
                 vec![("A", 5_000), ("B", 5_000)],

@@ -91,7 +91,7 @@ fn partner(n: u128, shards: u8) -> Partner {
         payout_currency: None,
         trusted: false,
         status: PartnerStatus::Active,
-            suspensions: Vec::new(),
+        suspensions: Vec::new(),
         had_details: false,
         payout_methods: vec![PayoutMethod {
             kind: MethodKind::Paypal,

@@ -295,7 +295,8 @@ pub async fn by_hand(
             return Err(Refusal::invalid("/partnerId", "is a partner of another program"));
         }
         for (partner, _) in &partners {
-            check_partner(partner, sale, *occurred_at).map_err(|impossible| Refusal::invalid("/partnerId", impossible.why))?;
+            check_partner(partner, sale, *occurred_at)
+                .map_err(|impossible| Refusal::invalid("/partnerId", impossible.why))?;
         }
         let set = rules_in_force(context, BY_HAND, &program, *occurred_at).await?;
         let set =

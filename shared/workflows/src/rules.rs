@@ -205,8 +205,7 @@ fn example_rate(
         Some(rate) => {
             let date = occurred_at.to_zoned(TimeZone::UTC).date();
             let (from, to) = (from.to_string(), to.to_string());
-            let quote =
-                Quote { date: &date.to_string(), from: &from, to: &to, rate, source: "the example" };
+            let quote = Quote { date: &date.to_string(), from: &from, to: &to, rate, source: "the example" };
             let told = quote.read(date);
             told.map(Some).map_err(|errors| errors.first().map_or_else(String::new, |error| error.detail.clone()))
         }

@@ -440,7 +440,10 @@ fn nobody_earns_of_what_was_sold_while_they_were_suspended() {
         book.told.partners[0].suspended.push((now() - hour, now()));
         let order = Sale { occurred_at: now() - ago, ..sale(1_000, 0, &[]) };
         let sold = book.sell(&order, &[(1, None, ("payable", 100, 100))]);
-        assert_eq!(sold.map_err(|violation| violation.invariant), if earns { Ok(()) } else { Err(Invariant::ExactCents) });
+        assert_eq!(
+            sold.map_err(|violation| violation.invariant),
+            if earns { Ok(()) } else { Err(Invariant::ExactCents) }
+        );
     }
 }
 
