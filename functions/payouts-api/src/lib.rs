@@ -94,6 +94,7 @@ impl Api {
 
 /// The whole API. Files too large to answer with go to `files`; `cursor_secret` names the secret that list cursors are authenticated with.
 /// Without a printer it makes no PDF.
+#[expect(clippy::too_many_lines, reason = "one for each route")]
 pub fn api(
     context: Context,
     files: Files,

@@ -33,6 +33,7 @@ pub struct ConversionEvent {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "most events are sales")]
 pub enum EventBody {
     Sale(Sale),
     /// Money went back to the customer: by a refund or by a chargeback.

@@ -17,12 +17,14 @@ use crate::keys::Key;
 use crate::table::{Attributes, Order, Range, Store, StoreError, key_attributes, number, text, text_of};
 use crate::transaction::{Action, Condition, Transaction};
 
+type Gathered = Vec<(Key, Action)>;
+
 /// What was written since it began.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rehearsal {
     written: Arc<Mutex<BTreeMap<Key, Written>>>,
     /// What wrote it, oldest first, where it may be had in earnest.
-    gathered: Option<Arc<Mutex<Vec<(Key, Action)>>>>,
+    gathered: Option<Arc<Mutex<Gathered>>>,
 }
 
 /// What a write left.
