@@ -448,7 +448,7 @@ async fn several_conversions_are_given_to_somebody_else_each_by_itself_or_togeth
             result_codes(&world.post(tests::MANAGER, "/conversions/attribute", &body).await)
         };
         if atomic {
-            assert_eq!(call(&asked).await, [409, 409, 404, 409]);
+            assert_eq!(call(&asked).await, [409; 4], "named twice");
             assert_eq!(call(&asked[..3]).await, [409, 409, 404]);
             assert_eq!(world.buckets_of(&ben).await, []);
             asked.truncate(2);
