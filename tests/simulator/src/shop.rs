@@ -55,6 +55,9 @@ pub fn program(chance: &mut Chance) -> Program {
     // Of chance that nothing else is decided by.
     let mut besides = chance.clone();
     let withholds = (currency == "USD" && besides.percent(85)).then(|| besides.percent(50));
+    let rarely = besides.percent(45).then(|| *besides.pick(&["quarterly", "instant", "instant"]).unwrap_or(&"instant"));
+    let days = |besides: &mut Chance, some: [u32; 2]| besides.percent(60).then(|| *besides.pick(&some).unwrap_or(&1));
+    let (dust_sweep_days, debt_write_off_days) = (days(&mut besides, [1, 20]), days(&mut besides, [1, 10]));
     Program {
         id: String::new(),
         currency,
@@ -67,9 +70,14 @@ pub fn program(chance: &mut Chance) -> Program {
         minimum_payout: chance.pick(&[0, 0, 10, 50]).copied().unwrap_or(0) * major,
         withholds,
         large_payout_limit: chance.pick(&[100, 1_000, 100_000]).copied().unwrap_or(1_000) * major,
-        frequency: chance.pick(&["monthly", "weekly", "semi_monthly", "biweekly", "on_demand"]).unwrap_or(&"monthly"),
+        frequency: rarely.unwrap_or(
+            chance.pick(&["monthly", "weekly", "semi_monthly", "biweekly", "on_demand"]).unwrap_or(&"monthly"),
+        ),
         run_day: 1,
         cut_off_days: chance.pick(&[0, 0, 2]).copied().unwrap_or(0),
+        pay_days: besides.pick(&[0, 5, 40]).copied().unwrap_or(0),
+        dust_sweep_days,
+        debt_write_off_days,
         minimum_sales: if ENGINE { chance.pick(&[0, 0, 0, 2]).copied().unwrap_or(0) } else { 0 },
         attribution: if ENGINE {
             attribution(chance)
@@ -102,7 +110,8 @@ pub fn program_body(program: &Program, name: usize) -> Value {
         "taxPayer": program.withholds.map(|_| "US"),
         "withoutTaxNumber": if program.withholds == Some(true) { "withhold" } else { "block" },
         "landingPage": ENGINE.then_some("https://shop.example/"), "minimumSales": program.minimum_sales, "attribution": attribution_body(&program.attribution),
-        "schedule": {"frequency": program.frequency, "runDay": program.run_day, "cutOffDays": program.cut_off_days},
+        "schedule": {"frequency": program.frequency, "runDay": program.run_day, "cutOffDays": program.cut_off_days, "payDays": program.pay_days},
+        "dustSweepDays": program.dust_sweep_days, "debtWriteOffDays": program.debt_write_off_days,
     })
 }
 

@@ -151,6 +151,9 @@ impl Book {
             frequency: "monthly",
             run_day: 1,
             cut_off_days: 0,
+            pay_days: 0,
+            dust_sweep_days: None,
+            debt_write_off_days: None,
             minimum_sales: 0,
             attribution: Attribution { model: Model::LastTouch, window_days: 30 },
             rule_sets: vec![rule_set],
@@ -163,6 +166,8 @@ impl Book {
             country: None,
             email_hash: "own".to_owned(),
             minimum_payout: None,
+            quiet: false,
+            trusted: false,
             method: Some("manual"),
             paid_in: None,
             suspended: Vec::new(),
@@ -187,6 +192,7 @@ impl Book {
             versions: vec![],
             payments,
             format: None,
+            run: None,
             at: now(),
             answer,
         });
@@ -943,6 +949,7 @@ fn what_is_stored_and_published_agrees_with_the_journal() {
         versions: vec![],
         payments: vec![],
         format: None,
+        run: None,
         at: now(),
         answer: Some(Answer { status: 200, done: vec![line(1)] }),
     });
@@ -966,7 +973,7 @@ fn stored_draft(book: &Book) -> BTreeMap<(String, String), Value> {
             json!({
                 "id": id, "program": "prg_1", "partner": PARTNER, "currency": "USD", "state": "pending", "amount": 1_000,
                 "lineCount": 1, "pages": 1, "paid": 0, "contentVersion": 1, "minimum": 1_000, "entries": 1, "rev": 1,
-                "entry": entry, "run": "run_1", "method": "manual", "destination": "somewhere", "linesHash": content,
+                "entry": entry, "run": "run_1", "payOn": "1970-01-01", "method": "manual", "destination": "somewhere", "linesHash": content,
             }),
         ),
         (format!("PAY#{id}"), "PAG#00000", json!({"lines": [{"id": line(1), "net": 1_000}]})),
@@ -975,6 +982,7 @@ fn stored_draft(book: &Book) -> BTreeMap<(String, String), Value> {
             "RUN",
             json!({
                 "kind": "monthly", "period": "1970-01-01", "plannedAt": midnight, "cutOff": midnight, "createdBy": "batch-payouts",
+                "payOn": "1970-01-01",
             }),
         ),
         ("RUN#run_1".to_owned(), "PAR#par_00000000000000000000000001", json!({"payout": id})),
