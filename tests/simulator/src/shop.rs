@@ -251,6 +251,8 @@ fn rule(chance: &mut Chance, program: &Program, key: &str) -> Rule {
         slices,
         caps,
         recurrence,
+        excludes_credit: false,
+        keeps_renewals: false,
     }
 }
 
@@ -302,7 +304,8 @@ pub fn rule_body(rule: &Rule, exponent: u32) -> Value {
     let mut body = json!({
         "key": rule.key, "name": rule.key, "priority": rule.priority, "holdDays": rule.hold_days,
         "minimumSales": rule.minimum_sales, "base": if rule.gross { "gross" } else { "net" }, "reward": reward,
-        "slices": slices, "recurrence": recurrence,
+        "slices": slices, "recurrence": recurrence, "excludeStoreCredit": rule.excludes_credit,
+        "renewals": if rule.keeps_renewals { "first_sale" } else { "own_time" },
         "caps": {
             "perOrder": rule.caps.order.map(money), "perPartnerMonth": rule.caps.partner_month.map(money),
             "perProgramMonth": rule.caps.program_month.map(money),
@@ -509,6 +512,7 @@ pub fn sale(
         tax,
         shipping,
         discount,
+        store_credit: 0,
         accepted: false,
     }
 }
@@ -602,6 +606,7 @@ pub fn worthless(now: Timestamp) -> Sale {
         tax: 0,
         shipping: 0,
         discount: 0,
+        store_credit: 0,
         accepted: false,
     }
 }
@@ -686,6 +691,9 @@ pub fn edit(chance: &mut Chance, sale: &Sale, earlier: Option<&Edit>, id: String
         goods
     };
     let tax = if sale.tax > 0 { goods / 5 } else { 0 };
+    let total = goods + tax + sale.shipping;
+    // Where some was paid with store credit, more may be.
+    let credit = if sale.store_credit > 0 { sale.store_credit + goods % 3 * 100 } else { 0 };
     Edit {
         program: sale.program,
         currency: sale.currency,
@@ -694,10 +702,11 @@ pub fn edit(chance: &mut Chance, sale: &Sale, earlier: Option<&Edit>, id: String
         id,
         occurred_at: now.max(sale.occurred_at),
         items,
-        total: goods + tax + sale.shipping,
+        total,
         tax,
         shipping: sale.shipping,
         discount: sale.discount,
+        store_credit: credit.min(total),
         accepted: false,
     }
 }
@@ -733,7 +742,7 @@ pub fn sale_body(sale: &Sale, program: &Program) -> Value {
         "programId": program.id, "id": sale.order, "type": sale.action, "occurredAt": sale.occurred_at,
         "amount": {
             "total": money(sale.total), "tax": money(sale.tax), "shipping": money(sale.shipping), "discount": money(sale.discount),
-            "currency": sale.currency,
+            "storeCredit": money(sale.store_credit), "currency": sale.currency,
         },
     });
     if !sale.items.is_empty() {
@@ -772,7 +781,7 @@ pub fn edit_body(edit: &Edit, program: &Program) -> Value {
         "programId": program.id, "id": edit.id, "type": "edit", "conversion": edit.order, "occurredAt": edit.occurred_at,
         "amount": {
             "total": money(edit.total), "tax": money(edit.tax), "shipping": money(edit.shipping), "discount": money(edit.discount),
-            "currency": edit.currency,
+            "storeCredit": money(edit.store_credit), "currency": edit.currency,
         },
     });
     if !edit.items.is_empty() {

@@ -139,6 +139,10 @@ pub struct Rule {
     pub slices: Vec<(u32, u32)>,
     pub caps: Caps,
     pub recurrence: Recurrence,
+    /// What was paid with store credit is not in the base.
+    pub excludes_credit: bool,
+    /// Renewals are rated by the version of the customer's first attributed sale.
+    pub keeps_renewals: bool,
 }
 
 /// What is empty agrees with everything; without actions, with sales alone.
@@ -277,6 +281,14 @@ pub struct Partner {
     pub method: Option<&'static str>,
     /// What they are paid in, if not in the program's currency.
     pub paid_in: Option<&'static str>,
+    /// From when to when they were suspended, the end exclusive.
+    pub suspended: Vec<(Timestamp, Timestamp)>,
+}
+
+impl Partner {
+    pub fn was_suspended(&self, at: Timestamp) -> bool {
+        self.suspended.iter().any(|(from, until)| (*from..*until).contains(&at))
+    }
 }
 
 /// How the partner of a sale is named outright.
@@ -344,6 +356,8 @@ pub struct Sale {
     pub shipping: i64,
     /// Of the order; the items' amounts are after it.
     pub discount: i64,
+    /// How much of the total was paid with store credit.
+    pub store_credit: i64,
     /// Whether the system answered that it has it (2xx).
     pub accepted: bool,
 }
@@ -383,6 +397,7 @@ pub struct Edit {
     pub tax: i64,
     pub shipping: i64,
     pub discount: i64,
+    pub store_credit: i64,
     pub accepted: bool,
 }
 

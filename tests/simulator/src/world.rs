@@ -157,6 +157,9 @@ const LIMITS: u64 = (1 << 32) - 1;
 /// Where the chance of other currencies begins: of the world, its partners, and what is sold.
 const MONEY: u64 = 1 << 35;
 const SOLD: u64 = 1 << 36;
+/// And that of what is paid with store credit, and of the rules that say so or keep renewals.
+const CREDIT: u64 = 1 << 37;
+const RULES: u64 = 1 << 38;
 /// For so many days before a world begins rates are known.
 const DAYS_BEFORE: i64 = 40;
 
@@ -334,6 +337,7 @@ impl World {
             trusted: besides.clone().percent(75),
             method: chance.percent(90).then_some(method),
             paid_in: None,
+            suspended: Vec::new(),
         };
         let vendor = there.and_then(|there| there.vendor).filter(|_| partner.method.is_some());
         let mut money = Chance::of(self.seed, MONEY + 1 + number as u64);
@@ -449,7 +453,12 @@ impl World {
     async fn publish_rules(&mut self, chance: &mut Chance, n: usize) -> Outcome {
         let partners = self.partners_of(n);
         let program = &self.told.programs[n];
-        let rules = shop::rules(chance, program, &partners.iter().collect::<Vec<_>>());
+        let mut rules = shop::rules(chance, program, &partners.iter().collect::<Vec<_>>());
+        let mut besides = Chance::of(self.seed, RULES + ((n as u64) << 16) + program.rule_sets.len() as u64);
+        for rule in &mut rules {
+            rule.excludes_credit = ENGINE && besides.percent(20);
+            rule.keeps_renewals = ENGINE && besides.percent(40);
+        }
         let first = program.rule_sets.is_empty();
         let effective_from = if first {
             "2020-01-01T00:00:00Z".parse().map_err(broken)?
@@ -466,6 +475,22 @@ impl World {
         let version = u32::try_from(version).map_err(broken)?;
         self.note(|| format!("  version {version} of program {n} from {effective_from}: {rules:?}"));
         self.told.programs[n].rule_sets.push(RuleSet { version, effective_from, rules });
+        Ok(())
+    }
+
+    /// A partner may earn nothing for a while: in fair weather, and before anything else happens they may again.
+    async fn suspend(&mut self, chance: &mut Chance) -> Outcome {
+        let n = chance.below(self.told.partners.len());
+        let path = format!("/partners/{}", self.told.partners[n].id);
+        self.pass(1).await?;
+        self.made("ann", &format!("{path}/suspend"), &json!({})).await?;
+        self.pass(chance.from(60, 10 * 86_400)).await?;
+        let shown = self.made("ben", &format!("{path}/activate"), &json!({})).await?;
+        let last = shown["suspensions"].as_array().and_then(|all| all.last()).cloned().unwrap_or_default();
+        let at = |end: &str| text(&last[end]).parse::<Timestamp>().map_err(broken);
+        let (from, until) = (at("from")?, at("until")?);
+        self.note(|| format!("  partner {n} was suspended from {from} to {until}"));
+        self.told.partners[n].suspended.push((from, until));
         Ok(())
     }
 
@@ -582,6 +607,7 @@ impl World {
                 let n = chance.below(self.told.programs.len());
                 self.found_partner(chance, n).await?;
             }
+            Act::Suspend => self.suspend(chance).await?,
             Act::Look if chance.percent(25) => self.own_audit().await?,
             Act::Look if chance.percent(25) => self.download().await?,
             Act::Look => self.look(chance)?,
@@ -625,6 +651,10 @@ impl World {
         let mut money = Chance::of(self.seed, SOLD + self.orders);
         if self.abroad && money.percent(30) {
             sale.currency = shop::other_currency(&mut money, program);
+        }
+        let mut credit = Chance::of(self.seed, CREDIT + self.orders);
+        if ENGINE && credit.percent(25) {
+            sale.store_credit = credit.from(0, sale.total);
         }
         let of_program = |touch: &&Touch| self.told.partners[touch.partner].program == at;
         let touches: Vec<_> = self.told.touches.iter().filter(of_program).collect();
