@@ -126,6 +126,7 @@ fn rate_example(program: &Program, rules: &[Rule], sale: &Sale) -> Result<Vec<St
         terms: Terms::of(program),
         evidence: Evidence::PartnerId,
         touches: Vec::new(),
+        weights: None,
         partners: vec![Credited { partner: nobody, group: None, part: 1, shards: 1, campaign: None, channel: None }],
         customer: Standing::default(),
         exchange: None,
