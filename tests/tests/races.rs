@@ -10,7 +10,7 @@ use embedded::{CallFuture, Embedded, Service};
 use http::Request;
 use serde_json::json;
 use tests::books::REALM;
-use tests::{APPROVER, FINANCE, Plan, REVIEWER, World};
+use tests::{ADMIN, APPROVER, FINANCE, Plan, REVIEWER, World};
 use workflows::Context;
 use workflows::ingest::{Incoming, UnknownPartner, ingest};
 use workflows::review::{Verdict, review};
@@ -146,6 +146,48 @@ async fn sales_of_two_days_of_a_rolling_window_count_for_each_other_though_booke
 }
 
 #[tokio::test]
+async fn of_two_versions_published_at_once_only_one_is_the_first() {
+    let world = Plan::new().start().await;
+    let program = json!({"name": "Other", "ruleSignOff": false});
+    let id = world.post(ADMIN, "/programs", &program).await.id();
+    let sets = format!("/programs/{id}/rule-sets");
+    for _ in 0..2 {
+        let draft = json!({"rationale": "r", "effectiveFrom": "2020-01-01T00:00:00Z", "rules": [tests::percent("20")]});
+        world.post(ADMIN, &sets, &draft).await.ok();
+    }
+    let path = format!("{sets}/1/publish");
+    // The versions are read: none is published.
+    let context = interrupted(&world, ["Query", "RUL#"], async move |world| {
+        world.post(ADMIN, &path, &json!({})).await.ok();
+    });
+    let program = context.store.program("rules", &id.parse().unwrap()).await.unwrap().unwrap();
+    let refused = workflows::rules::publish(&context, &program, 2, "ben").await.unwrap_err();
+    assert!(refused.to_string().contains("less than five minutes"), "{refused}");
+    let states = world.all(ADMIN, &sets).await.into_iter().map(|set| set["state"].clone()).collect::<Vec<_>>();
+    assert_eq!(states, ["published", "draft"]);
+}
+
+#[tokio::test]
+async fn a_refund_while_several_lines_are_adjusted_together_is_not_undone() {
+    let (world, ids) = counted_in_slices().await;
+    let lines: Vec<LineId> = ids.iter().map(|id| id.parse().unwrap()).collect();
+    // The first adjustment is made, but nothing of it is written yet.
+    let context = interrupted(&world, ["BatchGetItem", "JRN#cnv_"], async move |world| {
+        assert_eq!(world.refund("r1", "o1", "50.00").await, "applied");
+    });
+    let adjust = |context: Context, id: LineId| async move {
+        let amount = domain::money::Minor::new(100).unwrap();
+        workflows::adjust::adjust(&context, &id, None, amount, "agreed", "rita").await.map(drop)
+    };
+    let results = workflows::together::together(&context, "adjust lines", "commission", &lines, adjust).await.unwrap();
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let mut nets: Vec<_> = world.states_of("o1").await.into_iter().map(|(_, net)| net).collect();
+    nets.sort_unstable();
+    assert_eq!(nets, [0, 100], "half of 2.00 came off the newest slice");
+    world.audit_holds().await;
+}
+
+#[tokio::test]
 async fn a_bill_made_of_a_payout_that_ended_meanwhile_is_told() {
     let world = Plan::new().paid_in_quickbooks().start().await;
     world.sale("o1", "100.00").await;
@@ -163,7 +205,7 @@ async fn a_bill_made_of_a_payout_that_ended_meanwhile_is_told() {
     let submission = json!({"detail": {"payout": {"id": id}}}).to_string();
     let event = json!({"Records": [{"messageId": "m1", "body": submission}]});
     let functions = world.system.functions_under(context);
-    let deadline = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    let deadline = std::time::SystemTime::now() + std::time::Duration::from_mins(1);
     let answer = Box::pin(functions.invoke("submit-payouts", event.clone(), deadline)).await.unwrap();
     assert_eq!(answer["batchItemFailures"][0]["itemIdentifier"], "m1", "it comes again: {answer}");
     assert_eq!((world.state_of_payout(&id).await.as_str(), world.entities(REALM, "Bill").len()), ("void", 1));

@@ -9,14 +9,12 @@ use domain::line::{Line, LineKind};
 use local::{LocalClock, Options, QuickbooksOptions, Storage, System};
 use serde_json::{Value, json};
 use store::Everything;
-use tests::{ADMIN, APPROVER, Plan, Request, SECOND_ADMIN, Who, World, percent, result_codes};
+use tests::{ADMIN, APPROVER, Plan, SECOND_ADMIN, Who, World, percent, result_codes};
 use workflows::Clock;
 use workflows::replay::{Replayed, of_program, replay};
 
 /// Whose hand is in what is adjusted, and who must not approve its payout.
 const HANDS_ON: Who<'static> = Who::new("admin", "meg");
-
-const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
 
 /// One rule for each thing that a rule can do, by the product that it is for.
 fn rules() -> Vec<Value> {
@@ -458,53 +456,6 @@ async fn rules_that_were_changed_under_a_commission_show() {
     }
     let told: Vec<_> = replay(&all).differing.iter().map(ToString::to_string).collect();
     assert!(told.iter().any(|told| told.contains("amount is 1000 and was replayed as 1100")), "{told:?}");
-}
-
-/// Touches and weights are kept with what they decided: whoever gives a partner a larger part, or other weights, is told by them.
-#[tokio::test]
-async fn parts_that_the_touches_do_not_give_show() {
-    let attribution =
-        json!({"model": "custom", "windowDays": 30, "weights": {"email": "3", "video": "1", "blog": "0"}});
-    let plan = Plan::new().program("landingPage", "https://shop.example/").program("attribution", attribution);
-    let world = plan.rules(vec![percent("10")]).start().await;
-    let mut visitor = String::new();
-    for (code, channel) in [("CARL", "blog"), ("ANNA10", "email"), ("BEN20", "video")] {
-        if code != "ANNA10" {
-            world.add_partner(&json!({"code": code, "email": format!("{code}@partners.example")})).await;
-        }
-        let visit = Request::get("").at(&format!("/r/{code}?channel={channel}")).header("user-agent", BROWSER);
-        let reply = world.send(visit.header("cookie", &format!("pp_visitor={visitor}"))).await.refused(302);
-        let (_, query) = reply.headers["location"].to_str().unwrap().split_once('?').unwrap();
-        let told = query.split('&').find_map(|pair| pair.strip_prefix("visitor_id="));
-        told.unwrap().clone_into(&mut visitor);
-        world.pass("1h");
-    }
-    let sale =
-        json!({"id": "o1", "type": "sale", "amount": {"total": "100.00"}, "visitorId": visitor, "partner": null});
-    world.report(&world.event(sale)).await.ok();
-    assert_eq!(world.lines_of("o1").await.len(), 2);
-    let all = world.system.context.store.everything().await.unwrap();
-    assert_eq!(replay(&all).differing, []);
-    let at = all.entries.iter().position(|sealed| sealed.entry.circumstances.is_some()).unwrap();
-    let circumstances = json!(all.entries[at].entry.circumstances);
-    assert_eq!(circumstances["touches"].as_array().unwrap().len(), 3, "the blog is told, though it weighs nothing");
-    for (pointer, other) in [
-        ("/partners/0/part", json!(5_000_000)),
-        ("/weights/email", json!("2")),
-        ("/weights/blog", json!("1")),
-        ("/touches/2/channel", json!("email")),
-        ("/touches/1/at", json!("2020-01-01T00:00:00Z")),
-    ] {
-        let mut altered = circumstances.clone();
-        *altered.pointer_mut(pointer).unwrap() = other;
-        let mut entries = all.entries.clone();
-        entries[at].entry.circumstances = serde_json::from_value(altered).unwrap();
-        let differing = replay(&books(&all, all.lines.clone(), entries)).differing;
-        assert!(
-            differing.iter().any(|differs| differs.to_string().contains("and by its touches")),
-            "{pointer}: {differing:?}"
-        );
-    }
 }
 
 #[tokio::test]

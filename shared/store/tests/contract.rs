@@ -91,6 +91,7 @@ fn partner(n: u128, shards: u8) -> Partner {
         payout_currency: None,
         trusted: false,
         status: PartnerStatus::Active,
+        suspensions: Vec::new(),
         had_details: false,
         payout_methods: vec![PayoutMethod {
             kind: MethodKind::Paypal,
@@ -130,6 +131,7 @@ fn line(partner: &Partner, n: usize, state: LineState) -> Line {
         basis: Some(Basis {
             rule: "rule".into(),
             won_by: Specificity::ProgramDefault,
+            won_over: None,
             base_kind: domain::rules::BaseKind::Net,
             base: minor(10_000),
             exchange: None,
@@ -137,6 +139,7 @@ fn line(partner: &Partner, n: usize, state: LineState) -> Line {
             reward: Applied::Percent { rate: domain::money::Percent::new("10".parse().unwrap()) },
             share: None,
             caps: vec![],
+            kept_back: domain::tally::KeptBack::default(),
             counted: vec![],
             earned: minor(1_000),
         }),

@@ -135,6 +135,38 @@ fn a_partner_found_by_touches_has_what_its_latest_link_says() {
 }
 
 #[test]
+fn who_was_found_by_touches_is_found_again_by_them_and_their_weights() {
+    let touch = |of: u128, channel: &str| Touch {
+        click: ClickId::derive(&VisitorId::from_uuid(of), now(), 1),
+        partner: PartnerId::from_uuid(of),
+        at: now(),
+        code: "C".into(),
+        channel: Some(channel.into()),
+        campaign: None,
+        landing_page: None,
+        device: None,
+        referrer: None,
+    };
+    let weights =
+        |email: &str| Some([("email", email), ("video", "1")].map(|(a, b)| (a.to_owned(), b.to_owned())).into());
+    let found = Circumstances {
+        evidence: Evidence::Touches { model: crate::attribution::Model::Custom, window_days: 30 },
+        touches: vec![touch(1, "blog"), touch(2, "email"), touch(3, "video")],
+        weights: weights("3"),
+        ..circumstances(vec![])
+    };
+    let parts = |of: &Circumstances| {
+        let credits = of.by_touches(now())?;
+        Some(credits.into_iter().map(|credit| (credit.partner, credit.part / 1_000_000)).collect::<Vec<_>>())
+    };
+    let by = |email, video| Some(vec![(PartnerId::from_uuid(2), email), (PartnerId::from_uuid(3), video)]);
+    assert_eq!(parts(&found), by(3, 1), "a blog weighs nothing");
+    assert_eq!(parts(&Circumstances { weights: weights("2"), ..found.clone() }), by(2, 1));
+    assert_ne!(parts(&Circumstances { touches: found.touches[1..2].to_vec(), ..found.clone() }), by(3, 1));
+    assert_eq!(parts(&Circumstances { evidence: Evidence::ByHand, ..found }), None);
+}
+
+#[test]
 fn rewards_are_divided_where_one_rule_gives_everybody_the_same_and_else_rounded_for_each() {
     let flat = |amount: &str| json!({"name": "f", "reward": {"kind": "flat", "amount": amount}});
     let mut divided = Book::new(flat("0.01")).among(&[1, 1]);

@@ -57,6 +57,8 @@ pub enum Kind {
     Reinstatement,
     /// Tax that is kept back from a payout.
     Withholding,
+    /// What is given up of what a partner owes.
+    WriteOff,
 }
 
 impl Kind {
@@ -69,6 +71,7 @@ impl Kind {
             Self::Adjustment => "adjustment",
             Self::Reinstatement => "reinstatement",
             Self::Withholding => "withholding",
+            Self::WriteOff => "write_off",
         }
     }
 }
@@ -104,6 +107,8 @@ pub struct Line {
     pub reviewed: bool,
     /// Somebody looked at it who released or reinstated it.
     pub released: bool,
+    /// By whom it is reviewed since then.
+    pub approved_at: Timestamp,
     /// Whether it was held when it was reversed.
     pub was_held: bool,
     /// Payout and page, while it is in one.
@@ -113,6 +118,8 @@ pub struct Line {
     pub due_at: Timestamp,
     /// The world's time when it was last seen to become payable.
     pub payable_since: Timestamp,
+    /// The tick at which it last changed.
+    pub changed: usize,
     /// The world's time when it was first seen, and when it was last seen to be rejected or reversed.
     pub seen_at: Timestamp,
     pub fell_at: Timestamp,
@@ -143,12 +150,14 @@ impl Line {
             state: State::Payable,
             reviewed: true,
             released: false,
+            approved_at: entry.at,
             was_held: false,
             payout: None,
             hands: BTreeSet::new(),
             occurred_at: entry.at,
             due_at: entry.at,
             payable_since: entry.now,
+            changed: 0,
             seen_at: entry.now,
             fell_at: Timestamp::MAX,
             version: 0,
@@ -212,6 +221,8 @@ pub struct Payout {
     pub must_net: bool,
     /// Whether somebody overrode the minimum; unknown for requests, until what was written tells.
     pub overridden: Option<bool>,
+    /// It was less than the minimum when it was drafted, and nobody asked for it: then it takes the program's policy.
+    pub swept: bool,
     pub approvals: Vec<String>,
     pub pages: Vec<Vec<PageLine>>,
     /// The page whose lines follow next.

@@ -36,7 +36,7 @@ impl Terms {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Asked {
+pub enum Asked {
     Nothing,
     /// Nothing that comes to so much may be paid.
     Blocked(i128),
@@ -44,7 +44,7 @@ enum Asked {
 }
 
 impl Asked {
-    fn blocks(&self, gross: i128) -> bool {
+    pub fn blocks(&self, gross: i128) -> bool {
         matches!(self, Self::Blocked(from) if gross > 0 && gross >= *from)
     }
 
@@ -141,7 +141,7 @@ impl Auditor {
 
     /// Everything that tax may be found to ask of a payout of the partner by this method. `besides` is not counted as on its way, and
     /// `along` goes out together with it.
-    fn asked(
+    pub(super) fn asked(
         &self,
         told: &Told,
         entry: &Entry,
