@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use crate::attribution::Touch;
+use crate::attribution::{Attribution, Credit, Touch, Weights};
 use crate::conversion::Sale;
 use crate::exchange::{ExchangeRate, Unrounded};
 use crate::ids::{ConversionId, LineId, PartnerId};
@@ -23,9 +23,9 @@ use crate::rating::{
     Applied, Basis, Cap, Capped, Case, Counted, Exact, Exchanged, Rateable, Share, Standing, TierPart, Won, base,
     in_full, reward, winners, without_store_credit,
 };
-use crate::rules::{Renewals, Reward, Rule, Shape, Tiers};
+use crate::rules::{Pay, Renewals, Reward, Rule, Shape, Tier, Tiers};
 use crate::schedule::{due_at, is_matured};
-use crate::tally::{self, Base, Owner, Tallies, Tally, TallyKey, WindowKey};
+use crate::tally::{self, Base, KeptBack, Owner, Tallies, Tally, TallyKey, WindowKey};
 
 /// Products that a line names; the conversion has them all.
 const MAX_PRODUCTS: usize = 5;
@@ -42,6 +42,9 @@ pub struct Circumstances {
     /// The touches that counted, where it was by touches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub touches: Vec<Touch>,
+    /// By which weights these were shared out, if by any; the model is told by the evidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Weights>,
     /// Ties are broken in this order.
     pub partners: Vec<Credited>,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -52,6 +55,15 @@ pub struct Circumstances {
     /// Why its lines are held from the start, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objection: Option<String>,
+}
+
+impl Circumstances {
+    /// Whose it is by the touches, where it was by touches.
+    pub fn by_touches(&self, occurred_at: Timestamp) -> Option<Vec<Credit>> {
+        let Evidence::Touches { model, window_days } = self.evidence else { return None };
+        let attribution = Attribution { model, window_days, weights: self.weights.clone() };
+        Some(attribution.share(&self.touches, occurred_at))
+    }
 }
 
 fn is_default(standing: &Standing) -> bool {
@@ -162,12 +174,25 @@ pub struct Accrual<'a> {
 pub type EarlierParts = BTreeMap<(PartnerId, String), Earlier>;
 
 /// What an edit's addition has to know of the order it is added to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Earlier {
     /// How far a tiered rule had come when the sale itself was rated.
     pub position: Option<i64>,
     /// What was earned, less the share of it that went back.
     pub earned: Minor,
+    /// The partner's own part of the base, less what went back; and what caps kept back of what that comes to.
+    pub revenue: Minor,
+    pub kept_back: KeptBack,
+}
+
+impl Earlier {
+    /// What it comes to at a tier. An amount per conversion is not due for an edit, so that nobody asks.
+    fn at(&self, tier: &Tier) -> Result<Minor, MoneyError> {
+        match tier.pay {
+            Pay::Rate(rate) => Ok(rate.of(self.revenue)?.minus(self.kept_back.at(tier))?.max(Minor::ZERO)),
+            Pay::Amount(_) => Ok(Minor::ZERO),
+        }
+    }
 }
 
 /// One partner's earning under one rule, on the way to lines.
@@ -280,7 +305,7 @@ impl<'a> Accrual<'a> {
     }
 
     fn earlier(&self, partner: &PartnerId, rule: &Rule) -> Earlier {
-        self.earlier.get(&(partner.clone(), rule.key.clone())).copied().unwrap_or_default()
+        self.earlier.get(&(partner.clone(), rule.key.clone())).cloned().unwrap_or_default()
     }
 
     fn position(
@@ -364,18 +389,20 @@ impl<'a> Accrual<'a> {
         let (position, window) = self.position(one.credited, rule, date, tallies)?;
         let Exact { reward, amount } = reward(rule, &of, position, &window)?;
         let mut caps = Vec::new();
-        let mut earned = if let Some(divided) = divided {
+        let earlier = self.earlier(&one.credited.partner, rule);
+        // Of the cap on the order, the partner's part.
+        let limit = rule.caps.per_order;
+        let own_limit = limit.map(|limit| limit.proportion(part.into(), whole.into())).transpose()?;
+        let of_order = if let Some(divided) = divided {
             caps.extend(one.full_cap);
             divided
         } else {
-            // Of the cap on the order, the partner's part.
-            let limit = rule.caps.per_order;
-            let own = limit.map(|limit| limit.proportion(part.into(), whole.into())).transpose()?;
-            let used = self.earlier(&one.credited.partner, rule).earned;
-            let (clamped, capped) = clamp(Minor::round(amount)?, Cap::PerOrder, own, used)?;
+            let (clamped, capped) = clamp(Minor::round(amount)?, Cap::PerOrder, own_limit, earlier.earned)?;
             caps.extend(capped.map(|capped| Capped { limit: limit.unwrap_or(capped.limit), ..capped }));
             clamped
         };
+        let in_full = if caps.is_empty() { of_order } else { Minor::round(amount)?.max(of_order) };
+        let mut earned = of_order;
         let keys = tally::keys(rule, &one.credited.partner, date);
         for (cap, limit, owner) in [
             (Cap::PerPartnerMonth, rule.caps.per_partner_month, Owner::Partner(one.credited.partner.clone())),
@@ -390,6 +417,18 @@ impl<'a> Accrual<'a> {
         if !earned.is_credible() {
             return Err(MoneyError::Overflow);
         }
+        let kept_back = match (rule.retroactive(), &reward) {
+            (Some(tiers), Applied::Tiered { parts, .. }) => KeptBack::of(tiers, |tier| {
+                let (full, clamped) = if parts.iter().any(|part| part.after == tier.after) {
+                    (in_full, of_order)
+                } else {
+                    let full = Minor::round(of.pay(tier.pay)?)?;
+                    (full, clamp(full, Cap::PerOrder, own_limit, earlier.at(tier)?)?.0)
+                };
+                full.minus(clamped)?.plus(kept_of(clamped, of_order, earned)?)
+            })?,
+            _ => KeptBack::default(),
+        };
         let counted =
             keys.iter().map(|key| Counted { program: key.owner == Owner::Program, window: key.window.clone() });
         let basis = Basis {
@@ -403,14 +442,15 @@ impl<'a> Accrual<'a> {
             reward,
             share: (whole > part).then_some(Share { part, whole, divided: divided.is_some() }),
             caps,
+            kept_back,
             earned,
             counted: counted.collect(),
         };
         let count = i64::from(self.edit.is_none());
         let revenue = basis.own_base()?;
         let mut step = Tally { count, revenue, commission: earned, bases: BTreeMap::new() };
-        if rule.retroactive().is_some() {
-            step.bases.insert(self.circumstances.rule_set, Base::of(&basis, count, revenue, Minor::ZERO)?);
+        if let Some(tiers) = rule.retroactive() {
+            step.bases.insert(self.circumstances.rule_set, Base::of(&basis, tiers, count, revenue, (0, 1))?);
         }
         for key in &keys {
             tallies.add(key, &step)?;
@@ -460,7 +500,11 @@ impl<'a> Accrual<'a> {
             return Ok(None);
         }
         let version = self.circumstances.rule_set;
-        let mut amount = tally.outstanding(tiers, version)?;
+        let owed = tally.outstanding(tiers, version)?;
+        if owed.is_zero() {
+            return Ok(None);
+        }
+        let mut amount = owed;
         let mut caps = Vec::new();
         for (cap, limit, owner) in [
             (Cap::PerPartnerMonth, rule.caps.per_partner_month, key.owner.clone()),
@@ -472,15 +516,14 @@ impl<'a> Accrual<'a> {
             amount = clamped;
             caps.extend(capped);
         }
-        if amount.is_zero() {
-            return Ok(None);
-        }
-        let mut basis = Basis { caps, ..true_up_basis(earned, tiers, window, &tally, version, amount)? };
+        // Where a cap leaves nothing of it, that is written down, too: otherwise it would be owed to whatever comes next.
+        let kept_back = KeptBack::of(tiers, |tier| kept_of(tally.outstanding_at(tier, version)?, owed, amount))?;
+        let mut basis = Basis { caps, kept_back, ..true_up_basis(earned, tiers, window, &tally, version, amount)? };
         if let Applied::Retroactive { crossed, .. } = &mut basis.reward {
             *crossed = true;
         }
         for key in tally::keys(rule, &one.credited.partner, date) {
-            tallies.add(&key, &true_up_step(version, amount))?;
+            tallies.add(&key, &true_up_step(version, &basis))?;
         }
         let due_at = self.due_at(rule, 0)?;
         let mut line = Line { kind: LineKind::TrueUp, ..self.line(one, basis, amount, due_at, "true_up") };
@@ -546,10 +589,16 @@ fn clamp(amount: Minor, cap: Cap, limit: Option<Minor>, used: Minor) -> Result<(
     if amount <= left { Ok((amount, None)) } else { Ok((left, Some(Capped { cap, limit, from: amount, to: left }))) }
 }
 
+/// What a cap on a month keeps back of what comes to so much `there`, when of `rated` only `paid` was left. What is more there than it was
+/// rated at, the month in which that tier is reached has to pay.
+fn kept_of(there: Minor, rated: Minor, paid: Minor) -> Result<Minor, MoneyError> {
+    Ok(there.min(rated).minus(paid)?.max(Minor::ZERO))
+}
+
 /// What a true-up adds to the tallies of its rule.
-pub fn true_up_step(version: u32, amount: Minor) -> Tally {
-    let base = Base { earned: amount, ..Base::default() };
-    Tally { commission: amount, bases: BTreeMap::from([(version, base)]), ..Tally::default() }
+pub fn true_up_step(version: u32, basis: &Basis) -> Tally {
+    let base = Base { earned: basis.earned, lacking: basis.kept_back.clone(), ..Base::default() };
+    Tally { commission: basis.earned, bases: BTreeMap::from([(version, base)]), ..Tally::default() }
 }
 
 fn true_up_basis(
@@ -562,8 +611,12 @@ fn true_up_basis(
 ) -> Result<Basis, MoneyError> {
     let base = tally.base(version);
     let (_, tier) = tiers.at(tally.position(tiers.metric));
-    let had = base.earned.plus(base.partial)?;
-    let target = had.plus(tally.outstanding(tiers, version)?)?;
+    let (target, had) = match tier.pay {
+        Pay::Rate(rate) => (rate.of(base.revenue)?, base.earned),
+        // For each conversion that counts, with what partial refunds took of it.
+        Pay::Amount(amount) => (base.times(amount)?, base.earned.plus(base.partial)?),
+    };
+    let kept_back = target.minus(had)?.minus(tally.outstanding(tiers, version)?)?;
     Ok(Basis {
         base: base.revenue,
         exchange: None,
@@ -575,9 +628,11 @@ fn true_up_basis(
             conversions: base.count,
             target,
             had,
+            kept_back,
         },
         share: None,
         caps: Vec::new(),
+        kept_back: KeptBack::default(),
         earned: amount,
         ..of.clone()
     })
@@ -621,16 +676,21 @@ pub fn true_ups(
         };
         let tally = tallies.get(&key)?;
         let mut amount = tally.outstanding(tiers, version)?;
-        if one.rule.caps.per_partner_month.is_some() || one.rule.caps.per_program_month.is_some() {
-            // What a cap kept back stays so, since what is freed serves later sales only; but what was taken for this sale returns.
-            amount = amount.min(taken(lines, &one.of.partner, &one.rule.key, &window)?);
+        // What caps kept back is not outstanding. What is, a month pays that has something left; and what was taken for this sale returns.
+        for (limit, owner) in
+            [(one.rule.caps.per_partner_month, key.owner.clone()), (one.rule.caps.per_program_month, Owner::Program)]
+        {
+            let Some(limit) = limit else { continue };
+            let month = TallyKey { owner, rule: one.rule.key.clone(), window: WindowKey::month(date) };
+            let left = limit.minus(tallies.get(&month)?.commission)?;
+            amount = amount.min(left.max(taken(lines, &one.of.partner, &one.rule.key, &window)?));
         }
         if amount.is_zero() {
             continue;
         }
         let basis = true_up_basis(basis, tiers, &window, &tally, version, amount)?;
         for key in tally::keys(one.rule, &one.of.partner, date) {
-            tallies.add(&key, &true_up_step(version, amount))?;
+            tallies.add(&key, &true_up_step(version, &basis))?;
         }
         let origin = one.of.conversion.as_ref().map(ConversionId::as_str).unwrap_or_default();
         // As where a sale crosses: what is due waits for the conversion that crossed, and nothing waits to be taken back.
@@ -653,12 +713,14 @@ pub fn true_ups(
     Ok(written)
 }
 
-/// What true-ups took because of this conversion after it was sold, and have not given back.
+/// What true-ups took because of this conversion, when it was sold or later, and have not given back. What it was given when it reached a
+/// tier is not of these.
 fn taken(lines: &[Line], partner: &PartnerId, rule: &str, of: &WindowKey) -> Result<Minor, MoneyError> {
     let later = lines.iter().filter(|line| {
         let of_rule = line.basis.as_ref().filter(|basis| line.partner == *partner && basis.rule == rule);
         let reward = of_rule.map(|basis| &basis.reward);
-        matches!(reward, Some(Applied::Retroactive { crossed: false, window, .. }) if window == of)
+        matches!(reward, Some(Applied::Retroactive { crossed, window, .. })
+            if window == of && !(*crossed && line.amount.is_positive()))
     });
     Ok(Minor::total(later.map(|line| line.amount))?.negated().max(Minor::ZERO))
 }

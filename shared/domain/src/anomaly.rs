@@ -162,6 +162,20 @@ impl Pulse {
         Ok(None)
     }
 
+    /// With one more of the conversions refunded, in whole or in part.
+    #[must_use]
+    pub const fn refunded(mut self) -> Self {
+        self.refunded = self.refunded.saturating_add(1);
+        self
+    }
+
+    /// With one less: what was refunded of it was withdrawn.
+    #[must_use]
+    pub const fn not_refunded(mut self) -> Self {
+        self.refunded = self.refunded.saturating_sub(1);
+        self
+    }
+
     /// With one more conversion.
     pub fn with(mut self, beat: Beat, net: Minor) -> Result<Self, MoneyError> {
         self.conversions = self.conversions.saturating_add(1);

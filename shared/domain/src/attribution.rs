@@ -30,8 +30,11 @@ pub struct Attribution {
     pub window_days: u16,
     /// `first`, `middle` and `last` in percent for the position-based model; a weight per channel for the custom one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub weights: Option<BTreeMap<String, String>>,
+    pub weights: Option<Weights>,
 }
+
+/// By position or channel, as decimals.
+pub type Weights = BTreeMap<String, String>;
 
 impl Default for Attribution {
     fn default() -> Self {

@@ -214,6 +214,9 @@ impl<'a> Booking<'a> {
             let stands = basis.earned.minus(basis.earned.proportion(part, whole)?)?;
             let earlier = parts.entry((line.partner.clone(), basis.rule.clone())).or_default();
             earlier.earned = earlier.earned.plus(stands)?;
+            let base = basis.own_base()?;
+            earlier.revenue = earlier.revenue.plus(base.minus(base.proportion(part, whole)?)?)?;
+            earlier.kept_back = std::mem::take(&mut earlier.kept_back).plus(&basis.kept_back.less((part, whole))?)?;
             if line.edit.is_none()
                 && let Applied::Tiered { before, .. } = &basis.reward
             {
@@ -257,7 +260,7 @@ impl<'a> Booking<'a> {
                 Some(order) => share(order, self.after.attribution, of)?,
                 None => (0, 1),
             };
-            let retroactive = rule.retroactive().is_some();
+            let retroactive = rule.retroactive();
             let of_earning = |line: &&Line| line.earning().as_ref() == Some(&key);
             let was = contribution(before.iter().copied().filter(of_earning), share_before, retroactive)?;
             let is = contribution(after.iter().filter(of_earning), share_after, retroactive)?;

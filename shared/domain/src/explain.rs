@@ -333,7 +333,7 @@ fn how(line: &Line, basis: &Basis, in_full: bool) -> String {
             );
             if *metric == Metric::Count || !in_full { text } else { format!("{text}; {moved}") }
         }
-        Applied::Retroactive { crossed, window, tier, conversions, target, had } => {
+        Applied::Retroactive { crossed, window, tier, conversions, target, had, kept_back } => {
             let pay = match tier.pay {
                 Pay::Rate(rate) => format!("{rate} of {}", money(basis.base)),
                 Pay::Amount(amount) => {
@@ -343,8 +343,10 @@ fn how(line: &Line, basis: &Basis, in_full: bool) -> String {
                 }
             };
             let why = if *crossed { "rated at the tier it reached" } else { "counted anew at the tier it has reached" };
+            let kept =
+                if kept_back.is_zero() { String::new() } else { format!(", and caps keep back {}", money(*kept_back)) };
             format!(
-                "a true-up: {} is {why}, {pay}, which is {}; {} were earned before",
+                "a true-up: {} is {why}, {pay}, which is {}; {} were earned before{kept}",
                 period(window.as_str()),
                 money(*target),
                 money(*had)

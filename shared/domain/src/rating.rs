@@ -12,7 +12,7 @@ use crate::exchange::{ExchangeRate, Unrounded};
 use crate::ids::PartnerId;
 use crate::money::{Minor, MoneyError, Percent};
 use crate::rules::{BaseKind, CustomerKind, Match, Metric, Pay, Recurrence, Reward, Rule, Shape, Tier, Tiers};
-use crate::tally::WindowKey;
+use crate::tally::{KeptBack, WindowKey};
 
 /// A rule that rates some of a sale's items.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +52,9 @@ pub struct Basis {
     /// What clamped it, in the order of application.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caps: Vec<Capped>,
+    /// Where tiers are retroactive: what caps keep back of it at each tier at which it may be counted.
+    #[serde(default, skip_serializing_if = "KeptBack::is_empty")]
+    pub kept_back: KeptBack,
     /// The whole earning, of which lines are slices.
     pub earned: Minor,
     /// The tallies it counts in.
@@ -203,6 +206,9 @@ pub enum Applied {
         conversions: i64,
         target: Minor,
         had: Minor,
+        /// What caps keep back of the target.
+        #[serde(default, rename = "keptBack", skip_serializing_if = "Minor::is_zero_ref")]
+        kept_back: Minor,
     },
     /// An edit added to the order, and the reward does not depend on its size.
     Nothing,
@@ -411,7 +417,8 @@ impl Rateable {
         product.checked_div(self.whole.into()).ok_or(MoneyError::Overflow)
     }
 
-    fn pay(&self, pay: Pay) -> Result<Decimal, MoneyError> {
+    /// What a tier pays for it.
+    pub fn pay(&self, pay: Pay) -> Result<Decimal, MoneyError> {
         match pay {
             Pay::Rate(rate) => self.base.percent(rate)?.share(self.part, self.whole)?.value(),
             Pay::Amount(_) if self.extra => Ok(Decimal::ZERO),
@@ -455,8 +462,8 @@ pub fn in_full(rule: &Rule, of: &Rateable, position: i64, window: &WindowKey) ->
 }
 
 fn tiered(tiers: &Tiers, of: &Rateable, before: i64, window: &WindowKey) -> Result<Exact, MoneyError> {
-    // As tallies count it.
-    let own_base = of.base.round()?.proportion(of.part.into(), of.whole.into())?;
+    // As tallies count it: the partner's own part, rounded once.
+    let own_base = of.base.share(of.part, of.whole)?.round()?;
     let step = match tiers.metric {
         Metric::Count => i64::from(!of.extra),
         Metric::Revenue => own_base.units(),

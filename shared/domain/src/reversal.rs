@@ -254,6 +254,7 @@ mod tests {
             terms: Terms::of(&program),
             evidence: Evidence::PartnerId,
             touches: vec![],
+            weights: None,
             partners: vec![Credited::new(&partner(), 1)],
             customer: crate::rating::Standing::default(),
             exchange: None,

@@ -3,6 +3,22 @@
 //!
 //! A tally is the sum of what its earnings contribute. When an earning changes, so does its contribution, and the difference is
 //! added in the same transaction.
+//!
+//! # Retroactive tiers and caps
+//!
+//! What a window owes once it reaches a tier is what the tier pays for its base, less what was earned and less what caps kept back
+//! ([`KeptBack`]): what a cap kept back stays so, and a cap that is freed serves later sales only. Each cap limits what it is for:
+//!
+//! - a cap on an order limits what that order ever comes to. Counted at another tier, it is clamped again: 100.00 of which 5.00 are paid
+//!   at most are worth 5.00 at 10 % and at 12 %, and 50.00 would be worth no more than 5.00 at 12 %, either;
+//! - a cap on a month limits what is earned in it, be it by sales or by a true-up. Reaching a tier owes the difference of the rates on all
+//!   of the window's base, within what is left of the month in which it is reached, and nothing of what earlier months kept back: of
+//!   200.00 in January at 10 %, capped at 10.00, reaching 12 % in February owes 4.00.
+//!
+//! What a month has nothing left of, of a true-up, is not owed later, either.
+//!
+//! What is kept back is told for each tier, since leaving a tier changes it: who earned 10.00 of 50.00 at 50 % had nothing kept back at
+//! 10 %.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +31,7 @@ use crate::ids::PartnerId;
 use crate::line::{Line, LineKind, StateName};
 use crate::money::{Minor, MoneyError};
 use crate::rating::{Basis, Share};
-use crate::rules::{Metric, Pay, Rule, Tiers, Window};
+use crate::rules::{Metric, Pay, Rule, Tier, Tiers, Window};
 
 /// What was counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +61,57 @@ pub struct Base {
     pub earned: Minor,
     /// What partial refunds took of conversions that still count: an amount per conversion is not due again for it.
     pub partial: Minor,
+    /// What caps kept back of what was sold.
+    #[serde(skip_serializing_if = "KeptBack::is_empty")]
+    pub kept_back: KeptBack,
+    /// What caps on months kept back of true-ups: so much may be lacking and is not owed.
+    #[serde(skip_serializing_if = "KeptBack::is_empty")]
+    pub lacking: KeptBack,
+}
+
+/// What caps kept back, by the tier (told by its `after`) at which it is counted: so much less than it pays is due there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeptBack(BTreeMap<i64, Minor>);
+
+impl KeptBack {
+    pub fn of(tiers: &Tiers, at: impl Fn(&Tier) -> Result<Minor, MoneyError>) -> Result<Self, MoneyError> {
+        let all: BTreeMap<_, _> =
+            tiers.tiers.iter().map(|tier| Ok((tier.after, at(tier)?))).collect::<Result<_, MoneyError>>()?;
+        Ok(Self(all).without_zeros())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn at(&self, tier: &Tier) -> Minor {
+        self.0.get(&tier.after).copied().unwrap_or_default()
+    }
+
+    /// Less the share of it that went back, as a fraction.
+    pub fn less(&self, (part, whole): (i128, i128)) -> Result<Self, MoneyError> {
+        let left = |amount: Minor| amount.minus(amount.proportion(part, whole)?);
+        let all = self.0.iter().map(|(tier, amount)| Ok((*tier, left(*amount)?)));
+        Ok(Self(all.collect::<Result<_, MoneyError>>()?).without_zeros())
+    }
+
+    pub fn plus(mut self, other: &Self) -> Result<Self, MoneyError> {
+        for (tier, amount) in &other.0 {
+            let sum = self.0.entry(*tier).or_default();
+            *sum = sum.plus(*amount)?;
+        }
+        Ok(self.without_zeros())
+    }
+
+    fn negated(self) -> Self {
+        Self(self.0.into_iter().map(|(tier, amount)| (tier, amount.negated())).collect())
+    }
+
+    fn without_zeros(mut self) -> Self {
+        self.0.retain(|_, amount| !amount.is_zero());
+        self
+    }
 }
 
 /// Of how many conversions the partner has which part, in lowest terms.
@@ -96,14 +163,28 @@ const fn gcd(a: u64, b: u64) -> u64 {
 }
 
 impl Base {
-    /// What one earning contributes, of which `partial` went back; `count` is zero where it takes no position of its own.
-    pub fn of(basis: &Basis, count: i64, revenue: Minor, partial: Minor) -> Result<Self, MoneyError> {
+    /// What one earning contributes, of which a share went back; `count` is zero where it takes no position of its own.
+    pub fn of(
+        basis: &Basis,
+        tiers: &Tiers,
+        count: i64,
+        revenue: Minor,
+        back: (i128, i128),
+    ) -> Result<Self, MoneyError> {
+        let partial = basis.earned.proportion(back.0, back.1)?;
         let earned = basis.earned.minus(partial)?;
-        Ok(Self { count, shared: Shared::of(basis.share, count), revenue, earned, partial })
+        let kept_back = match tiers.tiers.first().map(|tier| tier.pay) {
+            // As much of it is due less as its base is less.
+            Some(Pay::Rate(_)) => basis.kept_back.less(back)?,
+            // For each conversion that counts all is due, but for `partial`.
+            _ => basis.kept_back.clone(),
+        };
+        let (shared, lacking) = (Shared::of(basis.share, count), KeptBack::default());
+        Ok(Self { count, shared, revenue, earned, partial, kept_back, lacking })
     }
 
     /// So much for each conversion, by the partner's share of it. Shares that are alike are rounded together.
-    fn times(&self, amount: Minor) -> Result<Minor, MoneyError> {
+    pub fn times(&self, amount: Minor) -> Result<Minor, MoneyError> {
         let alone = self.count - self.shared.0.values().sum::<i64>();
         let mut due = amount.proportion(alone.into(), 1)?;
         for ((part, whole), count) in &self.shared.0 {
@@ -119,6 +200,8 @@ impl Base {
             revenue: self.revenue.plus(other.revenue)?,
             earned: self.earned.plus(other.earned)?,
             partial: self.partial.plus(other.partial)?,
+            kept_back: self.kept_back.plus(&other.kept_back)?,
+            lacking: self.lacking.plus(&other.lacking)?,
         })
     }
 
@@ -129,6 +212,8 @@ impl Base {
             revenue: self.revenue.negated(),
             earned: self.earned.negated(),
             partial: self.partial.negated(),
+            kept_back: self.kept_back.negated(),
+            lacking: self.lacking.negated(),
         }
     }
 }
@@ -178,12 +263,20 @@ impl Tally {
 
     /// What the window still lacks for all its conversions to have been rated at the tier it has reached: negative where it has too much.
     pub fn outstanding(&self, tiers: &Tiers, version: u32) -> Result<Minor, MoneyError> {
-        let base = self.base(version);
         let (_, tier) = tiers.at(self.position(tiers.metric));
-        match tier.pay {
-            Pay::Rate(rate) => rate.of(base.revenue)?.minus(base.earned),
-            Pay::Amount(amount) => base.times(amount)?.minus(base.earned)?.minus(base.partial),
-        }
+        self.outstanding_at(&tier, version)
+    }
+
+    /// The same, had the window reached that tier.
+    pub fn outstanding_at(&self, tier: &Tier, version: u32) -> Result<Minor, MoneyError> {
+        let base = self.base(version);
+        let due = match tier.pay {
+            Pay::Rate(rate) => rate.of(base.revenue)?,
+            Pay::Amount(amount) => base.times(amount)?.minus(base.partial)?,
+        };
+        let lacks = due.minus(base.earned)?.minus(base.kept_back.at(tier))?;
+        // What went back of what was sold is the first to lack no more.
+        lacks.minus(lacks.min(base.lacking.at(tier)).max(Minor::ZERO))
     }
 }
 
@@ -327,7 +420,7 @@ impl Tallies {
 pub fn contribution<'a>(
     lines: impl IntoIterator<Item = &'a Line> + Clone,
     share: (i128, i128),
-    retroactive: bool,
+    retroactive: Option<&Tiers>,
 ) -> Result<Tally, MoneyError> {
     let slices = || lines.clone().into_iter().filter(|line| line.kind == LineKind::Commission);
     let stands = |line: &&Line| !matches!(line.state.name(), StateName::Rejected | StateName::Reversed);
@@ -343,10 +436,9 @@ pub fn contribution<'a>(
     tally.count = i64::from(is_sale);
     let base = basis.own_base()?;
     tally.revenue = base.minus(base.proportion(share.0, share.1)?)?;
-    if retroactive && let Some(version) = version {
+    if let (Some(tiers), Some(version)) = (retroactive, version) {
         // What the rule gave: a person who adjusts a line, or rejects a slice of several, means what they say, and no true-up undoes it.
-        let partial = basis.earned.proportion(share.0, share.1)?;
-        tally.bases.insert(version, Base::of(basis, tally.count, tally.revenue, partial)?);
+        tally.bases.insert(version, Base::of(basis, tiers, tally.count, tally.revenue, share)?);
         tally.bases.retain(|_, base| *base != Base::default());
     }
     Ok(tally)
@@ -402,7 +494,7 @@ mod tests {
 
     fn tally(count: i64, revenue: i64, commission: i64, partial: i64) -> Tally {
         let (revenue, earned) = (minor(revenue), minor(commission));
-        let base = Base { count, shared: Shared::default(), revenue, earned, partial: minor(partial) };
+        let base = Base { count, revenue, earned, partial: minor(partial), ..Base::default() };
         Tally { count, revenue, commission: earned, bases: BTreeMap::from([(1, base)]) }
     }
 
@@ -424,6 +516,8 @@ mod tests {
     fn an_earning_contributes_what_stands_of_it_and_a_position_while_its_sale_stands() {
         let mut book = Book::new(by_count(["250", "275", "300"]));
         book.sell("1", 10_000);
+        let rule = book.rule();
+        let tiers = rule.retroactive();
         let line = book.lines_of("1")[0].clone();
         let with = |change: fn(&mut Line)| {
             let mut line = line.clone();
@@ -449,23 +543,23 @@ mod tests {
             ("a quarter clawed back", vec![line.clone(), clawback], (1, 4), tally(1, 7_500, 18_750, 6_250)),
             ("an adjustment was reversed", vec![line.clone(), refused], (0, 1), tally(1, 10_000, 25_000, 0)),
         ] {
-            assert_eq!(contribution(&lines, share, true).unwrap(), expect, "{what}");
+            assert_eq!(contribution(&lines, share, tiers).unwrap(), expect, "{what}");
             let plain = Tally { bases: BTreeMap::new(), ..expect };
-            assert_eq!(contribution(&lines, share, false).unwrap(), plain, "{what}, not re-rated");
+            assert_eq!(contribution(&lines, share, None).unwrap(), plain, "{what}, not re-rated");
         }
         for (what, lines, share, (count, revenue, commission)) in [
             ("all back, but paid", vec![line.clone()], (1, 1), (0, 0, 25_000)),
             ("adjusted", vec![line.clone(), gift], (0, 1), (1, 10_000, 26_000)),
             ("one slice rejected", vec![with(rejected), line.clone()], (0, 1), (1, 10_000, 25_000)),
         ] {
-            let told = contribution(&lines, share, false).unwrap();
+            let told = contribution(&lines, share, None).unwrap();
             let told = (told.count, told.revenue.units(), told.commission.units());
             assert_eq!(told, (count, revenue, commission), "{what}");
         }
         let of_edit = [with(|line| line.edit = Some("e".into()))];
-        assert_eq!(contribution(&of_edit, (0, 1), true).unwrap(), tally(0, 10_000, 25_000, 0));
+        assert_eq!(contribution(&of_edit, (0, 1), tiers).unwrap(), tally(0, 10_000, 25_000, 0));
         for share in [(0, 1), (1, 1)] {
-            assert!(contribution(&[with(rejected)], share, true).unwrap().is_zero());
+            assert!(contribution(&[with(rejected)], share, tiers).unwrap().is_zero());
         }
     }
 

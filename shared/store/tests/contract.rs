@@ -139,6 +139,7 @@ fn line(partner: &Partner, n: usize, state: LineState) -> Line {
             reward: Applied::Percent { rate: domain::money::Percent::new("10".parse().unwrap()) },
             share: None,
             caps: vec![],
+            kept_back: domain::tally::KeptBack::default(),
             counted: vec![],
             earned: minor(1_000),
         }),

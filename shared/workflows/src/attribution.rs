@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use domain::accrual::{Circumstances, Credited, Terms};
-use domain::attribution::Touch;
+use domain::attribution::{Touch, Weights};
 use domain::booking::{Accruing, Booking, State};
 use domain::conversion::{Action, Code, ConversionEvent, Impossible, PartnerRef, Sale};
 use domain::ids::{ClickId, ConversionId, PartnerId, VisitorId};
 use domain::journal::{Entry, What};
-use domain::line::Evidence;
+use domain::line::{Evidence, Line, LineKind, LineState};
 use domain::order::Order;
 use domain::program::{Partner, Program};
 use domain::rating::Standing;
@@ -32,12 +32,14 @@ const MAX_VISITORS: usize = 5;
 pub struct Found {
     pub evidence: Evidence,
     pub touches: Vec<Touch>,
+    /// By which weights the touches were shared out, if by any.
+    pub weights: Option<Weights>,
     pub partners: Vec<(Partner, u64)>,
 }
 
 impl Found {
     fn one(partner: Partner, evidence: Evidence) -> Self {
-        Self { evidence, touches: Vec::new(), partners: vec![(partner, 1)] }
+        Self { evidence, touches: Vec::new(), weights: None, partners: vec![(partner, 1)] }
     }
 
     pub fn credited(&self) -> Vec<Credited> {
@@ -136,7 +138,8 @@ async fn by_click(context: &Context, search: &Search<'_>) -> Result<Option<Found
         return Ok(None);
     }
     check_partner(&partner, search.sale, search.occurred_at)?;
-    Ok(Some(Found { evidence: Evidence::Click(click), touches: vec![touch], partners: vec![(partner, 1)] }))
+    let evidence = Evidence::Click(click);
+    Ok(Some(Found { touches: vec![touch], ..Found::one(partner, evidence) }))
 }
 
 async fn by_touches(context: &Context, search: &Search<'_>) -> Result<Option<Found>, SearchError> {
@@ -170,9 +173,13 @@ async fn by_touches(context: &Context, search: &Search<'_>) -> Result<Option<Fou
     };
     let found: Vec<_> = credits.iter().filter_map(|credit| with_part(&credit.partner, credit.part)).collect();
     let evidence = Evidence::Touches { model: attribution.model, window_days: attribution.window_days };
-    touches.retain(|touch| credits.iter().any(|credit| credit.partner == touch.partner));
+    let weights = attribution.weights.clone();
+    // Who has no weight is a partner among others all the same: by whom a position is told, and of whose share nothing is left.
+    if weights.is_none() {
+        touches.retain(|touch| credits.iter().any(|credit| credit.partner == touch.partner));
+    }
     touches.sort_by(|a, b| (a.at, &a.click).cmp(&(b.at, &b.click)));
-    Ok(if found.is_empty() { None } else { Some(Found { evidence, touches, partners: found }) })
+    Ok(if found.is_empty() { None } else { Some(Found { evidence, touches, weights, partners: found }) })
 }
 
 async fn by_first_sale(context: &Context, search: &Search<'_>) -> Result<Option<Found>, SearchError> {
@@ -194,7 +201,7 @@ async fn by_first_sale(context: &Context, search: &Search<'_>) -> Result<Option<
     Ok(if partners.is_empty() {
         None
     } else {
-        Some(Found { evidence: Evidence::Customer, touches: Vec::new(), partners })
+        Some(Found { evidence: Evidence::Customer, touches: Vec::new(), weights: None, partners })
     })
 }
 
@@ -310,18 +317,28 @@ pub async fn by_hand(
             })?,
         };
         let customer = context.store.customer(BY_HAND, &program.id, &sale.customer).await?;
+        let lines = history.lines(context, BY_HAND).await?;
+        let listed = context.store.listed_unrewarded(BY_HAND, conversion).await?;
+        // Whose it is does not settle what it is: that it may be a duplicate, or is unusual, somebody has yet to look at.
+        let objection = match history.circumstances() {
+            Some(rated) => {
+                let objection = rated.objection.clone();
+                objection.filter(|objection| still_objected(&lines, history.attribution(), objection))
+            }
+            None => listed.as_ref().and_then(|listed| listed.objection.clone()),
+        };
         let circumstances = Circumstances {
             rule_set: set.version,
             terms: Terms::of(&program),
             evidence: Evidence::ByHand,
             touches: Vec::new(),
+            weights: None,
             partners: partners.iter().map(|(partner, part)| Credited::new(partner, *part)).collect(),
             customer: if sale.action.is_purchase() { customer.standing(conversion) } else { Standing::default() },
             exchange,
-            objection: None,
+            objection,
         };
         let circumstances = in_version(context, BY_HAND, &program, conversion, &order, circumstances).await?;
-        let lines = history.lines(context, BY_HAND).await?;
         let open = OpenPayouts::of(&context.store, BY_HAND, &lines).await?;
         open.settle_first(context).await?;
         let position = history.next_position();
@@ -332,8 +349,8 @@ pub async fn by_hand(
             let parts: Vec<_> = partners.iter().map(|(partner, part)| (partner.id.clone(), *part)).collect();
             transaction.remember_attribution(&customer, conversion, *occurred_at, &parts)?;
         }
-        if let Some(listed) = context.store.listed_unrewarded(BY_HAND, conversion).await? {
-            transaction.unlist_unrewarded(&listed)?;
+        if let Some(listed) = &listed {
+            transaction.unlist_unrewarded(listed)?;
         }
         let step = Step {
             operation: BY_HAND,
@@ -353,6 +370,18 @@ pub async fn by_hand(
         step.write(context, transaction, entry, MAX_LINES).await.map(drop)
     })
     .await
+}
+
+/// Whether what is objected to in a conversion has not been settled: no commission of its latest attribution was released, or some wait for
+/// that still. One that was rejected tells nothing.
+fn still_objected(lines: &[Line], attribution: u32, objection: &str) -> bool {
+    let commissions =
+        || lines.iter().filter(|line| line.kind == LineKind::Commission && line.attribution == attribution);
+    let waits = |line: &Line| match &line.state {
+        LineState::Held { why, .. } | LineState::Reversed { held: Some(why), .. } => why == objection,
+        _ => false,
+    };
+    commissions().any(waits) || commissions().all(|line| matches!(line.state, LineState::Rejected { .. }))
 }
 
 fn unless_known(history: &History) -> Refusal {

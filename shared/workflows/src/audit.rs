@@ -451,7 +451,7 @@ impl<'a> Books<'a> {
             let Ok((Some(order), attribution)) = order_of(entries) else { continue };
             for lines in self.earnings(conversion).values() {
                 let Some(of) = lines.iter().find(|line| line.kind == LineKind::Commission) else { continue };
-                let retroactive = self.rules(of).is_some_and(|rule| rule.retroactive().is_some());
+                let retroactive = self.rules(of).and_then(Rule::retroactive);
                 let part = share(&order, attribution, of)
                     .and_then(|share| contribution(lines.iter().copied(), share, retroactive));
                 match part {
@@ -462,7 +462,8 @@ impl<'a> Books<'a> {
         }
         for line in self.all.lines.iter().filter(|line| line.kind == LineKind::TrueUp) {
             let commission = Line { kind: LineKind::Commission, ..line.clone() };
-            let step = true_up_step(line.rule_set.unwrap_or_default(), line.amount);
+            let Some(basis) = &line.basis else { continue };
+            let step = true_up_step(line.rule_set.unwrap_or_default(), basis);
             add(line, tallies_of(&commission).collect(), &step);
         }
         for stored in &self.all.tallies {

@@ -142,6 +142,11 @@ impl<'a> Moment<'a> {
         }))
     }
 
+    /// When the sale occurred.
+    pub fn sold_at(&self) -> Option<Timestamp> {
+        self.after.0.as_ref()?.parts().first().map(|sale| sale.occurred_at)
+    }
+
     pub const fn has_order_before(&self) -> bool {
         self.before.0.is_some()
     }

@@ -238,17 +238,21 @@ async fn accrue(
             let detail = "the sale names a partner the program does not have; it is kept unattributed";
             file_trouble(context, incoming, ExceptionCode::UnknownPartner, detail).await?;
         }
-        transaction.list_unrewarded(&unrewarded(incoming, conversion, sale, Because::Unattributed))?;
+        let listed = unrewarded(incoming, conversion, sale, Because::Unattributed);
+        transaction.list_unrewarded(&Unrewarded { objection: duplicate(sale, &purchase, &customer), ..listed })?;
         write(&context.store, transaction, OPERATION, entry, vec![], &OpenPayouts::default()).await?;
         return Ok(Ingested::Unattributed);
     };
     let set = rules_in_force(context, OPERATION, program, occurred_at).await?.ok_or(NotBooked::NoRules(occurred_at))?;
-    let objection = objection(context, incoming, &mut transaction, (sale, net), &purchase, &customer, &found).await?;
+    let is_back = is_back(history.events().chain([incoming.event]));
+    let sold = Sold { sale, net, purchase: &purchase, customer: &customer, is_back };
+    let objection = objection(context, incoming, &mut transaction, &sold, &found).await?;
     let circumstances = Circumstances {
         rule_set: set.version,
         terms: Terms::of(program),
         evidence: found.evidence.clone(),
         touches: found.touches.clone(),
+        weights: found.weights.clone(),
         partners: found.credited(),
         customer: if sale.action.is_purchase() { customer.standing(conversion) } else { Standing::default() },
         exchange,
@@ -315,8 +319,27 @@ fn unrewarded(incoming: &Incoming<'_>, conversion: &ConversionId, sale: &Sale, b
         total: sale.total,
         currency: sale.currency,
         occurred_at: incoming.event.occurred_at,
+        objection: None,
         attributed: false,
     }
+}
+
+/// A sale that another source may have told already.
+fn duplicate(sale: &Sale, purchase: &Purchase, customer: &KnownCustomer) -> Option<String> {
+    let other = customer.duplicate(purchase).filter(|_| sale.action.is_purchase())?;
+    let other = &other.conversion;
+    Some(format!("possible_duplicate: conversion {other} from another source is for the same customer and amount"))
+}
+
+/// A sale as it may be objected to.
+struct Sold<'a> {
+    sale: &'a Sale,
+    /// In the program's currency.
+    net: Minor,
+    purchase: &'a Purchase,
+    customer: &'a KnownCustomer,
+    /// Something of it went back before it was known.
+    is_back: bool,
 }
 
 /// What makes its lines stop at once: a sale that another source may have told already, or what the program's anomaly rules object to.
@@ -324,20 +347,11 @@ async fn objection(
     context: &Context,
     incoming: &Incoming<'_>,
     transaction: &mut Transaction,
-    (sale, net): (&Sale, Minor),
-    purchase: &Purchase,
-    customer: &KnownCustomer,
+    sold: &Sold<'_>,
     found: &Found,
 ) -> Result<Option<String>, NotBooked> {
-    let mut objection = None;
-    if sale.action.is_purchase()
-        && let Some(other) = customer.duplicate(purchase)
-    {
-        objection = Some(format!(
-            "possible_duplicate: conversion {} from another source is for the same customer and amount",
-            other.conversion
-        ));
-    }
+    let &Sold { sale, net, purchase, customer, is_back } = sold;
+    let mut objection = duplicate(sale, purchase, customer);
     let rules = &incoming.program.anomaly_rules;
     if rules.is_off() {
         return Ok(objection);
@@ -353,7 +367,8 @@ async fn objection(
             let found = read.pulse.objection(rules, &beat, net).map_err(Refusal::from)?;
             objection = found.map(|why| format!("anomaly: {why}"));
         }
-        transaction.pulse(&read, read.pulse.clone().with(beat.clone(), net).map_err(Refusal::from)?)?;
+        let pulse = read.pulse.clone().with(beat.clone(), net).map_err(Refusal::from)?;
+        transaction.pulse(&read, if is_back { pulse.refunded() } else { pulse })?;
     }
     Ok(objection)
 }
@@ -417,9 +432,7 @@ async fn change(
         EventKind::Withdrawal => What::Withdraw,
     };
     let mut transaction = claiming(incoming, conversion)?;
-    if kind == EventKind::Refund {
-        note_refund(context, incoming, history, &mut transaction).await?;
-    }
+    note_refund(context, incoming, history, &mut transaction).await?;
     // An edit is rated as the sale was: the same partners, the same version.
     let circumstances = history.circumstances().filter(|_| kind == EventKind::Edit);
     let attribution = history.attribution();
@@ -443,22 +456,35 @@ async fn change(
     Ok(Ingested::Applied { lines: written.lines.into_iter().map(|line| line.id).collect() })
 }
 
-/// The first refund of a conversion counts in its partners' refund rate, where anybody asks for that.
+/// Whether a refund of the sale stands among the events. One in another currency measures nothing.
+fn is_back<'a>(events: impl Iterator<Item = &'a ConversionEvent>) -> bool {
+    let events: Vec<_> = events.collect();
+    let sold_in = events.iter().find_map(|event| event.body.sale()).map(|sale| sale.currency);
+    let is_withdrawn = |id: &str| {
+        events.iter().any(|event| matches!(&event.body, EventBody::Withdrawal(withdrawal) if withdrawal.refund == id))
+    };
+    let mut refunds = events.iter().filter(|event| event.body.kind() == EventKind::Refund);
+    refunds.any(|refund| refund.currency() == sold_in && !is_withdrawn(&refund.id))
+}
+
+/// A conversion of which something went back counts in the refund rate of the partners whose conversions it counts among, where anybody
+/// asks for that; and no more once no refund of it stands.
 async fn note_refund(
     context: &Context,
     incoming: &Incoming<'_>,
     history: &History,
     transaction: &mut Transaction,
 ) -> Result<(), NotBooked> {
-    let known = history.events().any(|event| event.body.kind() == EventKind::Refund);
-    if known || incoming.program.anomaly_rules.is_off() {
+    let before = is_back(history.events());
+    let after = is_back(history.events().chain([incoming.event]));
+    if before == after || incoming.program.anomaly_rules.is_off() {
         return Ok(());
     }
-    for credited in history.circumstances().iter().flat_map(|circumstances| &circumstances.partners) {
+    let counted = history.sale().and_then(|sale| sale.circumstances.as_ref());
+    for credited in counted.iter().flat_map(|circumstances| &circumstances.partners) {
         let read = context.store.pulse(REFUND, &credited.partner).await?;
-        let mut pulse = read.pulse.clone();
-        pulse.refunded = pulse.refunded.saturating_add(1);
-        transaction.pulse(&read, pulse)?;
+        let pulse = read.pulse.clone();
+        transaction.pulse(&read, if after { pulse.refunded() } else { pulse.not_refunded() })?;
     }
     Ok(())
 }

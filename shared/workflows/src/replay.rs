@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use domain::accrual::Circumstances;
 use domain::booking::{Booking, RulesByVersion, State, note_true_ups, tallies_of};
 use domain::ids::{ConversionId, LineId, PartnerId, PayoutId, ProgramId, RunId};
 use domain::journal::{Change, Entry, EntryRef, LineChange, PayoutChange, Sealed, Seen, What};
@@ -17,6 +18,7 @@ use domain::payout::OpenPayout;
 use domain::program::{Partner, Program};
 use domain::tally::Tallies;
 use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use store::{Everything, StoreError};
@@ -394,6 +396,9 @@ impl<'a> Replay<'a> {
             return Ok(Vec::new());
         };
         let (program, rules) = self.program_of(partner)?;
+        if let (Some(accruing), Some(sold_at)) = (&accruing, moment.sold_at()) {
+            attributed_again(accruing.circumstances, sold_at)?;
+        }
         let decided = if entry.what == What::Adjust { adjusted_again(entry, &lines, open)? } else { lines.clone() };
         let conversion: ConversionId = entry.stream.parse().map_err(|_| amiss("its stream is no conversion"))?;
         let cause = entry.cause();
@@ -518,6 +523,17 @@ impl<'a> Replay<'a> {
             differs: "the journal makes it, and it is not stored".to_owned(),
         }));
     }
+}
+
+/// Touches that decided whose it is decide so again.
+fn attributed_again(circumstances: &Circumstances, sold_at: Timestamp) -> Result<()> {
+    let Some(again) = circumstances.by_touches(sold_at) else { return Ok(()) };
+    let told: Vec<_> = circumstances.partners.iter().map(|of| format!("{} of {}", of.part, of.partner)).collect();
+    let again: Vec<_> = again.iter().map(|of| format!("{} of {}", of.part, of.partner)).collect();
+    if told == again {
+        return Ok(());
+    }
+    Err(amiss(format!("its partners are {}, and by its touches {}", told.join(", "), again.join(", "))))
 }
 
 fn payout_of(entry: &Entry) -> Result<&PayoutChange> {

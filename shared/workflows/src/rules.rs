@@ -227,6 +227,7 @@ fn rate_example(
         terms: Terms::of(program),
         evidence: Evidence::PartnerId,
         touches: Vec::new(),
+        weights: None,
         partners: vec![partner],
         customer: Standing { new: first_attributed.is_none(), first_attributed },
         exchange,

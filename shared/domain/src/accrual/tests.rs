@@ -22,6 +22,7 @@ fn circumstances(partners: Vec<Credited>) -> Circumstances {
         terms: Terms { hold_days: 30, min_hold_days: 0, approval: ApprovalMode::Automatic },
         evidence: Evidence::PartnerId,
         touches: vec![],
+        weights: None,
         partners,
         customer: Standing::default(),
         exchange: None,
@@ -134,6 +135,38 @@ fn a_partner_found_by_touches_has_what_its_latest_link_says() {
 }
 
 #[test]
+fn who_was_found_by_touches_is_found_again_by_them_and_their_weights() {
+    let touch = |of: u128, channel: &str| Touch {
+        click: ClickId::derive(&VisitorId::from_uuid(of), now(), 1),
+        partner: PartnerId::from_uuid(of),
+        at: now(),
+        code: "C".into(),
+        channel: Some(channel.into()),
+        campaign: None,
+        landing_page: None,
+        device: None,
+        referrer: None,
+    };
+    let weights =
+        |email: &str| Some([("email", email), ("video", "1")].map(|(a, b)| (a.to_owned(), b.to_owned())).into());
+    let found = Circumstances {
+        evidence: Evidence::Touches { model: crate::attribution::Model::Custom, window_days: 30 },
+        touches: vec![touch(1, "blog"), touch(2, "email"), touch(3, "video")],
+        weights: weights("3"),
+        ..circumstances(vec![])
+    };
+    let parts = |of: &Circumstances| {
+        let credits = of.by_touches(now())?;
+        Some(credits.into_iter().map(|credit| (credit.partner, credit.part / 1_000_000)).collect::<Vec<_>>())
+    };
+    let by = |email, video| Some(vec![(PartnerId::from_uuid(2), email), (PartnerId::from_uuid(3), video)]);
+    assert_eq!(parts(&found), by(3, 1), "a blog weighs nothing");
+    assert_eq!(parts(&Circumstances { weights: weights("2"), ..found.clone() }), by(2, 1));
+    assert_ne!(parts(&Circumstances { touches: found.touches[1..2].to_vec(), ..found.clone() }), by(3, 1));
+    assert_eq!(parts(&Circumstances { evidence: Evidence::ByHand, ..found }), None);
+}
+
+#[test]
 fn rewards_are_divided_where_one_rule_gives_everybody_the_same_and_else_rounded_for_each() {
     let flat = |amount: &str| json!({"name": "f", "reward": {"kind": "flat", "amount": amount}});
     let mut divided = Book::new(flat("0.01")).among(&[1, 1]);
@@ -200,8 +233,100 @@ fn a_sale_that_reaches_no_new_tier_has_no_true_up() {
     rule["caps"] = json!({"perOrder": "2.60"});
     let mut book = Book::new(rule);
     (1..=4).for_each(|n| book.sell(&n.to_string(), 10_000));
-    assert_eq!(book.nets("3"), [260, 65], "2.75 three times, less what was earned");
+    assert_eq!(
+        book.nets("3"),
+        [260, 20],
+        "0.10 more for each of the first two, which are worth no more than 2.60, either"
+    );
     assert_eq!(book.nets("4"), [260]);
+}
+
+/// By revenue: a rate, and a higher one after so much, with caps.
+fn rising(window: &str, rate: &str, after: &str, higher: &str, caps: serde_json::Value) -> serde_json::Value {
+    let mut rule =
+        tiered("revenue", "retroactive", json!([{"after": "0", "rate": rate}, {"after": after, "rate": higher}]));
+    rule["reward"]["window"] = json!(window);
+    rule["caps"] = caps;
+    rule
+}
+
+#[test]
+fn what_a_cap_on_an_order_kept_back_no_refund_and_no_edit_pays() {
+    let rule = || rising("lifetime", "10", "1000", "12", json!({"perOrder": "5.00"}));
+    let mut book = Book::new(rule());
+    book.sell("1", 10_000);
+    assert_eq!(json!(book.lines_of("1")[0].basis)["keptBack"], json!({"0": 500, "100000": 700}));
+    book.refund("1", 100);
+    assert_eq!(book.nets("1"), [495], "of 9.90 as much is kept back");
+    let mut book = Book::new(rule());
+    book.sell("1", 10_000);
+    book.accept("1", restated(&sale(15_000, 0, &[])));
+    assert_eq!(book.nets("1"), [500, 0]);
+    // At the higher rate each order is worth 5.00 still.
+    let mut book = Book::new(rule());
+    (1..=11).for_each(|n| book.sell(&n.to_string(), 10_000));
+    assert_eq!((book.total(), book.lines_of("11").len()), (5_500, 1));
+    book.refund("1", 10_000);
+    assert_eq!((book.total(), book.lines_of("1").len()), (5_000, 1));
+}
+
+#[test]
+fn a_cap_on_an_order_holds_for_all_its_parts_at_every_tier() {
+    let rule = || rising("lifetime", "10", "100", "15", json!({"perOrder": "5.00"}));
+    let mut book = Book::new(rule());
+    book.sell("1", 4_000);
+    book.sell("2", 7_000);
+    assert_eq!((book.nets("1"), book.nets("2")), (vec![400], vec![500, 100]), "40.00 are worth 6.00, and at most 5.00");
+    let mut book = Book::new(rule());
+    book.sell("1", 3_000);
+    book.accept("1", restated(&sale(6_000, 0, &[])));
+    assert_eq!(book.nets("1"), [300, 200]);
+    book.sell("2", 5_000);
+    assert_eq!(book.nets("2"), [500], "of 4.50 and 4.50 there are 4.50 and 0.50, which is what it has");
+    // The sale's own 30.00 went back, and the edit's 30.00 stay at what was left for them.
+    book.refund("1", 3_000);
+    assert_eq!((book.nets("1"), book.total()), (vec![0, 200], 700));
+}
+
+#[test]
+fn what_a_month_kept_back_no_later_month_pays() {
+    let mut book = Book::new(rising("year", "10", "200", "12", json!({"perPartnerMonth": "10.00"})));
+    book.now = "2026-01-10T00:00:00Z".parse().unwrap();
+    book.sell("1", 20_000);
+    book.now = "2026-02-10T00:00:00Z".parse().unwrap();
+    book.sell("2", 1_000);
+    assert_eq!((book.nets("1"), book.nets("2")), (vec![1_000], vec![120, 400]), "2 % of 200.00");
+    let Some(Basis { reward: Applied::Retroactive { target, had, kept_back, .. }, .. }) = &book.lines_of("2")[1].basis
+    else {
+        panic!()
+    };
+    assert_eq!([*target, *had, *kept_back], [2_520, 1_120, 1_000].map(minor));
+    book.refund("2", 100);
+    // 1.08 of 1.20; 25.08 less 10.00 kept back are 15.08, which is what it has.
+    assert_eq!((book.nets("2"), book.total()), (vec![108, 400], 1_508));
+}
+
+#[test]
+fn a_true_up_that_a_cap_leaves_nothing_of_is_not_owed_later() {
+    let mut book = Book::new(rising("year", "10", "200", "50", json!({"perPartnerMonth": "10.00"})));
+    book.now = "2026-01-10T00:00:00Z".parse().unwrap();
+    book.sell("1", 20_000);
+    book.now = "2026-02-10T00:00:00Z".parse().unwrap();
+    book.sell("2", 10_000);
+    assert_eq!(book.nets("2"), [1_000, 0], "of 50.00 and 80.00");
+    book.now = "2026-03-10T00:00:00Z".parse().unwrap();
+    book.sell("3", 10_000);
+    book.accept("3", restated(&sale(11_000, 0, &[])));
+    book.accept("2", restated(&sale(20_000, 0, &[])));
+    assert_eq!((book.nets("2"), book.nets("3")), (vec![1_000, 0, 0], vec![1_000, 0]));
+    // Below the tier it is as if nobody had reached it: of March's 100.00 the 10.00 that it has, and what its edit and that of February
+    // would have earned was kept back there, too.
+    book.refund("1", 20_000);
+    book.refund("2", 15_000);
+    assert_eq!(
+        (book.tally("2026").revenue, book.nets("2"), book.nets("3")),
+        (minor(16_000), vec![0, 0, 0], vec![1_000, 0])
+    );
 }
 
 #[test]
@@ -302,6 +427,12 @@ fn what_a_tally_counts_of_a_converted_base_is_rounded_once() {
     book.accept("1", EventBody::Sale(euros));
     // 10.005 USD, of which half is 5.0025 and not half of 10.01.
     assert_eq!(book.tally("life").revenue, minor(500));
+    // So that it does not reach what is after 5.00.
+    let mut book = Book::new(rising("lifetime", "10", "5.00", "20", json!({}))).among(&[1, 1]);
+    book.exchange = Some(rate("EUR", "USD", "1.5"));
+    let euros = Sale { currency: "EUR".parse().unwrap(), ..sale(667, 0, &[]) };
+    book.accept("1", EventBody::Sale(euros));
+    assert_eq!(book.nets("1"), [50, 50]);
 }
 
 #[test]

@@ -21,6 +21,9 @@ pub struct Unrewarded {
     pub total: Minor,
     pub currency: Currency,
     pub occurred_at: Timestamp,
+    /// Why its lines would have been held from the start, had it been due to somebody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objection: Option<String>,
     /// A person said since whom it is due to: it is listed no more.
     #[serde(default)]
     pub attributed: bool,

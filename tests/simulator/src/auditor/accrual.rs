@@ -8,8 +8,9 @@ use jiff::tz::TimeZone;
 use super::model::{Conversion, Earning, Kind, Line, State, Tally, TallyKey};
 use super::order::{Order, Part};
 use super::rates::{self, Ratio, Sold};
+use super::tallies::Kept;
 use super::{Auditor, Checked, Entry, Invariant, days, violation};
-use crate::told::{Named, Partner, Program, Reward, Rule, RuleSet, Sale, Shape, Told, Touch};
+use crate::told::{Named, Partner, Pay, Program, Reward, Rule, RuleSet, Sale, Shape, Told, Touch};
 
 /// A conversion, its lines and what becomes of them.
 #[derive(Debug, Clone)]
@@ -192,17 +193,22 @@ impl Auditor {
                 };
                 let weight = Ratio::new(*credit, all_parts);
                 let used = spent(&work.conversion, &order, occasion, rule, id);
-                let (full, own) = rates::reward(rule, sold, weight, before, occasion.part > 0, used);
+                let exact = rates::reward(rule, sold, weight, before, occasion.part > 0);
+                let left = rates::order_caps(rule, weight, used);
+                let (full, own) = left.map_or(exact, |left| (exact.0.lesser(left.0), exact.1.lesser(left.1)));
+                let capped = left.is_some_and(|left| Ratio::from(exact.0.round()).compare(left.0).is_gt());
                 fulls.entry(rule.key.clone()).or_default().push((n, full));
-                rated.push((n, rule, items, sold.base.times(weight), (own, weight), before));
+                rated.push((n, rule, items, sold, (own, weight), (before, exact.1.round(), capped)));
             }
         }
-        for (n, rule, items, base, (own, weight), before) in rated {
+        for (n, rule, items, sold, (own, weight), (before, exact, capped)) in rated {
             let of_rule = &fulls[&rule.key];
             let same = of_rule.len() == credits.len() && of_rule.iter().all(|(_, full)| *full == of_rule[0].1);
             let parts: Vec<i128> = credits.iter().map(|(_, part)| *part).collect();
             let shared = if same { rates::divide(of_rule[0].1.round(), &parts)[n] } else { own.round() };
             let partner = &credits[n].0;
+            // What it was before the order's cap: a part that was divided, unless there was more to divide.
+            let exact = if same && !capped { shared } else { exact.max(shared) };
             let mut earned = shared;
             for (cap, owner) in [(rule.caps.partner_month, partner), (rule.caps.program_month, &program.id)] {
                 let Some(cap) = cap else { continue };
@@ -214,6 +220,9 @@ impl Auditor {
             let received = occasion.received_at + days(program.min_hold_days.into());
             let due = |slice_days: u32| (occasion.occurred_at + days(hold.max(slice_days).into())).max(received);
             let earning = work.conversion.earnings.len();
+            let as_rated = Kept { sold, weight, before, added: occasion.part > 0, exact, of_order: shared, earned };
+            let kept = as_rated
+                .by_tier(rule, |after, pay| spent_at(&work.conversion, &order, occasion, rule, partner, (after, pay)));
             if occasion.part == 0 {
                 work.conversion.before.insert((partner.clone(), rule.key.clone()), before);
             }
@@ -225,10 +234,11 @@ impl Auditor {
                 attribution: occasion.attribution,
                 part: occasion.part,
                 items,
-                base: base.round(),
+                base: sold.base.times(weight).round(),
                 date,
                 due_at: due(0),
                 earned,
+                kept,
                 given_away: false,
             });
             for (n, (amount, slice_days)) in rates::slices(earned, rule).into_iter().enumerate() {
@@ -298,6 +308,29 @@ fn spent(conversion: &Conversion, order: &Order, occasion: &Occasion, rule: &Rul
         spent.1 += if earning.partner == partner { stands } else { 0 };
     }
     spent
+}
+
+/// What earlier parts of the order come to for the partner at a tier, of what did not go back. An amount per conversion is not due again
+/// for an edit.
+fn spent_at(
+    conversion: &Conversion,
+    order: &Order,
+    occasion: &Occasion,
+    rule: &Rule,
+    partner: &str,
+    (after, pay): (i64, Pay),
+) -> i128 {
+    let Pay::Rate(rate) = pay else { return 0 };
+    let own =
+        conversion.earnings.iter().filter(|of| of.rule.key == rule.key && of.partner == partner && !of.given_away);
+    let (mut base, mut kept) = (0, 0);
+    for earning in own.filter(|earning| earning.part < occasion.part) {
+        let (part, whole) = order.refunded(earning.part, &earning.items);
+        let stands = |amount: i128| amount - rates::round(amount * part, whole);
+        base += stands(earning.base);
+        kept += stands(earning.kept.get(&after).copied().unwrap_or_default());
+    }
+    (rates::round(base * i128::from(rate), rates::WHOLE) - kept).max(0)
 }
 
 fn rates_orders(rule: &Rule) -> bool {

@@ -41,6 +41,7 @@ impl Auditor {
                 "hold" => leave_for(&mut line, State::Held),
                 "reject" => leave_for(&mut line, State::Rejected),
                 "reinstate" => {
+                    line.released = true;
                     line.hands.insert(entry.by.to_owned());
                     line.reviewed = false;
                     line.taken += std::mem::take(&mut line.recorded);
@@ -52,6 +53,7 @@ impl Auditor {
                     if verb == "approve" {
                         line.reviewed = true;
                     } else {
+                        line.released = true;
                         line.hands.insert(entry.by.to_owned());
                     }
                     line.state = State::at_gates(line.reviewed, line.due_at, entry.at);
@@ -265,6 +267,14 @@ impl Auditor {
         else {
             return violation(Invariant::OneState, format!("{name}: its sale has not come"));
         };
+        // Silent in the rules: what somebody should look at is not looked at by giving it to others. That it was released settles it, unless
+        // something else of it waits still.
+        let latest = |line: &&Line| line.kind == Kind::Commission && line.attribution == conversion.attribution;
+        let own = || conversion.lines.iter().filter_map(|id| self.lines.get(id)).filter(latest);
+        let waits = |line: &Line| {
+            !line.released && (line.state == State::Held || line.state == State::Reversed && line.was_held)
+        };
+        conversion.suspicious &= own().any(waits) || own().all(|line| line.state == State::Rejected);
         for earning in &mut conversion.earnings {
             earning.given_away = true;
         }
@@ -278,8 +288,6 @@ impl Auditor {
         conversion.channels.clear();
         conversion.standing.first_attributed = self.first_attributed(&sale, entry.stream);
         self.remember_credits(&sale, entry.stream, &conversion.credits);
-        // Silent in the rules: a person looked at it.
-        conversion.suspicious = false;
         let mut work = self.work(entry.stream, conversion);
         self.reverse(entry, &mut work)?;
         self.free(&mut work);

@@ -97,12 +97,16 @@ pub struct Line {
     pub of: Option<String>,
     /// A true-up by what was just sold, and not by what became of an earlier sale.
     pub crossed: bool,
+    /// What a cap kept back of a true-up, by tier.
+    pub kept: BTreeMap<i64, i128>,
     pub amount: i128,
     pub taken: i128,
     /// Refunds that wait for it to be reinstated.
     pub recorded: i128,
     pub state: State,
     pub reviewed: bool,
+    /// Somebody looked at it who released or reinstated it.
+    pub released: bool,
     /// By whom it is reviewed since then.
     pub approved_at: Timestamp,
     /// Whether it was held when it was reversed.
@@ -139,11 +143,13 @@ impl Line {
             slice: None,
             of: None,
             crossed: false,
+            kept: BTreeMap::new(),
             amount,
             taken: 0,
             recorded: 0,
             state: State::Payable,
             reviewed: true,
+            released: false,
             approved_at: entry.at,
             was_held: false,
             payout: None,
@@ -388,6 +394,8 @@ pub struct Earning {
     pub due_at: Timestamp,
     /// What the rule gave.
     pub earned: i128,
+    /// By tier of a retroactive rule, what caps keep back of what it comes to there.
+    pub kept: BTreeMap<i64, i128>,
     /// The conversion was given to somebody else: all of it is taken back.
     pub given_away: bool,
 }
@@ -410,6 +418,9 @@ pub struct Base {
     pub revenue: i128,
     pub earned: i128,
     pub partial: i128,
+    /// What caps keep back, by tier: of what was sold, and of true-ups.
+    pub kept: BTreeMap<i64, i128>,
+    pub lacking: BTreeMap<i64, i128>,
 }
 
 /// Partner or program, rule, and instance of a window.
@@ -430,6 +441,10 @@ impl Tally {
             own.revenue += sign * base.revenue;
             own.earned += sign * base.earned;
             own.partial += sign * base.partial;
+            for (own, other) in [(&mut own.kept, &base.kept), (&mut own.lacking, &base.lacking)] {
+                other.iter().for_each(|(tier, kept)| *own.entry(*tier).or_default() += sign * kept);
+                own.retain(|_, kept| *kept != 0);
+            }
         }
         self.bases.retain(|_, base| *base != Base::default());
     }

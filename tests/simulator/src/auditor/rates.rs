@@ -65,11 +65,11 @@ impl Ratio {
         Self::new(self.1, self.0)
     }
 
-    fn lesser(self, other: Self) -> Self {
+    pub fn lesser(self, other: Self) -> Self {
         if self.compare(other) == Ordering::Greater { other } else { self }
     }
 
-    fn compare(self, other: Self) -> Ordering {
+    pub fn compare(self, other: Self) -> Ordering {
         (self.0 * other.1).cmp(&(other.0 * self.1))
     }
 }
@@ -229,11 +229,11 @@ pub struct Sold {
     pub units: i64,
 }
 
-/// The reward in full, and the weight's part of it. `before` is the tally's position, in conversions or minor units. What an edit
-/// added gets no flat amount again. `used` is what the order earned before of its cap, in full and by the weight's part.
-pub fn reward(rule: &Rule, sold: Sold, weight: Ratio, before: i128, added: bool, used: (i128, i128)) -> (Ratio, Ratio) {
+/// The reward in full, and the weight's part of it, before caps. `before` is the tally's position, in conversions or minor units. What an
+/// edit added gets no flat amount again.
+pub fn reward(rule: &Rule, sold: Sold, weight: Ratio, before: i128, added: bool) -> (Ratio, Ratio) {
     let linear = |full: Ratio| (full, full.times(weight));
-    let (full, own) = match &rule.reward {
+    match &rule.reward {
         Reward::Flat(_) if added => linear(Ratio::ZERO),
         Reward::Flat(amount) => linear(i128::from(*amount).into()),
         Reward::FlatPerUnit(amount) => linear((i128::from(*amount) * i128::from(sold.units)).into()),
@@ -242,32 +242,39 @@ pub fn reward(rule: &Rule, sold: Sold, weight: Ratio, before: i128, added: bool,
             (by_amount(tiers, sold.base, before), by_amount(tiers, sold.base.times(weight), before))
         }
         Reward::Tiered(tiers) => {
-            let own = sold.base.times(weight);
-            let position = match (tiers.shape, tiers.metric) {
-                (Shape::Retroactive, Metric::Revenue) => before + own.round(),
-                // What an edit adds is no conversion of its own.
-                (Shape::Retroactive, Metric::Count) => before + i128::from(!added),
-                // Silent in the rules: what it earns itself is counted at the tier where it starts.
-                (Shape::Retroactive, Metric::Commission) => {
-                    before + pay(tier_at(tiers, before + 1), sold.base).times(weight).round()
-                }
-                _ => before + 1,
-            };
-            match tier_at(tiers, position) {
-                Pay::Amount(_) if added => linear(Ratio::ZERO),
-                tier => linear(pay(tier, sold.base)),
-            }
+            linear(at_tier(tier_at(tiers, reached(tiers, sold, weight, before, added)), sold, added))
         }
-    };
-    match rule.caps.order {
-        Some(cap) => {
-            let whole = i128::from(cap);
-            let part = Ratio::from(whole).times(weight).round();
-            let left = |cap: i128, used: i128| Ratio::from((cap - used).max(0));
-            (full.lesser(left(whole, used.0)), own.lesser(left(part, used.1)))
-        }
-        None => (full, own),
     }
+}
+
+/// Where something stands that is rated whole, and so by which tier it is.
+pub fn reached(tiers: &Tiers, sold: Sold, weight: Ratio, before: i128, added: bool) -> i128 {
+    match (tiers.shape, tiers.metric) {
+        (Shape::Retroactive, Metric::Revenue) => before + sold.base.times(weight).round(),
+        // What an edit adds is no conversion of its own.
+        (Shape::Retroactive, Metric::Count) => before + i128::from(!added),
+        // Silent in the rules: what it earns itself is counted at the tier where it starts.
+        (Shape::Retroactive, Metric::Commission) => {
+            before + pay(tier_at(tiers, before + 1), sold.base).times(weight).round()
+        }
+        _ => before + 1,
+    }
+}
+
+/// What a tier pays in full.
+pub fn at_tier(tier: Pay, sold: Sold, added: bool) -> Ratio {
+    match tier {
+        Pay::Amount(_) if added => Ratio::ZERO,
+        tier => pay(tier, sold.base),
+    }
+}
+
+/// What is left of the cap on an order, in full and for the weight's part, of which so much is used.
+pub fn order_caps(rule: &Rule, weight: Ratio, used: (i128, i128)) -> Option<(Ratio, Ratio)> {
+    let whole = i128::from(rule.caps.order?);
+    let part = Ratio::from(whole).times(weight).round();
+    let left = |cap: i128, used: i128| Ratio::from((cap - used).max(0));
+    Some((left(whole, used.0), left(part, used.1)))
 }
 
 /// What a rate applies to, of some items of a part of an order.

@@ -244,6 +244,8 @@ impl Auditor {
                 revenue: int(base, "revenue"),
                 earned: int(base, "earned"),
                 partial: int(base, "partial"),
+                kept: base["kept_back"].as_object().into_iter().flatten().map(kept_back).collect(),
+                lacking: base["lacking"].as_object().into_iter().flatten().map(kept_back).collect(),
             };
             found.bases.insert(version.parse().unwrap_or_default(), base);
         }
@@ -483,6 +485,10 @@ fn stored_page(id: &str, n: usize, page: &[PageLine], stored: &Value) -> Checked
             .all(|((id, net, hands), line)| (*id, *net, hands) == (&line.id, line.net, &line.hands));
     ensure!(same, PayoutIsItsLines, "page {n} of {id}: expected {page:?}, found {found:?}");
     Ok(lines.iter().map(|line| json!([line["id"], line["net"]])).collect())
+}
+
+fn kept_back((tier, amount): (&String, &Value)) -> (i64, i128) {
+    (tier.parse().unwrap_or_default(), amount.as_i64().map(i128::from).unwrap_or_default())
 }
 
 /// A run pays a partner once, what was due by its cut-off, and leaves nothing that was.

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 
 use super::accrual::{Occasion, Work};
 use super::model::{Base, Conversion, Earning, Kind, Line, State, Tally, TallyKey};
-use super::rates::{self, WHOLE, round};
+use super::rates::{self, Ratio, Sold, WHOLE, round};
 use super::reversal::author;
 use super::{Auditor, Entry};
 use crate::told::{Metric, Pay, Program, Reward, Rule, Shape, Tiers, Window};
@@ -19,6 +19,10 @@ const fn retroactive(rule: &Rule) -> Option<&Tiers> {
         Reward::Tiered(tiers) if matches!(tiers.shape, Shape::Retroactive) => Some(tiers),
         _ => None,
     }
+}
+
+fn by_rates(rule: &Rule) -> bool {
+    matches!(&rule.reward, Reward::Tiered(tiers) if tiers.steps.iter().any(|(_, pay)| matches!(pay, Pay::Rate(_))))
 }
 
 /// Silent in the rules: only conversions that were rated by tiers, or under a cap, count for them.
@@ -47,6 +51,37 @@ fn shared(earning: &Earning, count: i128) -> BTreeMap<(i128, i128), i128> {
     share.into_iter().map(|share| (share, count)).collect()
 }
 
+/// An earning as it was rated: before caps, under the cap on its order, and in the end.
+pub struct Kept {
+    pub sold: Sold,
+    pub weight: Ratio,
+    pub before: i128,
+    pub added: bool,
+    pub exact: i128,
+    pub of_order: i128,
+    pub earned: i128,
+}
+
+impl Kept {
+    /// Silent in the rules: what caps kept back stays so when the window is rated at another tier. The cap on an order holds at every
+    /// tier; that on a month kept back no more than what the sale was rated at. `spent` is what the order earned before at a tier.
+    pub fn by_tier(&self, rule: &Rule, spent: impl Fn(i64, Pay) -> i128) -> BTreeMap<i64, i128> {
+        let Some(tiers) = retroactive(rule) else { return BTreeMap::new() };
+        let rated = tier_number(tiers, rates::reached(tiers, self.sold, self.weight, self.before, self.added));
+        let of_tier = |(n, (after, pay)): (usize, &(i64, Pay))| {
+            let there = rates::at_tier(*pay, self.sold, self.added).times(self.weight).round();
+            let left = rates::order_caps(rule, self.weight, (0, spent(*after, *pay))).map(|(_, left)| left.round());
+            let (exact, of_order) = if n == rated {
+                (self.exact, self.of_order)
+            } else {
+                (there, left.map_or(there, |left| there.min(left)))
+            };
+            (*after, exact - of_order + (of_order.min(self.of_order) - self.earned).max(0))
+        };
+        tiers.steps.iter().enumerate().map(of_tier).filter(|(_, kept)| *kept != 0).collect()
+    }
+}
+
 /// What a conversion's earnings add to which tallies.
 pub fn contributions(conversion: &Conversion, lines: &[&Line]) -> Vec<(TallyKey, Tally)> {
     let mut all = Vec::new();
@@ -73,7 +108,19 @@ pub fn contributions(conversion: &Conversion, lines: &[&Line]) -> Vec<(TallyKey,
             let partial = if counts { round(earning.earned * part, whole) } else { 0 };
             let given = if counts { earning.earned - partial } else { 0 };
             let shared = shared(earning, count);
-            tally.bases.insert(earning.rule_set, Base { count, shared, revenue, earned: given + trued_up, partial });
+            // What is due by rates shrinks with what was sold; what is due for each that counts does not.
+            let back = |kept: i128| if by_rates(&earning.rule) { round(kept * part, whole) } else { 0 };
+            let mut kept = BTreeMap::new();
+            for (tier, amount) in earning.kept.iter().filter(|_| counts) {
+                *kept.entry(*tier).or_default() += amount - back(*amount);
+            }
+            kept.retain(|_, amount| *amount != 0);
+            let mut lacking = BTreeMap::new();
+            for (tier, amount) in own().filter(|line| line.kind == Kind::TrueUp).flat_map(|line| &line.kept) {
+                *lacking.entry(*tier).or_default() += amount;
+            }
+            let base = Base { count, shared, revenue, earned: given + trued_up, partial, kept, lacking };
+            tally.bases.insert(earning.rule_set, base);
         }
         all.extend(keys.into_iter().map(|key| (key, tally.clone())));
     }
@@ -136,7 +183,8 @@ impl Auditor {
         let (count, revenue, earned) = (i128::from(of.part == 0), of.base, of.earned);
         let mut step = Tally { count, revenue, commission: earned, bases: BTreeMap::new() };
         if retroactive(&of.rule).is_some() {
-            step.bases.insert(of.rule_set, Base { count, shared: shared(of, count), revenue, earned, partial: 0 });
+            let (shared, kept) = (shared(of, count), of.kept.clone());
+            step.bases.insert(of.rule_set, Base { count, shared, revenue, earned, kept, ..Base::default() });
         }
         let keys = keys(of, &work.conversion.program);
         work.fresh.extend(keys.into_iter().map(|key| (key, step.clone())));
@@ -154,20 +202,26 @@ impl Auditor {
         if !(crossed || of.part > 0) || !rates::is_open(tiers.window, of.date, today(entry, program)) {
             return;
         }
-        let mut owed = outstanding(tiers, &tally, of.rule_set);
+        let all = outstanding(tiers, &tally, of.rule_set);
+        if all == 0 {
+            return;
+        }
+        let mut owed = all;
         for (cap, owner) in [(of.rule.caps.partner_month, &of.partner), (of.rule.caps.program_month, &program.id)] {
             let Some(cap) = cap else { continue };
             let key = (owner.clone(), of.rule.key.clone(), rates::month_key(of.date));
             owed = owed.min((i128::from(cap) - self.accrued(work, &key).commission).max(0));
         }
-        if owed == 0 {
-            return;
-        }
-        let base = Base { earned: owed, ..Base::default() };
+        // Silent in the rules: what a cap keeps back of it stays so, even all of it.
+        let kept_at = |(after, pay): &(i64, Pay)| {
+            (*after, (outstanding_at(*after, *pay, &tally, of.rule_set).min(all) - owed).max(0))
+        };
+        let kept: BTreeMap<_, _> = tiers.steps.iter().map(kept_at).filter(|(_, kept)| *kept != 0).collect();
+        let base = Base { earned: owed, lacking: kept.clone(), ..Base::default() };
         let step = Tally { commission: owed, bases: BTreeMap::from([(of.rule_set, base)]), ..Tally::default() };
         let keys = keys(&of, &work.conversion.program);
         work.fresh.extend(keys.into_iter().map(|key| (key, step.clone())));
-        let mut line = Line { crossed: true, ..true_up_line(entry, program, work, earning, owed) };
+        let mut line = Line { crossed: true, kept, ..true_up_line(entry, program, work, earning, owed) };
         // It happened when what crossed was sold.
         let slice = work.all.iter().map(|(_, line)| line).find(|line| line.earning == Some(earning));
         line.occurred_at = slice.map_or(entry.at, |line| line.occurred_at);
@@ -195,7 +249,7 @@ impl Auditor {
 
     /// What retroactive tiers owe, or have too much of, once something went back or returned: one line each, while the window is open.
     /// Silent in the rules: it is told by the conversion's latest attribution and the sale itself before its edits; and what a cap kept
-    /// back stays so, though what was taken for this conversion returns.
+    /// back is not owed, the month pays what it has left, and what was taken for this conversion returns.
     pub(super) fn true_up(&self, entry: &Entry, program: &Program, settled: &[Work], work: &mut Work) {
         let today = today(entry, program);
         let mut seen = Vec::new();
@@ -221,15 +275,18 @@ impl Auditor {
             }
             let mut owed = outstanding(tiers, &after, earning.rule_set);
             let caps = &earning.rule.caps;
-            if caps.partner_month.is_some() || caps.program_month.is_some() {
+            for (cap, owner) in [(caps.partner_month, &earning.partner), (caps.program_month, &program.id)] {
+                let Some(cap) = cap else { continue };
+                let month = (owner.clone(), earning.rule.key.clone(), rates::month_key(earning.date));
+                let left = i128::from(cap) - self.tally(settled.iter().chain([&*work]), &month).commission;
                 let same = |line: &&Line| {
                     let of = line.earning.map(|n| &work.conversion.earnings[n]);
                     line.kind == Kind::TrueUp
-                        && !line.crossed
+                        && !(line.crossed && line.amount > 0)
                         && of.is_some_and(|of| of.partner == earning.partner && of.rule.key == earning.rule.key)
                 };
                 let moved: i128 = work.lines().into_iter().filter(same).map(|line| line.amount).sum();
-                owed = owed.min((-moved).max(0));
+                owed = owed.min((-moved).max(0).max(left));
             }
             if owed != 0 {
                 let line = true_up_line(entry, program, work, n, owed);
@@ -249,17 +306,25 @@ pub const fn at(metric: Metric, tally: &Tally) -> i128 {
 
 /// What the window lacks for all of it to have been rated at the tier it reached.
 fn outstanding(tiers: &Tiers, tally: &Tally, rule_set: u32) -> i128 {
+    let tier = tiers.steps.get(tier_number(tiers, at(tiers.metric, tally)));
+    tier.map_or(0, |(after, pay)| outstanding_at(*after, *pay, tally, rule_set))
+}
+
+fn outstanding_at(after: i64, pay: Pay, tally: &Tally, rule_set: u32) -> i128 {
     let base = tally.bases.get(&rule_set).cloned().unwrap_or_default();
-    match rates::tier_at(tiers, at(tiers.metric, tally)) {
-        Pay::Rate(rate) => round(base.revenue * i128::from(rate), WHOLE) - base.earned,
+    let kept = base.kept.get(&after).copied().unwrap_or_default();
+    let lacks = match pay {
+        Pay::Rate(rate) => round(base.revenue * i128::from(rate), WHOLE) - base.earned - kept,
         Pay::Amount(amount) => {
             // Silent in the rules: of a conversion that is shared the share is due, and shares that are alike are rounded together.
             let alone = base.count - base.shared.values().sum::<i128>();
             let by_share =
                 base.shared.iter().map(|((part, whole), count)| round(i128::from(amount) * part * count, *whole));
-            i128::from(amount) * alone + by_share.sum::<i128>() - base.earned - base.partial
+            i128::from(amount) * alone + by_share.sum::<i128>() - base.earned - base.partial - kept
         }
-    }
+    };
+    // Silent in the rules: what a month kept back of a true-up may be lacking.
+    lacks - lacks.clamp(0, base.lacking.get(&after).copied().unwrap_or_default())
 }
 
 fn today(entry: &Entry, program: &Program) -> Date {
