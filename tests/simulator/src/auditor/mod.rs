@@ -27,7 +27,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::told::{About, Command, Partner, Program, SKEW_SECONDS, Told};
-use model::{Balance, Conversion, Customer, Kind, Line, PageLine, Payout, State, Tally, TallyKey};
+use model::{Balance, Claimed, Conversion, Customer, Kind, Line, PageLine, Payout, State, Tally, TallyKey};
 use quickbooks::RAIL;
 use rates::Ratio;
 
@@ -367,6 +367,7 @@ impl Auditor {
                 pages: Vec::new(),
                 settling: None,
                 claimed: Vec::new(),
+                drafted: None,
                 left: Vec::new(),
                 payments: Vec::new(),
                 terms: Vec::new(),
@@ -407,7 +408,12 @@ impl Auditor {
             line.payout = Some((id.to_owned(), payout.pages.len()));
             let (net, hands) = (line.net(), line.hands.clone());
             page.push(PageLine { id: line_id.to_owned(), net, withheld: false, hands });
-            payout.claimed.push((line_id.to_owned(), line.amount, line.due_at));
+            payout.claimed.push(Claimed {
+                line: line_id.to_owned(),
+                amount: line.amount,
+                due_at: line.due_at,
+                ready_at: line.ready_at,
+            });
             effect.lines.push((Some(line_id.to_owned()), line));
         }
         ensure!(page.len() <= PAGE_LINES, PayoutIsItsLines, "{name}: claims {} lines at once", page.len());
@@ -415,7 +421,7 @@ impl Auditor {
         if entry.what == "draft" && payout.lines().count() < PAGE_LINES {
             // All there is: it must be worth a payout.
             let (amount, minimum) = (payout.amount(), payout.minimum);
-            let nets = amount == 0 && payout.claimed.iter().any(|(_, amount, _)| *amount < 0);
+            let nets = amount == 0 && payout.claimed.iter().any(|claimed| claimed.amount < 0);
             let enough = amount > 0 && !payout.must_net && (requested || amount >= minimum);
             ensure!(nets || enough, PayoutIsItsLines, "{name}: drafts {amount} where the minimum is {minimum}");
         }
@@ -434,6 +440,7 @@ impl Auditor {
             let claimed = entry.line_ids();
             payout.left = self.left_out(&payout, program, entry, |id| claimed.contains(&id));
             Self::tax(entry, id, &mut payout, &mut effect.lines, &self.lines);
+            payout.is_drafted();
         }
         effect.payouts.insert(id.to_owned(), payout);
         Ok(effect)
@@ -493,6 +500,7 @@ impl Auditor {
         payout.left = self.left_out(&payout, program, entry, |_| false);
         let mut lines = Vec::new();
         Self::tax(entry, entry.stream, &mut payout, &mut lines, &self.lines);
+        payout.is_drafted();
         Ok(Effect { lines, ..Self::alone(entry, payout) })
     }
 
@@ -615,6 +623,7 @@ impl Auditor {
             let payable_before = before.is_some_and(|before| before.state == State::Payable);
             if line.state == State::Payable && !payable_before {
                 line.payable_since = entry.now;
+                line.ready_at = if entry.what == "mature" { line.due_at } else { entry.at };
             }
             line.fell_at = if line.stands() { Timestamp::MAX } else { line.fell_at.min(entry.now) };
             line.version += 1;

@@ -139,20 +139,29 @@ impl Auditor {
         Ok(())
     }
 
-    /// Everything that tax may be found to ask of a payout of the partner by this method. `besides` is not counted as on its way, and
+    /// The days on which a payout may be found to be paid: `paid_at`, or whenever the entry is written.
+    fn days(program: &Program, told: &Told, entry: &Entry, paid_at: Option<Timestamp>) -> BTreeSet<Date> {
+        let (_, since_at) = told.since;
+        match paid_at {
+            Some(at) => BTreeSet::from([date(program, at)]),
+            None => BTreeSet::from([date(program, since_at.min(entry.at) - skew()), date(program, entry.at)]),
+        }
+    }
+
+    /// Everything that tax may be found to ask on these days of a payout. It is not counted as on its way, nor what of it arrived before;
     /// `along` goes out together with it.
     fn asked(
         &self,
         told: &Told,
-        entry: &Entry,
-        (partner, method): (&str, &str),
-        besides: &str,
+        dates: &BTreeSet<Date>,
+        (besides, payout): (&str, &Payout),
         along: i128,
     ) -> Checked<Vec<Asked>> {
+        let (partner, method) = (payout.partner.as_str(), payout.method);
         let (partner_told, program) = super::program_of(told, partner)?;
         let Some(withholds) = program.withholds else { return Ok(vec![Asked::Nothing]) };
-        let (since, since_at) = told.since;
-        let dates = BTreeSet::from([date(program, since_at.min(entry.at) - skew()), date(program, entry.at)]);
+        let (since, _) = told.since;
+        let own: i128 = counted(program, payout).values().map(|year| year.direct).sum();
         let mut forms: Vec<Option<&Form>> = vec![None];
         for form in told.forms.iter().filter(|form| form.partner == partner) {
             if form.since <= since {
@@ -184,7 +193,7 @@ impl Auditor {
                 None if foreign => all.push(Asked::Blocked(0)),
                 None if method == "paypal" => all.push(Asked::Nothing),
                 None => all.extend(positions.iter().map(|position| {
-                    let from = missing(told, position, today.year(), besides, along);
+                    let from = missing(told, position, today.year(), besides, along - own);
                     if withholds {
                         Asked::Keep(Terms { kind: "backup", rate: BACKUP, from })
                     } else {
@@ -204,7 +213,9 @@ impl Auditor {
         payout: &Payout,
         whole: bool,
     ) -> Checked<Vec<Option<Terms>>> {
-        let asked = self.asked(told, entry, (&payout.partner, payout.method), entry.stream, 0)?;
+        let (_, program) = super::program_of(told, &payout.partner)?;
+        let dates = Self::days(program, told, entry, None);
+        let asked = self.asked(told, &dates, (entry.stream, payout), 0)?;
         let gross = payout.gross();
         let may_be = |asked: &&Asked| !whole || !asked.blocks(gross);
         let terms: Vec<_> = asked.iter().filter(may_be).map(|asked| asked.terms().cloned()).collect();
@@ -212,9 +223,17 @@ impl Auditor {
         Ok(terms)
     }
 
-    /// What is sent keeps back what tax asks for now.
-    pub(super) fn tax_stands(&self, told: &Told, entry: &Entry, id: &str, payout: &Payout, along: i128) -> Checked {
-        let asked = self.asked(told, entry, (&payout.partner, payout.method), id, along)?;
+    /// What is sent now, or was at `paid_at`, keeps back what tax asks for then.
+    pub(super) fn tax_stands(
+        &self,
+        told: &Told,
+        entry: &Entry,
+        (id, payout): (&str, &Payout),
+        along: i128,
+        paid_at: Option<Timestamp>,
+    ) -> Checked {
+        let (_, program) = super::program_of(told, &payout.partner)?;
+        let asked = self.asked(told, &Self::days(program, told, entry, paid_at), (id, payout), along)?;
         let (gross, withheld) = (payout.gross(), payout.withheld());
         let stands = asked.iter().any(|asked| !asked.blocks(gross) && asked.keeps(gross) == withheld);
         ensure!(stands, ExactCents, "{}: sends {id}, of {gross} less {withheld}, and tax asks {asked:?}", entry.name());
@@ -277,9 +296,15 @@ impl Auditor {
         for (_, other) in self.payouts.iter().filter(|(_, other)| other.partner == payout.partner).filter(others) {
             along.extend(along.clone().into_iter().map(|sum| sum + other.gross()));
         }
+        // Or somebody attests that it was paid on an earlier day.
+        let (_, program) = super::program_of(told, &payout.partner)?;
+        let attested =
+            told.commands.iter().flat_map(|command| &command.payments).filter(|payment| payment.payout == id);
+        let days = attested.filter_map(|payment| payment.at).map(|at| date(program, at));
+        let dates: BTreeSet<Date> = days.chain(Self::days(program, told, entry, None)).collect();
         let mut asked = Vec::new();
         for along in along {
-            asked.extend(self.asked(told, entry, (&payout.partner, payout.method), &id, along)?);
+            asked.extend(self.asked(told, &dates, (&id, &payout), along)?);
         }
         let former = payout.terms.first().cloned().flatten();
         let taxed = payout.pages.iter().flatten().any(|line| line.withheld);
