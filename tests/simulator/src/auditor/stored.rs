@@ -640,13 +640,14 @@ pub fn events_of(entry: &Entry) -> Vec<String> {
         }
         let kind = match (entry.what, text(&line["to"], "state")) {
             _ if line["from"].is_null() => "accrued",
-            ("refund", _) => "reversed",
+            ("refund" | "attribute", _) => "reversed",
+            ("edit" | "adjust", _) => "adjusted",
             ("approve", _) => "approved",
             ("mature", _) => "matured",
             ("hold", _) => "held",
             ("release", _) => "released",
             ("reject", _) => "rejected",
-            ("reinstate", _) => "reinstated",
+            ("reinstate" | "withdraw", _) => "reinstated",
             (_, "paid") => "paid",
             _ => return None,
         };
