@@ -34,12 +34,12 @@ pub async fn draft(context: &Context, run: &Run, partner: &PartnerId, by: &str) 
     let decision = until_fresh(|| async {
         match context.store.decision(OPERATION, &run.id, partner).await? {
             Some(decision) if !decision.outcome.is_failed() => Ok(decision),
-            failed => decide(context, run, partner, failed.as_ref(), by).await,
+            failed => Box::pin(decide(context, run, partner, failed.as_ref(), by)).await,
         }
     })
     .await?;
     match decision.outcome {
-        Outcome::Payout { payout, drafting: true, .. } => outcome(&finish(context, run, &payout, by).await?),
+        Outcome::Payout { payout, drafting: true, .. } => outcome(&Box::pin(finish(context, run, &payout, by)).await?),
         decided => Ok(decided),
     }
 }
@@ -95,6 +95,15 @@ enum Conversion {
     None,
     By(ExchangeRate),
     Missing,
+}
+
+impl Conversion {
+    fn rate(&self) -> Option<ExchangeRate> {
+        match self {
+            Self::By(rate) => Some(rate.clone()),
+            Self::None | Self::Missing => None,
+        }
+    }
 }
 
 impl Considered {
@@ -198,10 +207,7 @@ async fn decide(
         return Err(StoreError::Stale.into());
     }
     let withholding = considered.terms.tax.withholding().cloned();
-    let conversion = match &considered.conversion {
-        Conversion::By(rate) => Some(rate.clone()),
-        Conversion::None | Conversion::Missing => None,
-    };
+    let conversion = considered.conversion.rate();
     let tax = considered.tax().clone();
     let selected = considered.select()?;
     let failures = failed.map_or(0, |failed| failed.failures);
@@ -213,14 +219,8 @@ async fn decide(
         Selection::Carried { because, payable } => return carry(context, run, carried(because, payable), failed).await,
         Selection::Lines { lines, total, swept } => (lines, total, swept),
     };
-    // One draft at a time: what it claims is not for another. What is left is for this run, as soon as that is done; only who asks for one
-    // partner is told to ask again.
-    if context.store.draft_lock(OPERATION, &partner.id, program.currency).await?.is_some() {
-        let in_progress = CarriedBecause::DraftInProgress;
-        if !run.of_one {
-            return Err(crate::runs::not_payable(in_progress));
-        }
-        return carry(context, run, carried(in_progress, Minor::ZERO), failed).await;
+    if is_being_drafted(context, run, &partner, &program).await? {
+        return carry(context, run, carried(CarriedBecause::DraftInProgress, Minor::ZERO), failed).await;
     }
     let method = method(run, &partner);
     let id = PayoutId::derive(&run.id, &partner.id, run.planned_at);
@@ -295,6 +295,16 @@ async fn decide(
         crate::payouts::follow_later(context, &drafted.id).await;
     }
     Ok(decision)
+}
+
+/// One draft at a time: what it claims is not for another. What is left is for this run, as soon as that is done; only who asks for one partner
+/// is told to ask again.
+async fn is_being_drafted(context: &Context, run: &Run, partner: &Partner, program: &Program) -> Result<bool> {
+    let is_locked = context.store.draft_lock(OPERATION, &partner.id, program.currency).await?.is_some();
+    if is_locked && !run.of_one {
+        return Err(crate::runs::not_payable(CarriedBecause::DraftInProgress));
+    }
+    Ok(is_locked)
 }
 
 /// A run decides once, and writes it down. What is asked for one partner and not paid leaves nothing behind, so that it can be asked for

@@ -380,7 +380,7 @@ pub async fn serve(context: &Context, request: &DraftRequest, time_left: &impl F
     match request {
         DraftRequest::Decide { run, partner } => {
             let run = context.store.run(OPERATION, run).await?.ok_or(Refusal::NotFound("run"))?;
-            match draft(context, &run, partner, DRAFTER).await {
+            match Box::pin(draft(context, &run, partner, DRAFTER)).await {
                 Ok(outcome) => {
                     tracing::info!(run = %run.id, partner = %partner, ?outcome, "decided");
                     Ok(())
@@ -460,7 +460,7 @@ pub async fn request(context: &Context, asked: &OnDemand<'_>, by: &str) -> Resul
         refuse_more_than_payable(context, &run, &program, &partner).await?;
         run
     };
-    match draft(context, &run, &partner.id, by).await? {
+    match Box::pin(draft(context, &run, &partner.id, by)).await? {
         Outcome::Payout { payout, .. } => Ok(payout),
         Outcome::Carried { because, .. } => Err(not_payable(because)),
         Outcome::Failed { why } => Err(Refusal::Illegal(why)),
