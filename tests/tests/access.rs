@@ -71,7 +71,7 @@ const READS: [(&str, &[&str]); 55] = [
 ];
 
 /// Every way to change something, with the roles that may besides an admin. A partner may for themselves.
-const WRITES: [(&str, &[&str]); 46] = [
+const WRITES: [(&str, &[&str]); 47] = [
     ("POST /programs", &["program-manager"]),
     ("PUT /programs/{program}/paypal", &["finance"]),
     ("POST /programs/{program}/rule-sets", &["program-manager"]),
@@ -91,6 +91,7 @@ const WRITES: [(&str, &[&str]); 46] = [
     ("POST /conversions", &[]),
     ("POST /conversions/import?programId={program}", &[]),
     ("POST /conversions/{conversion}/attribute", &["program-manager", "reviewer"]),
+    ("POST /conversions/attribute", &["program-manager", "reviewer"]),
     ("POST /exchange-rates/import", &["finance"]),
     ("POST /commissions", &["reviewer", "program-manager"]),
     ("POST /commissions/adjust", &["reviewer"]),

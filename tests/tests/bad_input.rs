@@ -91,7 +91,7 @@ async fn rules_are_checked_field_by_field() {
     let fine = json!({"rationale": "r", "effectiveFrom": "2026-06-01T00:00:00Z", "examples": [], "rules": [{
         "name": "R", "match": {}, "caps": {}, "reward": {"kind": "percent", "rate": "10"},
         "slices": [{"share": "40", "days": 0}, {"share": "60", "days": 60}],
-    }]});
+    }, {"name": "Gold", "match": {"groups": ["gold"]}, "reward": {"kind": "percent", "rate": "20"}}]});
     let path = format!("/programs/{}/rule-sets", world.program);
     let tiered = |metric: &str, window: &str, shape: &str, tiers: Value| json!({"kind": "tiered", "metric": metric, "window": window, "shape": shape, "tiers": tiers});
     let ladder = || json!([{"after": "0", "rate": "10"}]);
@@ -99,6 +99,12 @@ async fn rules_are_checked_field_by_field() {
     let example = |expect: &str| {
         json!([{"input": {"id": "x", "type": "sale", "occurredAt": "2026-01-01T00:00:00Z",
             "amount": {"total": "100.00", "currency": "USD"}}, "expect": [expect, "6.00"]}])
+    };
+    let by = |currency: &str, more: &Value| {
+        let mut input = json!({"id": "x", "type": "sale", "occurredAt": "2026-01-01T00:00:00Z",
+            "amount": {"total": "100.00", "currency": currency}});
+        input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!([{"input": input, "expect": ["4.00", "6.00"]}])
     };
     let cases: &[(&str, Value, u16, &[&str])] = &[
         ("/rationale", json!(" "), 422, &["/rationale"]),
@@ -129,6 +135,9 @@ async fn rules_are_checked_field_by_field() {
         ("/rules/0/slices/0/share", json!("0"), 422, &["/rules/0/slices/0/share", "/rules/0/slices"]),
         ("/examples", example("5.00"), 422, &["/examples/0/expect"]),
         ("/examples", json!([{"input": {}, "expect": []}]), 422, &["/examples/0/input"]),
+        ("/examples", by("USD", &json!({"partner": {"id": world.program}})), 422, &["/examples/0/input/partner/id"]),
+        ("/examples", by("USD", &json!({"partner": {"code": "NOBODY"}})), 422, &["/examples/0/input/partner/code"]),
+        ("/examples", by("EUR", &json!({})), 422, &["/examples/0/rate"]),
     ];
     refused_at(&world, &path, &fine, cases).await;
     let mut passing = fine.clone();

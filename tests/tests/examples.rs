@@ -146,6 +146,7 @@ struct Step {
     /// By year, what is reported of partners.
     totals: Option<BTreeMap<u16, Sums>>,
     suspend: Option<String>,
+    activate: Option<String>,
     status: Option<u16>,
     pointer: Option<String>,
     outcome: Option<String>,
@@ -529,10 +530,12 @@ impl Player {
             self.world.fire("mature-commissions").await;
             self.world.settle().await;
         }
-        if let Some(code) = &step.suspend {
-            let path = format!("/partners/{}/suspend", self.partner(code));
-            let reply = self.world.post(ADMIN, &path, &json!({"reason": "example"})).await;
-            self.answered(reply);
+        for (call, code) in [("suspend", &step.suspend), ("activate", &step.activate)] {
+            if let Some(code) = code {
+                let path = format!("/partners/{}/{call}", self.partner(code));
+                let reply = self.world.post(ADMIN, &path, &json!({"reason": "example"})).await;
+                self.answered(reply);
+            }
         }
         self.lines_are(step.expect.as_deref(), step.among.as_deref()).await;
         self.sums_are(step.balance.as_ref(), step.unpaid.as_ref()).await;

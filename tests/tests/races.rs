@@ -10,7 +10,7 @@ use embedded::{CallFuture, Embedded, Service};
 use http::Request;
 use serde_json::json;
 use tests::books::REALM;
-use tests::{APPROVER, FINANCE, Plan, REVIEWER, World};
+use tests::{ADMIN, APPROVER, FINANCE, Plan, REVIEWER, World};
 use workflows::Context;
 use workflows::ingest::{Incoming, UnknownPartner, ingest};
 use workflows::review::{Verdict, review};
@@ -142,6 +142,48 @@ async fn sales_of_two_days_of_a_rolling_window_count_for_each_other_though_booke
     assert_eq!(Box::pin(ingest(&context, incoming)).await.unwrap().as_str(), "applied");
     assert_eq!(world.states_of("o1").await, [("pending".to_owned(), 1_000)]);
     assert_eq!(world.states_of("o2").await, [("pending".to_owned(), 2_000)], "it is the second");
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn of_two_versions_published_at_once_only_one_is_the_first() {
+    let world = Plan::new().start().await;
+    let program = json!({"name": "Other", "ruleSignOff": false});
+    let id = world.post(ADMIN, "/programs", &program).await.id();
+    let sets = format!("/programs/{id}/rule-sets");
+    for _ in 0..2 {
+        let draft = json!({"rationale": "r", "effectiveFrom": "2020-01-01T00:00:00Z", "rules": [tests::percent("20")]});
+        world.post(ADMIN, &sets, &draft).await.ok();
+    }
+    let path = format!("{sets}/1/publish");
+    // The versions are read: none is published.
+    let context = interrupted(&world, ["Query", "RUL#"], async move |world| {
+        world.post(ADMIN, &path, &json!({})).await.ok();
+    });
+    let program = context.store.program("rules", &id.parse().unwrap()).await.unwrap().unwrap();
+    let refused = workflows::rules::publish(&context, &program, 2, "ben").await.unwrap_err();
+    assert!(refused.to_string().contains("less than five minutes"), "{refused}");
+    let states = world.all(ADMIN, &sets).await.into_iter().map(|set| set["state"].clone()).collect::<Vec<_>>();
+    assert_eq!(states, ["published", "draft"]);
+}
+
+#[tokio::test]
+async fn a_refund_while_several_lines_are_adjusted_together_is_not_undone() {
+    let (world, ids) = counted_in_slices().await;
+    let lines: Vec<LineId> = ids.iter().map(|id| id.parse().unwrap()).collect();
+    // The first adjustment is made, but nothing of it is written yet.
+    let context = interrupted(&world, ["BatchGetItem", "JRN#cnv_"], async move |world| {
+        assert_eq!(world.refund("r1", "o1", "50.00").await, "applied");
+    });
+    let adjust = |context: Context, id: LineId| async move {
+        let amount = domain::money::Minor::new(100).unwrap();
+        workflows::adjust::adjust(&context, &id, None, amount, "agreed", "rita").await.map(drop)
+    };
+    let results = workflows::together::together(&context, "adjust lines", "commission", &lines, adjust).await.unwrap();
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let mut nets: Vec<_> = world.states_of("o1").await.into_iter().map(|(_, net)| net).collect();
+    nets.sort_unstable();
+    assert_eq!(nets, [0, 100], "half of 2.00 came off the newest slice");
     world.audit_holds().await;
 }
 

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use serde_json::{Value, json};
-use tests::{ADMIN, APPROVER, Plan, REVIEWER, SECOND_ADMIN, World, result_codes, tiered};
+use tests::{ADMIN, APPROVER, Plan, REVIEWER, Request, SECOND_ADMIN, World, result_codes, tiered};
 
 const VERDICTS: [&str; 5] = ["approve", "hold", "release", "reject", "reinstate"];
 
@@ -354,4 +354,138 @@ async fn what_becomes_of_a_commission_is_told() {
     // By a person and by the shop, it was reinstated; by a refund and by becoming another's, reversed.
     assert_eq!(kinds.map(told), [1, 1, 1, 1, 2, 1, 2]);
     assert_eq!(world.events("commission.accrued").len(), 2, "and another's");
+}
+
+fn several(ids: &[String], amount: &str) -> Vec<Value> {
+    ids.iter().map(|id| json!({"id": id, "amount": amount, "reason": "agreed"})).collect()
+}
+
+#[tokio::test]
+async fn several_commissions_are_adjusted_each_by_itself() {
+    let (world, ids) = waiting(3).await;
+    let mut asked = several(&ids, "8.00");
+    asked[1]["reason"] = json!(" ");
+    asked.extend([
+        json!({"id": "nonsense", "amount": "1.00", "reason": "x"}),
+        json!({"id": ids[2], "amount": "7.00", "reason": "x"}),
+        json!({"id": ids[1], "amount": "1.001", "reason": "x"}),
+    ]);
+    let reply = world.post(REVIEWER, "/commissions/adjust", &json!({"adjustments": asked})).await;
+    assert_eq!(result_codes(&reply), [200, 422, 200, 404, 409, 422], "{}", reply.text);
+    assert_eq!(world.buckets().await, [("pending", 2_600)]);
+    assert_eq!(world.lines().await[0]["amount"]["amount"], "8.00");
+    for (count, atomic, expect) in [(0, false, 422), (101, false, 422), (41, true, 422)] {
+        let body = json!({"adjustments": vec![&several(&ids, "9.00")[0]; count], "atomic": atomic});
+        let reply = world.post(REVIEWER, "/commissions/adjust", &body).await.refused(expect);
+        assert_eq!(reply.pointers(), ["/adjustments"], "{count} {atomic}");
+    }
+    world.post(APPROVER, "/commissions/adjust", &json!({"adjustments": several(&ids, "9.00")})).await.refused(403);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn forty_commissions_are_adjusted_together_or_not_at_all() {
+    let (world, ids) = waiting(40).await;
+    let all = |amount: &str| json!({"adjustments": several(&ids, amount), "atomic": true});
+    world.reviewed("reject", &[&ids[7]]).await;
+    let before = world.lines().await;
+    let reply = world.post(REVIEWER, "/commissions/adjust", &all("8.00")).await;
+    assert_eq!(result_codes(&reply), [409; 40]);
+    let why = |n: usize| reply.body["results"][n]["problem"]["detail"].as_str().unwrap().to_owned();
+    assert!(why(0).contains("another commission") && !why(7).contains("another"), "{} {}", why(0), why(7));
+    let twice = [ids[0].clone(), ids[1].clone(), ids[0].clone()];
+    let twice = json!({"adjustments": several(&twice, "8.00"), "atomic": true});
+    assert_eq!(result_codes(&world.post(REVIEWER, "/commissions/adjust", &twice).await), [409; 3]);
+    assert_eq!(world.lines().await, before);
+    world.reviewed("reinstate", &[&ids[7]]).await;
+    let key = Request::post("/commissions/adjust?atomic=true", &all("8.00")).header("idempotency-key", "adjust-1");
+    let first = world.send(world.by(REVIEWER, key.clone()).await).await;
+    assert_eq!(result_codes(&first), [200; 40], "{}", first.text);
+    assert_eq!(world.send(world.by(REVIEWER, key).await).await.text, first.text);
+    assert_eq!(world.buckets().await, [("pending", 32_000)]);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn lines_of_one_payout_one_order_and_one_ladder_are_adjusted_together() {
+    let tiers = json!([{"after": "0", "rate": "10"}, {"after": "15.00", "rate": "20"}]);
+    let rule = json!({"name": "Ladder", "slices": [{"share": "50", "days": 0}, {"share": "50", "days": 0}], "reward": {
+        "kind": "tiered", "metric": "commission", "window": "lifetime", "shape": "marginal_by_order", "tiers": tiers}});
+    let world = Plan::new().rules([rule]).start().await;
+    for order in ["o1", "o2"] {
+        world.sale(order, "100.00").await;
+    }
+    let payout = world.request_payout().await["id"].clone();
+    assert_eq!(world.payout_stands(&payout).await.1, 2_000);
+    let ids: Vec<_> = world.lines().await.iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect();
+    let body = json!({"adjustments": several(&ids, "2.00"), "atomic": true});
+    let reply = world.post(REVIEWER, "/commissions/adjust", &body).await;
+    assert_eq!(result_codes(&reply), [200; 4], "{}", reply.text);
+    assert_eq!(world.payout_stands(&payout).await.1, 800);
+    world.audit_holds().await;
+    world.sale("next", "100.00").await;
+    let earned: i64 = world.states_of("next").await.iter().map(|(_, net)| net).sum();
+    assert_eq!(earned, 1_000, "10 %, with 8.00 of 15.00 earned");
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn several_conversions_are_given_to_somebody_else_each_by_itself_or_together() {
+    for atomic in [false, true] {
+        let (world, _) = waiting(2).await;
+        let ben = world.add_partner(&json!({"code": "BEN10", "name": "Ben"})).await;
+        let conversions: Vec<_> = world.lines().await.iter().map(|line| line["conversionId"].clone()).collect();
+        let one = |id: &Value, to: &str| json!({"id": id, "partnerId": to, "reason": "it was theirs"});
+        let shares = json!([{"partnerId": ben, "percent": "60"}, {"partnerId": world.partner, "percent": "40"}]);
+        let mut asked = vec![
+            one(&conversions[0], &ben),
+            json!({"id": conversions[1], "shares": shares, "reason": "together"}),
+            one(&json!("cnv_000000000000000000000000"), &ben),
+            one(&conversions[0], &ben),
+        ];
+        let call = async |asked: &[Value]| {
+            let body = json!({"conversions": asked, "atomic": atomic});
+            result_codes(&world.post(tests::MANAGER, "/conversions/attribute", &body).await)
+        };
+        if atomic {
+            assert_eq!(call(&asked).await, [409; 4], "named twice");
+            assert_eq!(call(&asked[..3]).await, [409, 409, 404]);
+            assert_eq!(world.buckets_of(&ben).await, []);
+            asked.truncate(2);
+            assert_eq!(call(&asked).await, [200, 200]);
+        } else {
+            assert_eq!(call(&asked).await, [200, 200, 404, 409]);
+        }
+        assert_eq!(world.buckets_of(&ben).await, [("pending", 1_600)]);
+        assert_eq!(world.buckets().await, [("pending", 400), ("reversed", 2_000)]);
+        let count = json!({"conversions": [], "atomic": atomic});
+        assert_eq!(world.post(ADMIN, "/conversions/attribute", &count).await.refused(422).pointers(), ["/conversions"]);
+        world.post(APPROVER, "/conversions/attribute", &json!({"conversions": asked})).await.refused(403);
+        world.audit_holds().await;
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_one_transaction_is_refused_with_how_much_it_is() {
+    let slices: Vec<_> = (0..6).map(|n| json!({"share": if n == 0 { "50" } else { "10" }, "days": n})).collect();
+    let rule = json!({"name": "Share", "reward": {"kind": "percent", "rate": "10"}, "slices": slices});
+    let world = Plan::new().reviewed().rules([rule]).start().await;
+    let ben = world.add_partner(&json!({"code": "BEN10", "name": "Ben"})).await;
+    for n in 0..10 {
+        world.sale(&format!("o{n}"), "100.00").await;
+    }
+    let lines = world.lines().await;
+    let conversions: Vec<_> = lines.iter().filter(|line| line["amount"]["minor"] == 500).collect();
+    let conversions: Vec<_> = conversions.iter().map(|line| line["conversionId"].clone()).collect();
+    let asked = |count: usize| {
+        let one = |id: &Value| json!({"id": id, "partnerId": ben, "reason": "theirs"});
+        json!({"conversions": conversions[..count].iter().map(one).collect::<Vec<_>>(), "atomic": true})
+    };
+    let reply = world.post(ADMIN, "/conversions/attribute", &asked(10)).await;
+    assert_eq!(result_codes(&reply), [409; 10]);
+    let why = reply.body["results"][0]["problem"]["detail"].as_str().unwrap();
+    assert!(why.contains("together it takes 13") && why.contains("name fewer"), "{why}");
+    assert_eq!(world.buckets_of(&ben).await, []);
+    assert_eq!(result_codes(&world.post(ADMIN, "/conversions/attribute", &asked(7)).await), [200; 7]);
+    world.audit_holds().await;
 }

@@ -1,10 +1,13 @@
 //! Bulk calls: each id has its own result, in the order asked.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use domain::ids::LineId;
 use serde_json::{Value, json};
-use workflows::Context;
 use workflows::review::{Verdict, review, review_atomically};
+use workflows::together::together;
+use workflows::{Context, Refusal};
 
 use crate::problem::{Answer, Problem};
 
@@ -58,6 +61,44 @@ pub async fn decide(
         (id, result)
     });
     Ok(results(each.collect()))
+}
+
+/// Changes that differ from id to id: one after the other, each by itself, or all together or none. What was asked of an id that is
+/// not acceptable is its refusal.
+pub async fn each<T: Clone, F: Future<Output = Result<(), Refusal>>>(
+    context: &Context,
+    operation: &'static str,
+    what: &str,
+    asked: Vec<(String, Result<T, Problem>)>,
+    atomic: bool,
+    change: impl Fn(Context, T) -> F,
+) -> Answer<Json<Value>> {
+    let mut named = BTreeSet::new();
+    let (mut ids, mut changes) = (Vec::with_capacity(asked.len()), Vec::with_capacity(asked.len()));
+    for (id, one) in asked {
+        let twice = || Problem::conflict(format!("this {what} is named twice"));
+        changes.push(if named.insert(id.clone()) { one } else { one.and_then(|_| Err(twice())) });
+        ids.push(id);
+    }
+    if !atomic {
+        let mut made = Vec::with_capacity(ids.len());
+        for (id, one) in ids.into_iter().zip(changes) {
+            let result = match one {
+                Ok(one) => change(context.clone(), one).await.map_err(Problem::from),
+                Err(problem) => Err(problem),
+            };
+            made.push((id, result));
+        }
+        return Ok(results(made));
+    }
+    if changes.iter().any(Result::is_err) {
+        let why = format!("nothing was changed, because another {what} was refused");
+        let refused = changes.into_iter().map(|one| one.and_then(|_| Err(Problem::conflict(why.clone()))));
+        return Ok(results(ids.into_iter().zip(refused).collect()));
+    }
+    let changes: Vec<T> = changes.into_iter().flatten().collect();
+    let made = together(context, operation, what, &changes, change).await?;
+    Ok(results(ids.into_iter().zip(made.into_iter().map(|result| result.map_err(Problem::from))).collect()))
 }
 
 /// An id that cannot be one names nothing.

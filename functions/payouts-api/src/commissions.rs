@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use domain::ids::{LineId, PartnerId, ProgramId};
 use domain::line::{Line, StateName};
 use domain::money::Minor;
@@ -10,6 +11,7 @@ use domain::program::Partner;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{LinePosition, partner_position, program_position};
+use workflows::Context;
 use workflows::balances::reasons_of_lines;
 use workflows::review::{MAX_ATOMIC, MAX_BULK, Verdict};
 
@@ -194,7 +196,7 @@ pub struct Bulk {
 #[derive(Debug, Deserialize)]
 pub struct Mode {
     #[serde(default)]
-    atomic: bool,
+    pub atomic: bool,
 }
 
 pub async fn approve(state: State<Shared>, caller: Caller, mode: Filter<Mode>, body: RawJson) -> Answer<Json<Value>> {
@@ -241,32 +243,77 @@ async fn decide(
     bulk::decide(&shared.context, asked.ids, &verdict, atomic, &caller.subject).await
 }
 
+/// One adjustment, or several.
 #[derive(Debug, Deserialize)]
-pub struct Adjust {
+struct Adjustments {
+    #[serde(default)]
+    adjustments: Option<Vec<Adjust>>,
+    #[serde(default)]
+    atomic: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Adjust {
     id: String,
     amount: String,
     #[serde(default)]
     reason: Option<String>,
 }
 
-/// Sets another gross amount. Shows the line that changed; past its payout's approval, the line that was written.
+/// Sets other gross amounts: of one commission, which is shown, or of several, with a result for each.
 pub async fn adjust(
-    State(shared): State<Shared>,
+    state: State<Shared>,
     caller: Caller,
+    Filter(mode): Filter<Mode>,
     if_match: IfMatch,
-    input: Body<Adjust>,
-) -> Answer<Tagged> {
+    body: RawJson,
+) -> Answer<Response> {
     caller.must_be(&[Role::Reviewer])?;
-    let input = input.get()?;
+    let body = body.get()?;
+    let asked: Adjustments = crate::extract::parse(&body)?;
+    match asked.adjustments {
+        Some(several) => {
+            let atomic = asked.atomic || mode.atomic;
+            Ok(adjust_several(&state, &caller, several, atomic).await?.into_response())
+        }
+        None => Ok(adjust_one(&state, &caller, &if_match, crate::extract::parse(&body)?).await?.into_response()),
+    }
+}
+
+/// Shows the line that changed; past its payout's approval, the line that was written.
+async fn adjust_one(shared: &Shared, caller: &Caller, if_match: &IfMatch, input: Adjust) -> Answer<Tagged> {
     let id: LineId = bulk::parse(&input.id, "commission")?;
     let reason = reason(input.reason)?;
     let line = shared.context.store.line(OPERATION, &id).await?.ok_or_else(|| Problem::not_found("commission"))?;
-    let mut fields = Fields::default();
-    let amount = fields.take("/amount", Minor::parse(&input.amount, line.currency));
-    let amount = finish(fields, amount)?;
+    let amount = gross(&line, &input.amount)?;
     let seen = if_match.check_version(line.version)?;
     let line = workflows::adjust::adjust(&shared.context, &id, seen, amount, &reason, &caller.subject).await?;
-    tagged(&shared, line).await
+    tagged(shared, line).await
+}
+
+fn gross(line: &Line, amount: &str) -> Answer<Minor> {
+    let mut fields = Fields::default();
+    let amount = fields.take("/amount", Minor::parse(amount, line.currency));
+    finish(fields, amount)
+}
+
+async fn adjust_several(shared: &Shared, caller: &Caller, several: Vec<Adjust>, atomic: bool) -> Answer<Json<Value>> {
+    check_count(several.len(), if atomic { MAX_ATOMIC } else { MAX_BULK }, "/adjustments")?;
+    let ids: Vec<LineId> = several.iter().filter_map(|one| one.id.parse().ok()).collect();
+    let lines = shared.context.store.lines(OPERATION, &ids).await?;
+    let asked = several.into_iter().map(|Adjust { id, amount, reason: why }| {
+        let parsed = || {
+            let known: LineId = bulk::parse(&id, "commission")?;
+            let line = lines.iter().find(|line| line.id == known).ok_or_else(|| Problem::not_found("commission"))?;
+            Ok((known, gross(line, &amount)?, reason(why)?))
+        };
+        let parsed = parsed();
+        (id, parsed)
+    });
+    let change = |context: Context, (id, amount, why): (LineId, Minor, String)| async move {
+        workflows::adjust::adjust(&context, &id, None, amount, &why, &caller.subject).await.map(drop)
+    };
+    bulk::each(&shared.context, "adjust lines", "commission", asked.collect(), atomic, change).await
 }
 
 #[derive(Debug, Deserialize)]

@@ -20,8 +20,11 @@ use workflows::Context;
 use workflows::attribution::{Part, by_hand};
 use workflows::exceptions::{Trouble, file};
 use workflows::ingest::{Incoming, Ingested, UnknownPartner, conversion_id, ingest};
+use workflows::review::{MAX_ATOMIC, MAX_BULK};
 
+use crate::bulk::{self, check_count};
 use crate::caller::{Caller, Role};
+use crate::commissions::Mode;
 use crate::extract::{Body, Fields, Filter, Id, Paging, RawJson};
 use crate::listing::Query;
 use crate::problem::{Answer, Problem};
@@ -205,6 +208,17 @@ impl Attribute {
     }
 }
 
+impl Attribute {
+    /// Whom it is due to, and why.
+    fn checked(self) -> Answer<(Vec<Part>, String)> {
+        let mut fields = Fields::default();
+        let parts = self.parts(&mut fields);
+        let reason = fields.text("/reason", self.reason.as_deref().unwrap_or_default());
+        fields.done()?;
+        Ok((parts, reason))
+    }
+}
+
 /// A person says whom it is due to. What it earned others so far is taken back.
 pub async fn attribute(
     State(shared): State<Shared>,
@@ -214,12 +228,45 @@ pub async fn attribute(
     input: Body<Attribute>,
 ) -> Answer<Tagged> {
     caller.must_be(&[Role::ProgramManager, Role::Reviewer])?;
-    let input = input.get()?;
-    let mut fields = Fields::default();
-    let parts = input.parts(&mut fields);
-    let reason = fields.text("/reason", input.reason.as_deref().unwrap_or_default());
-    fields.done()?;
+    let (parts, reason) = input.get()?.checked()?;
     let seen = if_match.check_version(events(&chain(&shared, &id).await?))?;
     by_hand(&shared.context, &id, seen, &parts, &reason, &caller.subject).await?;
     Ok(tagged(&id, &chain(&shared, &id).await?))
+}
+
+#[derive(Debug, Deserialize)]
+struct Attributions {
+    conversions: Vec<AttributeOne>,
+    #[serde(default)]
+    atomic: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct AttributeOne {
+    id: String,
+    #[serde(flatten)]
+    due: Attribute,
+}
+
+/// The same of several, with a result for each.
+pub async fn attribute_several(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Filter(mode): Filter<Mode>,
+    body: RawJson,
+) -> Answer<Json<Value>> {
+    caller.must_be(&[Role::ProgramManager, Role::Reviewer])?;
+    let asked: Attributions = crate::extract::parse(&body.get()?)?;
+    let atomic = asked.atomic || mode.atomic;
+    check_count(asked.conversions.len(), if atomic { MAX_ATOMIC } else { MAX_BULK }, "/conversions")?;
+    let asked = asked.conversions.into_iter().map(|AttributeOne { id, due }| {
+        let parsed = bulk::parse::<ConversionId>(&id, "conversion");
+        let parsed = parsed.and_then(|known| due.checked().map(|(parts, reason)| (known, parts, reason)));
+        (id, parsed)
+    });
+    let by = &caller.subject;
+    let change = |context: Context, (id, parts, why): (ConversionId, Vec<Part>, String)| async move {
+        by_hand(&context, &id, None, &parts, &why, by).await
+    };
+    bulk::each(&shared.context, "attribute several", "conversion", asked.collect(), atomic, change).await
 }

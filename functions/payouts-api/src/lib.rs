@@ -94,6 +94,7 @@ impl Api {
 
 /// The whole API. Files too large to answer with go to `files`; `cursor_secret` names the secret that list cursors are authenticated with.
 /// Without a printer it makes no PDF.
+#[expect(clippy::too_many_lines, reason = "one for each route")]
 pub fn api(
     context: Context,
     files: Files,
@@ -135,6 +136,7 @@ pub fn api(
         .route("/links", post(links::create).get(links::list))
         .route("/sources", post(sources::create).get(sources::list))
         .route("/conversions", post(conversions::report).get(conversions::list))
+        .route("/conversions/attribute", post(conversions::attribute_several))
         .route("/conversions/import", post(import::conversions))
         .route("/conversions/{id}", get(conversions::read))
         .route("/conversions/{id}/attribute", post(conversions::attribute))

@@ -9,7 +9,9 @@ use domain::balance::{NotPayable, NotPayableCode};
 use domain::conversion::Code;
 use domain::ids::PartnerId;
 use domain::money::Currency;
-use domain::program::{MAX_FORMER_NAMES, MethodKind, Partner, PartnerStatus, PayoutMethod, Program, is_email};
+use domain::program::{
+    MAX_FORMER_NAMES, MAX_SUSPENSIONS, MethodKind, Partner, PartnerStatus, PayoutMethod, Program, is_email,
+};
 use domain::tax::Country;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -25,6 +27,7 @@ use crate::{Api, Shared, programs, show};
 
 const OPERATION: &str = "partners";
 const MAX_METHODS: usize = 10;
+const TOO_OFTEN: &str = "the partner has been suspended as often as a partner may";
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -107,6 +110,7 @@ pub fn parsed(begun: &Beginning, program: &Program, caller: &Caller, input: Inpu
         country,
         trusted: input.trusted,
         status: PartnerStatus::Active,
+        suspensions: Vec::new(),
         payout_methods,
         had_details: false,
         shards: 1,
@@ -199,9 +203,10 @@ pub async fn change(
     if let Field::Given(currency) = &input.payout_currency {
         partner.payout_currency = payout_currency(&mut fields, currency.as_deref(), &program);
     }
+    partner.set_status(input.status.unwrap_or(partner.status), shared.context.now());
+    fields.check(partner.suspensions.len() <= MAX_SUSPENSIONS, "/status", TOO_OFTEN);
     fields.done()?;
     partner.trusted = input.trusted.unwrap_or(partner.trusted);
-    partner.status = input.status.unwrap_or(partner.status);
     workflows::setup::change_partner(&shared.context, &partner, &read, &caller.subject).await?;
     Ok(tagged(&partner, &program))
 }
@@ -235,7 +240,11 @@ async fn set_status(
     let partner = if read.status == status {
         read
     } else {
-        let partner = Partner { status, version: read.version + 1, ..read.clone() };
+        let mut partner = Partner { version: read.version + 1, ..read.clone() };
+        partner.set_status(status, shared.context.now());
+        if partner.suspensions.len() > MAX_SUSPENSIONS {
+            return Err(Problem::conflict(TOO_OFTEN));
+        }
         workflows::setup::change_partner(&shared.context, &partner, &read, &caller.subject).await?;
         partner
     };

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use workflows::Refusal;
+use workflows::dry_run::{self, MAX_SALES};
 
 use crate::caller::{Caller, Role};
 use crate::extract::{Body, Fields, Filter, Id, PartOf};
@@ -134,7 +135,7 @@ pub async fn dry_run(
     }
     let program = load(&shared, &program).await?;
     let set = load_version(&shared, &program, version).await?;
-    let told = workflows::dry_run::dry_run(&shared.context, &program, &set, from, to).await?;
+    let told = dry_run::dry_run(&shared.context, &program, &set, from, to, MAX_SALES).await?;
     let partners: Vec<_> = told
         .partners
         .iter()

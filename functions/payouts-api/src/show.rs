@@ -51,12 +51,15 @@ pub fn partner(partner: &Partner, program: &Program) -> Value {
         shown
     };
     let methods: Vec<_> = partner.payout_methods.iter().map(method).collect();
+    let suspensions = partner.suspensions.iter().map(|of| json!({"from": of.from, "until": of.until}));
+    let suspensions: Vec<_> = suspensions.collect();
     json!({
         "id": partner.id, "programId": partner.program, "name": partner.name, "email": partner.email,
         "code": partner.code, "type": partner.kind, "group": partner.group, "customerId": partner.customer_id,
         "country": partner.country,
         "minimumPayout": partner.minimum_payout.map(|amount| Money::new(amount, program.currency)),
-        "payoutCurrency": partner.payout_currency, "trusted": partner.trusted, "status": partner.status, "payoutMethods": methods, "createdAt": partner.created_at,
+        "payoutCurrency": partner.payout_currency, "trusted": partner.trusted, "status": partner.status,
+        "suspensions": suspensions, "payoutMethods": methods, "createdAt": partner.created_at,
     })
 }
 

@@ -21,9 +21,9 @@ use crate::money::{Minor, MoneyError};
 use crate::program::{ApprovalMode, Partner, Program};
 use crate::rating::{
     Applied, Basis, Cap, Capped, Case, Counted, Exact, Exchanged, Rateable, Share, Standing, TierPart, Won, base,
-    in_full, reward, winners,
+    in_full, reward, winners, without_store_credit,
 };
-use crate::rules::{Reward, Rule, Shape, Tiers};
+use crate::rules::{Renewals, Reward, Rule, Shape, Tiers};
 use crate::schedule::{due_at, is_matured};
 use crate::tally::{self, Base, Owner, Tallies, Tally, TallyKey, WindowKey};
 
@@ -223,6 +223,16 @@ impl<'a> Accrual<'a> {
         winners(&case, self.rules)
     }
 
+    /// Whether the rules of this version rate it, of all that it has: each that rates something of it says so.
+    pub fn keeps_version(&self) -> Result<bool, MoneyError> {
+        let zone = self.zone();
+        let mut rating = Vec::new();
+        for credited in &self.circumstances.partners {
+            rating.extend(self.winners(credited, &zone)?.into_iter().map(|won| won.rule.renewals));
+        }
+        Ok(!rating.is_empty() && rating.into_iter().all(|renewals| renewals == Renewals::FirstSale))
+    }
+
     /// The tallies that must be known to rate it: single ones, and for rolling windows ranges, both ends inclusive.
     pub fn reads(&self) -> Result<Vec<(TallyKey, TallyKey)>, MoneyError> {
         let zone = self.zone();
@@ -304,7 +314,10 @@ impl<'a> Accrual<'a> {
         date: Date,
         tallies: &Tallies,
     ) -> Result<Rated<'a>, MoneyError> {
-        let told = base(self.sale, won.rule.base, &won.items)?;
+        let mut told = base(self.sale, won.rule.base, &won.items)?;
+        if won.rule.exclude_store_credit {
+            told = without_store_credit(told, self.sale)?;
+        }
         let base = self.unrounded(told)?;
         let units = if won.items.is_empty() {
             Decimal::ONE
@@ -382,6 +395,7 @@ impl<'a> Accrual<'a> {
         let basis = Basis {
             rule: rule.key.clone(),
             won_by: one.won.by,
+            won_over: one.won.over.clone(),
             base_kind: rule.base,
             base: one.base.round()?,
             exchange: self.circumstances.exchange.clone().map(|rate| Exchanged { told: one.told, rate }),

@@ -107,6 +107,12 @@ impl<'a> Booking<'a> {
         }
     }
 
+    /// Whether the rules of its version rate a renewal that was begun under them, at whatever time it occurs.
+    pub fn keeps_version(&self, accruing: &Accruing<'_>) -> Result<bool, MoneyError> {
+        let none = EarlierParts::new();
+        self.new_parts().next().map_or(Ok(false), |part| self.accrual(accruing, part, &none).keeps_version())
+    }
+
     /// The tallies that must be read before booking: single ones, and for rolling windows ranges, both ends inclusive.
     pub fn reads(
         &self,

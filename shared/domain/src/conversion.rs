@@ -33,6 +33,7 @@ pub struct ConversionEvent {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "most events are sales")]
 pub enum EventBody {
     Sale(Sale),
     /// Money went back to the customer: by a refund or by a chargeback.
@@ -109,7 +110,7 @@ impl ConversionEvent {
         let content = match &self.body {
             EventBody::Sale(sale) => serde_json::json!({
                 "type": sale.action, "currency": sale.currency, "total": sale.total, "tax": sale.tax, "shipping": sale.shipping,
-                "discount": sale.discount, "items": sale.items, "partner": sale.partner.as_ref().map(PartnerRef::normalized),
+                "discount": sale.discount, "storeCredit": sale.store_credit, "items": sale.items, "partner": sale.partner.as_ref().map(PartnerRef::normalized),
                 "coupons": sale.coupon_codes().collect::<Vec<_>>(),
             }),
             EventBody::Refund(refund) => serde_json::json!({
@@ -118,7 +119,8 @@ impl ConversionEvent {
             }),
             EventBody::Edit(edit) => serde_json::json!({
                 "type": "edit", "conversion": edit.conversion, "currency": edit.currency, "total": edit.total,
-                "tax": edit.tax, "shipping": edit.shipping, "discount": edit.discount, "items": edit.items,
+                "tax": edit.tax, "shipping": edit.shipping, "discount": edit.discount, "storeCredit": edit.store_credit,
+                "items": edit.items,
             }),
             EventBody::Withdrawal(withdrawal) => serde_json::json!({
                 "type": "withdrawal", "conversion": withdrawal.conversion, "refund": withdrawal.refund,
@@ -186,6 +188,9 @@ pub struct Sale {
     pub shipping: Minor,
     #[serde(default, skip_serializing_if = "Minor::is_zero_ref")]
     pub discount: Minor,
+    /// What of the total was paid with store credit.
+    #[serde(default, skip_serializing_if = "Minor::is_zero_ref")]
+    pub store_credit: Minor,
     /// Empty where the source tells only totals.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Item>,
@@ -211,7 +216,8 @@ impl Sale {
     }
 
     fn check(&self) -> Result<(), Impossible> {
-        check_charge([self.total, self.tax, self.shipping, self.discount], &self.items, self.net())
+        let amounts = [self.total, self.tax, self.shipping, self.discount, self.store_credit];
+        check_charge(amounts, &self.items, self.net())
     }
 }
 
@@ -222,7 +228,8 @@ impl Edit {
     }
 
     fn check(&self) -> Result<(), Impossible> {
-        check_charge([self.total, self.tax, self.shipping, self.discount], &self.items, self.net())
+        let amounts = [self.total, self.tax, self.shipping, self.discount, self.store_credit];
+        check_charge(amounts, &self.items, self.net())
     }
 }
 
@@ -234,15 +241,18 @@ fn net(items: &[Item], total: Minor, tax: Minor, shipping: Minor) -> Result<Mino
     }
 }
 
-/// Refuses amounts that no order has. `amounts` are total, tax, shipping, discount.
-fn check_charge(amounts: [Minor; 4], items: &[Item], net: Result<Minor, MoneyError>) -> Result<(), Impossible> {
+/// Refuses amounts that no order has. `amounts` are total, tax, shipping, discount, store credit.
+fn check_charge(amounts: [Minor; 5], items: &[Item], net: Result<Minor, MoneyError>) -> Result<(), Impossible> {
     let refuse = |field, why: &str| Err(Impossible { field, why: why.to_owned() });
-    for (field, amount) in
-        ["/amount/total", "/amount/tax", "/amount/shipping", "/amount/discount"].into_iter().zip(amounts)
-    {
+    let fields = ["/amount/total", "/amount/tax", "/amount/shipping", "/amount/discount", "/amount/storeCredit"];
+    for (field, amount) in fields.into_iter().zip(amounts) {
         if amount.is_negative() || !amount.is_credible() {
             return refuse(field, "must be from zero to 10^12 minor units");
         }
+    }
+    let [total, .., store_credit] = amounts;
+    if store_credit > total {
+        return refuse("/amount/storeCredit", "is more than the total");
     }
     if items.len() > MAX_ITEMS {
         return refuse("/items", "more than 250 items");
@@ -387,6 +397,9 @@ pub struct Edit {
     pub shipping: Minor,
     #[serde(default, skip_serializing_if = "Minor::is_zero_ref")]
     pub discount: Minor,
+    /// What of the total was paid with store credit.
+    #[serde(default, skip_serializing_if = "Minor::is_zero_ref")]
+    pub store_credit: Minor,
     /// Empty where the source tells only totals.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Item>,
@@ -481,6 +494,7 @@ pub(crate) mod tests {
             tax: minor(tax),
             shipping: Minor::ZERO,
             discount: Minor::ZERO,
+            store_credit: Minor::ZERO,
             items: items
                 .iter()
                 .map(|(sku, amount)| Item {
@@ -571,8 +585,8 @@ pub(crate) mod tests {
         for (n, (change, field)) in cases.into_iter().enumerate() {
             let mut sale = sale(10_000, 0, &[]);
             change(&mut sale);
-            let Sale { currency, total, tax, shipping, discount, items, .. } = sale.clone();
-            let edit = Edit { conversion: "1".into(), currency, total, tax, shipping, discount, items };
+            let Sale { currency, total, tax, shipping, discount, store_credit, items, .. } = sale.clone();
+            let edit = Edit { conversion: "1".into(), currency, total, tax, shipping, discount, store_credit, items };
             assert_eq!(edit.net(), sale.net(), "case {n}");
             assert_eq!(refused(&event(EventBody::Sale(sale))), field, "sale, case {n}");
             assert_eq!(refused(&event(EventBody::Edit(edit))), field, "edit, case {n}");
@@ -644,8 +658,8 @@ pub(crate) mod tests {
 
     #[test]
     fn an_event_names_its_order_its_kind_and_its_currency() {
-        let Sale { currency, total, tax, shipping, discount, items, .. } = sale(1, 0, &[]);
-        let edit = Edit { conversion: "o".into(), currency, total, tax, shipping, discount, items };
+        let Sale { currency, total, tax, shipping, discount, store_credit, items, .. } = sale(1, 0, &[]);
+        let edit = Edit { conversion: "o".into(), currency, total, tax, shipping, discount, store_credit, items };
         let withdrawal = Withdrawal { conversion: "o".into(), refund: "r".into(), reason: None };
         let back = Refund { conversion: "o".into(), ..refund(1) };
         for (body, order, kind, has_currency) in [

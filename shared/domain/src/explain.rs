@@ -8,7 +8,9 @@ use crate::exchange::ExchangeRate;
 use crate::ids::LineId;
 use crate::line::{Evidence, Line, LineKind};
 use crate::money::{Minor, Money, MoneyError};
-use crate::rating::{Applied, Basis, Cap, Capped, Exchanged, TierPart};
+use crate::order::Order;
+use crate::rating::{Applied, Basis, Cap, Capped, Decided, Exchanged, TierPart, base, without_store_credit};
+use crate::reversal::share;
 use crate::rules::{BaseKind, Metric, Pay, Rule, Shape};
 use crate::tax::{Withholding, WithholdingKind};
 
@@ -24,6 +26,9 @@ pub struct Explanation {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub touches: Vec<Touch>,
     pub calculation: Option<Basis>,
+    /// Of what order the base is a part, where it is part of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseParts>,
     pub rounding: &'static str,
     pub slice: Option<SliceOf>,
     pub amount: Money,
@@ -31,8 +36,79 @@ pub struct Explanation {
     pub net: Money,
     /// The amount computed again from what went in.
     pub recomputed: Option<Money>,
-    /// Whether that is the stored amount, to the last unit.
-    pub agrees: bool,
+    /// Whether that is the amount it was written with, to the last unit; `None` where this alone does not tell what it rests on: replaying
+    /// the whole journal does.
+    pub agrees: Option<bool>,
+}
+
+/// What a base follows from, in the currency of the sale: of what was charged, tax, shipping and gift cards that were bought aside, the goods
+/// are left; of these the rule rated some.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BaseParts {
+    /// What was charged: for the order, or for what the edit added.
+    pub total: Money,
+    pub tax: Money,
+    pub shipping: Money,
+    pub gift_cards: Money,
+    /// What was taken off the goods before.
+    pub discount: Money,
+    /// After discounts.
+    pub goods: Money,
+    /// Of these what the rule rated, with its part of the discount where the rule counts that in.
+    pub rated: Money,
+    /// What of it was paid with store credit and does not count.
+    pub store_credit: Money,
+    /// What is left: the base.
+    pub base: Money,
+    /// How much of the base went back since.
+    pub refunded: Money,
+}
+
+impl BaseParts {
+    /// Those of a line that a rule rated by itself. `attribution` is the entry by which a person last attributed the order.
+    pub fn of(order: &Order, attribution: u32, line: &Line, rule: &Rule) -> Result<Option<Self>, MoneyError> {
+        let part = order.part(line.edit.as_deref());
+        let (Some(basis), Some(part), false) = (&line.basis, part, line.kind == LineKind::TrueUp) else {
+            return Ok(None);
+        };
+        let sale = &part.sale;
+        let rated = base(sale, basis.base_kind, &basis.items)?;
+        let left = if rule.exclude_store_credit { without_store_credit(rated, sale)? } else { rated };
+        let (back, whole) = share(order, attribution, line)?;
+        let cards = sale.items.iter().filter(|item| item.gift_card).map(|item| item.amount);
+        let money = |amount| Money::new(amount, sale.currency);
+        Ok(Some(Self {
+            total: money(sale.total),
+            tax: money(sale.tax),
+            shipping: money(sale.shipping),
+            gift_cards: money(Minor::total(cards)?),
+            discount: money(sale.discount),
+            goods: money(sale.net()?),
+            rated: money(rated),
+            store_credit: money(rated.minus(left)?),
+            base: money(left),
+            refunded: money(left.proportion(back, whole)?),
+        }))
+    }
+
+    /// In words, where more than goods were charged, or not all of them count.
+    fn words(&self) -> Option<String> {
+        let aside = [(self.tax, "tax"), (self.shipping, "shipping"), (self.gift_cards, "gift cards")];
+        let aside = aside.into_iter().filter(|(amount, _)| !amount.amount.is_zero());
+        let mut told: Vec<_> = aside.map(|(amount, what)| format!("{amount} {what}")).collect();
+        if !self.discount.amount.is_zero() {
+            told.push(format!("after {} discount", self.discount));
+        }
+        let with = if told.is_empty() { String::new() } else { format!(" with {}", told.join(", ")) };
+        let credit = if self.store_credit.amount.is_zero() {
+            String::new()
+        } else {
+            format!("; {} of the goods were paid with store credit and do not count", self.store_credit)
+        };
+        let any = !with.is_empty() || !credit.is_empty();
+        any.then(|| format!("{} were charged{with}; {} of it are goods{credit}.", self.total, self.goods))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -48,6 +124,9 @@ pub struct SliceOf {
 pub struct Known<'a> {
     /// The rule that made it.
     pub rule: Option<&'a Rule>,
+    /// The rule that came next.
+    pub beaten: Option<&'a Rule>,
+    pub base: Option<&'a BaseParts>,
     pub touches: &'a [Touch],
     /// Its amount when it was written, computed again.
     pub recomputed: Option<Minor>,
@@ -70,13 +149,14 @@ pub fn explain(line: &Line, known: &Known<'_>) -> Result<Explanation, MoneyError
         attribution: line.evidence.clone(),
         touches: known.touches.to_vec(),
         calculation: line.basis.clone(),
+        base: known.base.cloned(),
         rounding: "half away from zero, once per earning",
         slice,
         amount: line.amount_money(),
         taken_back: money(line.taken_back),
         net: money(line.net()?),
         recomputed: known.recomputed.map(money),
-        agrees: known.recomputed.is_none_or(|amount| Some(amount) == known.written),
+        agrees: known.recomputed.map(|amount| Some(amount) == known.written),
     })
 }
 
@@ -129,11 +209,24 @@ fn sentence(line: &Line, known: &Known<'_>, slice: Option<&SliceOf>) -> Result<S
         "{head}: {how}. Rule \"{}\" of version {} applied because {}; the partner was {}.",
         known.rule.map_or(basis.rule.as_str(), |rule| rule.name.as_str()),
         line.rule_set.unwrap_or_default(),
-        basis.won_by.words(),
+        because(basis, known.beaten),
         found(line.evidence.as_ref()),
     );
     more.insert(0, first);
+    more.extend(known.base.and_then(BaseParts::words));
     Ok(more.join(" "))
+}
+
+/// Why the rule rated it, and no other.
+fn because(basis: &Basis, beaten: Option<&Rule>) -> String {
+    let words = basis.won_by.words();
+    let Some(over) = &basis.won_over else { return words };
+    let name = beaten.map_or(over.rule.as_str(), |rule| rule.name.as_str());
+    match over.decided_by {
+        Decided::Specificity => format!("{words}, before rule \"{name}\", which {}", over.won_by.predicate()),
+        Decided::Priority => format!("{words} and has a higher priority than rule \"{name}\""),
+        Decided::Newer => format!("{words} and is newer than rule \"{name}\""),
+    }
 }
 
 /// What a line is that no rule rated by itself; `None` for one that a rule did.

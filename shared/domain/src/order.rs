@@ -143,17 +143,18 @@ struct Charge {
     tax: Minor,
     shipping: Minor,
     discount: Minor,
+    store_credit: Minor,
 }
 
 impl Charge {
     fn of(sale: &Sale) -> Self {
-        let Sale { items, total, tax, shipping, discount, .. } = sale.clone();
-        Self { items, total, tax, shipping, discount }
+        let Sale { items, total, tax, shipping, discount, store_credit, .. } = sale.clone();
+        Self { items, total, tax, shipping, discount, store_credit }
     }
 
     fn edited(edit: &Edit) -> Self {
-        let Edit { items, total, tax, shipping, discount, .. } = edit.clone();
-        Self { items, total, tax, shipping, discount }
+        let Edit { items, total, tax, shipping, discount, store_credit, .. } = edit.clone();
+        Self { items, total, tax, shipping, discount, store_credit }
     }
 
     fn net(&self) -> Result<Minor, MoneyError> {
@@ -174,6 +175,7 @@ impl Charge {
                 tax: rise(from.tax, to.tax)?,
                 shipping: rise(from.shipping, to.shipping)?,
                 discount: rise(from.discount, to.discount)?,
+                store_credit: rise(from.store_credit, to.store_credit)?,
             })
         };
         if !self.items.is_empty() && !after.items.is_empty() {
@@ -182,12 +184,14 @@ impl Charge {
             let rose = if rose.is_empty() { None } else { Some(moved(rose, self, after)?) };
             return Ok((fell, rose));
         }
+        let store_credit = rise(self.store_credit, after.store_credit)?;
         let goods = |amount: Minor| {
             // A part of an order with items is an item, too, if only one without a name.
             let item =
                 Item { sku: None, product: None, category: None, quantity: Decimal::ONE, amount, gift_card: false };
             let items = if self.items.is_empty() && after.items.is_empty() { Vec::new() } else { vec![item] };
-            Self { items, total: amount, tax: Minor::ZERO, shipping: Minor::ZERO, discount: Minor::ZERO }
+            let store_credit = store_credit.min(amount);
+            Self { items, total: amount, tax: Minor::ZERO, shipping: Minor::ZERO, discount: Minor::ZERO, store_credit }
         };
         let difference = after.net()?.minus(self.net()?)?;
         Ok((
@@ -213,8 +217,9 @@ impl Charge {
 
     /// What rose, as an extra sale.
     fn sale(self, of: &Sale) -> Sale {
-        let Self { items, total, tax, shipping, discount } = self;
-        Sale { total, tax, shipping, discount, items, ..of.clone() }
+        let Self { items, total, tax, shipping, discount, store_credit } = self;
+        let store_credit = store_credit.min(total);
+        Sale { total, tax, shipping, discount, store_credit, items, ..of.clone() }
     }
 }
 
@@ -358,11 +363,20 @@ pub(crate) mod tests {
     }
 
     fn edit(id: &str, second: i64, to: &Sale) -> ConversionEvent {
-        let Sale { currency, total, tax, shipping, discount, items, .. } = to.clone();
+        let Sale { currency, total, tax, shipping, discount, store_credit, items, .. } = to.clone();
         event(
             id,
             second,
-            EventBody::Edit(Edit { conversion: "1".into(), currency, total, tax, shipping, discount, items }),
+            EventBody::Edit(Edit {
+                conversion: "1".into(),
+                currency,
+                total,
+                tax,
+                shipping,
+                discount,
+                store_credit,
+                items,
+            }),
         )
     }
 

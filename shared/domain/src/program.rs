@@ -180,6 +180,9 @@ pub struct Partner {
     /// May be paid instantly, where the program allows that.
     pub trusted: bool,
     pub status: PartnerStatus,
+    /// When the partner was suspended, oldest first; the last one has no end while they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspensions: Vec<Suspension>,
     pub payout_methods: Vec<PayoutMethod>,
     /// Payout details were given before: whatever is given now changes them, even where none stand at present.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -200,6 +203,19 @@ pub struct FormerName {
     pub until: Timestamp,
 }
 
+/// Sales that occurred in it earn the partner nothing, whenever they are told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// Inclusive.
+    pub from: Timestamp,
+    /// Exclusive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+/// How often a partner may be suspended.
+pub const MAX_SUSPENSIONS: usize = 50;
+
 /// How often a partner's name may change.
 pub const MAX_FORMER_NAMES: usize = 50;
 
@@ -214,6 +230,30 @@ impl Partner {
             let name = std::mem::replace(&mut self.name, name);
             self.former_names.push(FormerName { name, until: now });
         }
+    }
+
+    /// Suspends or activates; being so already changes nothing.
+    pub fn set_status(&mut self, status: PartnerStatus, now: Timestamp) {
+        if status == self.status {
+            return;
+        }
+        self.status = status;
+        match status {
+            PartnerStatus::Suspended => self.suspensions.push(Suspension { from: now, until: None }),
+            PartnerStatus::Active => {
+                for open in self.suspensions.iter_mut().filter(|suspension| suspension.until.is_none()) {
+                    open.until = Some(now);
+                }
+            }
+        }
+    }
+
+    /// Whether a sale that occurred then earns the partner nothing. One who was suspended before it was remembered since when, always was.
+    pub fn was_suspended(&self, moment: Timestamp) -> bool {
+        let within =
+            |suspension: &Suspension| suspension.from <= moment && suspension.until.is_none_or(|until| moment < until);
+        let unknown = self.status == PartnerStatus::Suspended && self.suspensions.is_empty();
+        unknown || self.suspensions.iter().any(within)
     }
 
     pub fn name_at(&self, moment: Timestamp) -> &str {

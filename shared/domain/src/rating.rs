@@ -20,6 +20,8 @@ pub struct Won<'a> {
     pub rule: &'a Rule,
     /// Why this rule rates them and no other.
     pub by: Specificity,
+    /// What would rate them without it; of several items, the first that anything else would.
+    pub over: Option<Beaten>,
     /// Positions of the sale's items; empty where the sale has no items.
     pub items: Vec<usize>,
 }
@@ -31,6 +33,9 @@ pub struct Basis {
     pub rule: String,
     /// Why this rule rated the items and no other.
     pub won_by: Specificity,
+    /// The rule that came next, and what decided; `None` where no other matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub won_over: Option<Beaten>,
     pub base_kind: BaseKind,
     /// What the rate applied to, in the program's currency, before it was shared among partners. Where it was converted, the rate applied
     /// to what it was before this was rounded.
@@ -127,16 +132,42 @@ pub enum Specificity {
 }
 
 impl Specificity {
-    pub const fn words(self) -> &'static str {
+    pub fn words(self) -> String {
+        format!("it {}", self.predicate())
+    }
+
+    pub const fn predicate(self) -> &'static str {
         match self {
-            Self::ProgramDefault => "it is the program's default",
-            Self::Campaign => "it names the campaign",
-            Self::Category => "it names the category",
-            Self::Product => "it names the product",
-            Self::Group => "it names the partner's group",
-            Self::Partner => "it names the partner",
+            Self::ProgramDefault => "is the program's default",
+            Self::Campaign => "names the campaign",
+            Self::Category => "names the category",
+            Self::Product => "names the product",
+            Self::Group => "names the partner's group",
+            Self::Partner => "names the partner",
         }
     }
+}
+
+/// A rule that matched as well, and did not rate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Beaten {
+    /// Its key.
+    pub rule: String,
+    /// What it would have won by.
+    pub won_by: Specificity,
+    pub decided_by: Decided,
+}
+
+/// What decided between two rules, in the order in which it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decided {
+    Specificity,
+    /// They are as specific, and one has a higher priority.
+    Priority,
+    /// They have the same priority, too, and one comes later in the version.
+    Newer,
 }
 
 /// The reward as it applied.
@@ -241,10 +272,13 @@ pub struct Case<'a> {
 pub fn winners<'a>(case: &Case<'_>, rules: &'a [Rule]) -> Result<Vec<Won<'a>>, MoneyError> {
     let mut won: Vec<Won<'a>> = Vec::new();
     let mut take = |item: Option<&Item>, at: Option<usize>| {
-        if let Some((rule, by)) = best(rules, case, item) {
-            match won.iter_mut().find(|other| other.rule.key == rule.key) {
-                Some(other) => other.items.extend(at),
-                None => won.push(Won { rule, by, items: at.into_iter().collect() }),
+        if let Some(best) = best(rules, case, item) {
+            match won.iter_mut().find(|other| other.rule.key == best.rule.key) {
+                Some(other) => {
+                    other.items.extend(at);
+                    other.over = other.over.take().or(best.over);
+                }
+                None => won.push(Won { items: at.into_iter().collect(), ..best }),
             }
         }
     };
@@ -257,16 +291,28 @@ pub fn winners<'a>(case: &Case<'_>, rules: &'a [Rule]) -> Result<Vec<Won<'a>>, M
     Ok(won)
 }
 
-fn best<'a>(rules: &'a [Rule], case: &Case<'_>, item: Option<&Item>) -> Option<(&'a Rule, Specificity)> {
-    rules
-        .iter()
-        .enumerate()
-        .filter(|(_, rule)| {
-            rule.matches.agrees(case, item) && rule.recurrence.pays(case.customer, case.occurred_at, case.zone)
-        })
-        // Later in the list is newer.
-        .max_by_key(|(n, rule)| (rule.matches.specificity(), rule.priority, *n))
-        .map(|(_, rule)| (rule, rule.matches.specificity()))
+fn best<'a>(rules: &'a [Rule], case: &Case<'_>, item: Option<&Item>) -> Option<Won<'a>> {
+    // Later in the list is newer.
+    let rank = |(n, rule): &(usize, &Rule)| (rule.matches.specificity(), rule.priority, *n);
+    let mut matching: Vec<_> = rules.iter().enumerate().collect();
+    matching.retain(|(_, rule)| {
+        rule.matches.agrees(case, item) && rule.recurrence.pays(case.customer, case.occurred_at, case.zone)
+    });
+    matching.sort_by_key(|one| std::cmp::Reverse(rank(one)));
+    let (_, rule) = matching.first()?;
+    let by = rule.matches.specificity();
+    let over = matching.get(1).map(|(_, next)| {
+        let won_by = next.matches.specificity();
+        let decided_by = if by > won_by {
+            Decided::Specificity
+        } else if rule.priority > next.priority {
+            Decided::Priority
+        } else {
+            Decided::Newer
+        };
+        Beaten { rule: next.key.clone(), won_by, decided_by }
+    });
+    Some(Won { rule, by, over, items: Vec::new() })
 }
 
 impl Match {
@@ -329,6 +375,14 @@ pub fn base(sale: &Sale, kind: BaseKind, items: &[usize]) -> Result<Minor, Money
         BaseKind::Gross if whole.is_zero() => net.plus(sale.discount),
         BaseKind::Gross => net.plus(sale.discount.proportion(net.units().into(), whole.units().into())?),
     }
+}
+
+/// A base without what of it was paid with store credit: it bears as much of that as of any payment, in proportion to the order's total.
+pub fn without_store_credit(base: Minor, sale: &Sale) -> Result<Minor, MoneyError> {
+    if sale.store_credit.is_zero() || sale.total.is_zero() {
+        return Ok(base);
+    }
+    base.minus(base.proportion(sale.store_credit.units().into(), sale.total.units().into())?)
 }
 
 /// A reward before it is rounded, and how it came about.
@@ -531,6 +585,7 @@ pub(crate) mod tests {
             payout_currency: None,
             trusted: false,
             status: PartnerStatus::Active,
+            suspensions: Vec::new(),
             payout_methods: vec![],
             had_details: false,
             shards: 1,
@@ -604,6 +659,23 @@ pub(crate) mod tests {
         let mut free = sale(0, 0, &[("A", 0)]);
         free.discount = minor(1_000);
         assert_eq!(of(&free, &[0]), 1_000);
+    }
+
+    #[test]
+    fn of_store_credit_goods_bear_as_much_as_of_any_payment() {
+        let mut order = sale(11_800, 1_800, &[("A", 6_000), ("B", 4_000)]);
+        let of = |sale: &Sale, items: &[usize]| {
+            without_store_credit(base(sale, BaseKind::Net, items).unwrap(), sale).unwrap().units()
+        };
+        assert_eq!(of(&order, &[]), 10_000);
+        order.store_credit = minor(4_000);
+        assert_eq!((of(&order, &[]), of(&order, &[0]), of(&order, &[1])), (6_610, 3_966, 2_644), "less 33.90");
+        order.store_credit = minor(11_800);
+        assert_eq!(of(&order, &[]), 0);
+        // A gift card paid most of it.
+        order.total = minor(1_000);
+        order.store_credit = minor(500);
+        assert_eq!(of(&order, &[]), 5_000);
     }
 
     #[test]
@@ -690,6 +762,58 @@ pub(crate) mod tests {
         first["priority"] = json!(5);
         assert_eq!(earned(&rules(json!([first, percent("2")])), &sale(10_000, 0, &[]), 0), [100]);
         assert_eq!(earned(&rules(json!([percent("1"), percent("2")])), &sale(10_000, 0, &[]), 0), [200]);
+    }
+
+    #[test]
+    fn it_is_told_which_rule_came_next_and_what_decided() {
+        let mut product = percent("1");
+        product["match"] = json!({"products": ["A"]});
+        let mut category = percent("2");
+        category["match"] = json!({"categories": ["plans"]});
+        let mut first = percent("3");
+        first["priority"] = json!(5);
+        let of = |set: serde_json::Value, items: &[(&str, i64)]| {
+            let mut order = sale(10_000, 0, items);
+            for item in &mut order.items {
+                item.category = Some("plans".into());
+            }
+            let (partner, rules, customer) = (partner(), rules(set), Standing::default());
+            let case = Case {
+                sale: &order,
+                goods: order.net().unwrap().into(),
+                occurred_at: "2026-06-01T00:00:00Z".parse().unwrap(),
+                zone: &TimeZone::UTC,
+                customer: &customer,
+                partner: &partner.id,
+                group: None,
+                campaign: None,
+                channel: None,
+            };
+            let won = winners(&case, &rules).unwrap();
+            let told = |won: Won<'_>| {
+                let over = won.over.map(|over| (over.rule, over.won_by, over.decided_by));
+                (won.rule.key.clone(), over)
+            };
+            won.into_iter().map(told).collect::<Vec<_>>()
+        };
+        let beaten = |rule: &str, won_by, decided_by| Some((rule.to_owned(), won_by, decided_by));
+        let default = Specificity::ProgramDefault;
+        for (set, items, expect) in [
+            (json!([percent("4")]), vec![], vec![("4", None)]),
+            (json!([percent("4"), percent("5")]), vec![], vec![("5", beaten("4", default, Decided::Newer))]),
+            (json!([first, percent("4"), percent("5")]), vec![], vec![("3", beaten("5", default, Decided::Priority))]),
+            (
+                json!([product, category, percent("4")]),
+                vec![("A", 5_000), ("B", 5_000)],
+                vec![
+                    ("1", beaten("2", Specificity::Category, Decided::Specificity)),
+                    ("2", beaten("4", default, Decided::Specificity)),
+                ],
+            ),
+        ] {
+            let expect: Vec<_> = expect.into_iter().map(|(rule, over)| (rule.to_owned(), over)).collect();
+            assert_eq!(of(set, &items), expect);
+        }
     }
 
     #[test]

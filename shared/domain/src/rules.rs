@@ -25,7 +25,8 @@ const MAX_MONTHS: u16 = 600;
 const MAX_ROLLING_DAYS: u16 = 366;
 /// The furthest tier by count.
 const MAX_COUNT: i64 = 1_000_000_000;
-/// Readers cache the published versions for up to a minute, so a new one must not start sooner than this.
+/// A new version must not start sooner than this after it is published: what is being rated at that moment, and whoever keeps the
+/// versions for up to a minute, ends with those they read.
 pub const NOTICE: SignedDuration = SignedDuration::from_mins(5);
 
 /// A refusal that names the field by JSON pointer.
@@ -70,12 +71,20 @@ pub struct RuleSetDraft {
     pub examples: Vec<Example>,
 }
 
+/// A sale and what it must earn, by whichever partner it names, without any sales before it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Example {
-    /// A sale in our own event form.
+    /// A sale in our own event form: its partner, channel, campaign and whether its customer is new are told in it.
     pub input: serde_json::Value,
     /// The lines' amounts in order, in major units.
     pub expect: Vec<String>,
+    /// What one unit of its currency is in the program's, where that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
+    /// When the customer's first attributed sale occurred, where this is a later one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer_since: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,7 +138,7 @@ impl RuleSet {
         }
     }
 
-    /// `first`: no other version of the program was ever published, so nobody can have cached one.
+    /// `first`: no other version of the program was ever published, so nothing can have been rated by one.
     pub fn publish(self, by: &str, now: Timestamp, sign_off_needed: bool, first: bool) -> Result<Self, RuleSetError> {
         let signed_off_by = match &self.state {
             RuleSetState::Published { .. } => return Err(RuleSetError::Published(self.version)),
@@ -238,6 +247,11 @@ pub struct RuleInput {
     pub caps: CapsInput,
     #[serde(default = "always")]
     pub recurrence: String,
+    /// What was paid with store credit is no part of what a rate applies to.
+    #[serde(default)]
+    pub exclude_store_credit: bool,
+    #[serde(default)]
+    pub renewals: Renewals,
 }
 
 fn always() -> String {
@@ -302,6 +316,17 @@ pub struct CapsInput {
     pub per_program_month: Option<String>,
 }
 
+/// By which version a renewal is rated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Renewals {
+    /// The one in force when it occurs.
+    #[default]
+    OwnTime,
+    /// The one that was in force at the customer's first attributed sale, if that is where the rule stands.
+    FirstSale,
+}
+
 /// What a rate applies to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -329,6 +354,8 @@ pub struct Rule {
     pub slices: Vec<Slice>,
     pub caps: Caps,
     pub recurrence: Recurrence,
+    pub exclude_store_credit: bool,
+    pub renewals: Renewals,
 }
 
 /// The most a rule pays; earnings beyond are clamped. Months are calendar months in the program's time zone.
@@ -555,6 +582,8 @@ impl Resolver {
             slices: self.slices(&input.slices),
             caps: self.caps(&input.caps),
             recurrence: self.recurrence(&input.recurrence),
+            exclude_store_credit: input.exclude_store_credit,
+            renewals: input.renewals,
         }
     }
 
@@ -895,7 +924,7 @@ mod tests {
             assert_eq!((count(fine), count(over)), (0, 1), "{what}");
         }
         let mut examples = draft(json!([plain("a")]));
-        let example = Example { input: json!({}), expect: vec![] };
+        let example = Example { input: json!({}), expect: vec![], rate: None, customer_since: None };
         examples.examples = vec![example.clone(); MAX_EXAMPLES];
         assert!(examples.resolve("USD".parse().unwrap()).is_ok());
         examples.examples.push(example);

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | program | `PRG#<program>` | `PRG` |
 //! | rule set version | `PRG#<program>` | `RUL#<version>` |
+//! | rule set version that was published first | `PRG#<program>` | `FST` |
 //! | claim of a referral code | `PRG#<program>` | `COD#<code>` |
 //! | exchange rate | `FXR#<date>` | `<from>#<to>` |
 //! | referral link | `LNK#<code>` | `LNK` |
@@ -92,6 +93,10 @@ impl Key {
 
     pub fn rule_set(program: &ProgramId, version: u32) -> Self {
         Self::new(program_partition(program), format!("{RULE_SETS}{version:06}"))
+    }
+
+    pub fn first_published(program: &ProgramId) -> Self {
+        Self::new(program_partition(program), "FST")
     }
 
     pub fn paypal(program: &ProgramId) -> Self {

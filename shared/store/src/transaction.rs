@@ -28,7 +28,7 @@ pub struct Transaction {
     actions: Vec<Action>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Action {
     Put {
         item: Attributes,
@@ -99,6 +99,10 @@ impl Transaction {
     /// `operation` names it in the capacity report.
     pub const fn new(operation: &'static str) -> Self {
         Self { operation, actions: Vec::new() }
+    }
+
+    pub(crate) const fn of(operation: &'static str, actions: Vec<Action>) -> Self {
+        Self { operation, actions }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -91,6 +91,7 @@ fn partner(n: u128, shards: u8) -> Partner {
         payout_currency: None,
         trusted: false,
         status: PartnerStatus::Active,
+        suspensions: Vec::new(),
         had_details: false,
         payout_methods: vec![PayoutMethod {
             kind: MethodKind::Paypal,
@@ -131,6 +132,7 @@ fn line(partner: &Partner, n: usize, state: LineState) -> Line {
         basis: Some(Basis {
             rule: "rule".into(),
             won_by: Specificity::ProgramDefault,
+            won_over: None,
             base_kind: domain::rules::BaseKind::Net,
             base: minor(10_000),
             exchange: None,

@@ -288,6 +288,7 @@ impl Order {
             tax,
             shipping: self.shipping(side)?,
             discount,
+            store_credit: Minor::ZERO,
             items,
             channel: name(self.source_name.as_deref(), || "/source_name".into())?,
             campaign: evidence.campaign,

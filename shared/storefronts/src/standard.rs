@@ -1,7 +1,7 @@
 //! Our own event: what the JSON API takes, and what a webhook signed by Standard Webhooks carries.
 //!
-//! Money is a decimal string in major units. A field left out, or `null`, takes its default: no tax, shipping or
-//! discount of a sale or an edit; tax, shipping and items of a refund not known. Fields that are not ours are ignored.
+//! Money is a decimal string in major units. A field left out, or `null`, takes its default: no tax, shipping, discount or
+//! store credit of a sale or an edit; tax, shipping and items of a refund not known. Fields that are not ours are ignored.
 //!
 //! - A chargeback has the form of a refund.
 //! - An edit states the order as it is after it: whole, not only what changed.
@@ -85,11 +85,13 @@ struct FormCustomer {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct FormAmount {
     total: Option<String>,
     tax: Option<String>,
     shipping: Option<String>,
     discount: Option<String>,
+    store_credit: Option<String>,
     currency: Option<String>,
 }
 
@@ -111,6 +113,7 @@ struct Charge {
     tax: Minor,
     shipping: Minor,
     discount: Minor,
+    store_credit: Minor,
     items: Vec<Item>,
 }
 
@@ -210,7 +213,8 @@ impl Form {
         let metadata = self.metadata(faults);
         // What was only asked for or signed up to may be worth nothing yet.
         let may_be_free = matches!(action, Action::Lead | Action::SignUp | Action::Custom);
-        let Charge { currency, total, tax, shipping, discount, items } = self.charge(may_be_free, faults)?;
+        let Charge { currency, total, tax, shipping, discount, store_credit, items } =
+            self.charge(may_be_free, faults)?;
         Some(Sale {
             action,
             partner,
@@ -223,6 +227,7 @@ impl Form {
             tax,
             shipping,
             discount,
+            store_credit,
             items,
             channel,
             campaign,
@@ -241,14 +246,16 @@ impl Form {
         let tax = faults.money(amount.tax.as_ref(), currency, "/amount/tax").unwrap_or_default();
         let shipping = faults.money(amount.shipping.as_ref(), currency, "/amount/shipping").unwrap_or_default();
         let discount = faults.money(amount.discount.as_ref(), currency, "/amount/discount").unwrap_or_default();
+        let store_credit = faults.money(amount.store_credit.as_ref(), currency, "/amount/storeCredit");
+        let store_credit = store_credit.unwrap_or_default();
         let items = self.items(currency, faults);
-        Some(Charge { currency, total: total?, tax, shipping, discount, items })
+        Some(Charge { currency, total: total?, tax, shipping, discount, store_credit, items })
     }
 
     fn edit(&self, faults: &mut Faults) -> Option<Edit> {
         let conversion = self.conversion(faults);
-        let Charge { currency, total, tax, shipping, discount, items } = self.charge(false, faults)?;
-        Some(Edit { conversion: conversion?, currency, total, tax, shipping, discount, items })
+        let Charge { currency, total, tax, shipping, discount, store_credit, items } = self.charge(false, faults)?;
+        Some(Edit { conversion: conversion?, currency, total, tax, shipping, discount, store_credit, items })
     }
 
     fn withdrawal(&self, faults: &mut Faults) -> Option<Withdrawal> {

@@ -201,6 +201,7 @@ impl Order {
             tax: part(&self.total_tax, "/total_tax")?,
             shipping: part(&self.shipping_total, "/shipping_total")?,
             discount: part(&self.discount_total, "/discount_total")?,
+            store_credit: Minor::ZERO,
             items: self.items(currency)?,
             channel: None,
             campaign: evidence.campaign,

@@ -1,13 +1,16 @@
 //! Finding the partners a sale is due to, and attributing it by hand.
 
+use std::collections::BTreeMap;
+
 use domain::accrual::{Circumstances, Credited, Terms};
 use domain::attribution::Touch;
-use domain::booking::{Accruing, State};
-use domain::conversion::{Code, ConversionEvent, Impossible, PartnerRef, Sale};
+use domain::booking::{Accruing, Booking, State};
+use domain::conversion::{Action, Code, ConversionEvent, Impossible, PartnerRef, Sale};
 use domain::ids::{ClickId, ConversionId, PartnerId, VisitorId};
 use domain::journal::{Entry, What};
 use domain::line::Evidence;
-use domain::program::{Partner, PartnerStatus, Program};
+use domain::order::Order;
+use domain::program::{Partner, Program};
 use domain::rating::Standing;
 use domain::rules::{RuleSet, in_force};
 use jiff::Timestamp;
@@ -77,7 +80,7 @@ impl From<StoreError> for SearchError {
 /// customer's first sale. `None`: it is due to nobody.
 pub async fn find(context: &Context, search: &Search<'_>) -> Result<Option<Found>, SearchError> {
     if let Some(found) = named(context, search).await? {
-        check_partner(&found.0, search.sale)?;
+        check_partner(&found.0, search.sale, search.occurred_at)?;
         return Ok(Some(Found::one(found.0, found.1)));
     }
     if let Some(found) = by_click(context, search).await? {
@@ -128,11 +131,11 @@ async fn by_click(context: &Context, search: &Search<'_>) -> Result<Option<Found
     let Some(click) = click else { return Ok(None) };
     let Some(touch) = context.store.touch(OPERATION, &search.program.id, &click).await? else { return Ok(None) };
     let Some(partner) = context.store.partner(OPERATION, &touch.partner).await? else { return Ok(None) };
-    // Who may not earn now is passed over, as among touches.
-    if partner.status == PartnerStatus::Suspended {
+    // Who could not earn then is passed over, as among touches.
+    if partner.was_suspended(search.occurred_at) {
         return Ok(None);
     }
-    check_partner(&partner, search.sale)?;
+    check_partner(&partner, search.sale, search.occurred_at)?;
     Ok(Some(Found { evidence: Evidence::Click(click), touches: vec![touch], partners: vec![(partner, 1)] }))
 }
 
@@ -154,11 +157,11 @@ async fn by_touches(context: &Context, search: &Search<'_>) -> Result<Option<Fou
     ids.sort();
     ids.dedup();
     let mut partners = context.store.partners_by_id(OPERATION, &ids).await?;
-    // Who may not earn now is passed over; the others touched the customer all the same.
-    partners.retain(|partner| partner.program == search.program.id && partner.status == PartnerStatus::Active);
+    // Who could not earn then is passed over; the others touched the customer all the same.
+    partners.retain(|partner| partner.program == search.program.id && !partner.was_suspended(search.occurred_at));
     let strangers: Vec<_> = partners.iter().filter(|partner| !is_customer(partner, search.sale)).cloned().collect();
     if let (true, Some(partner)) = (strangers.is_empty(), partners.first()) {
-        check_partner(partner, search.sale)?;
+        check_partner(partner, search.sale, search.occurred_at)?;
     }
     touches.retain(|touch| strangers.iter().any(|partner| partner.id == touch.partner));
     let credits = attribution.share(&touches, search.occurred_at);
@@ -173,15 +176,16 @@ async fn by_touches(context: &Context, search: &Search<'_>) -> Result<Option<Fou
 }
 
 async fn by_first_sale(context: &Context, search: &Search<'_>) -> Result<Option<Found>, SearchError> {
-    let first = search.customer.first_partners().filter(|_| search.sale.action == domain::conversion::Action::Renewal);
+    let first = search.customer.first_partners().filter(|_| search.sale.action == Action::Renewal);
     let Some(first) = first else { return Ok(None) };
     let ids: Vec<_> = first.iter().map(|(partner, _)| partner.clone()).collect();
     let partners = context.store.partners_by_id(OPERATION, &ids).await?;
-    let mut partners: Vec<_> = partners.into_iter().filter(|partner| partner.status == PartnerStatus::Active).collect();
+    let mut partners: Vec<_> =
+        partners.into_iter().filter(|partner| !partner.was_suspended(search.occurred_at)).collect();
     // As with touches: whoever renews an own purchase is passed over, and alone refused.
     if let (true, Some(partner)) = (partners.iter().all(|partner| is_customer(partner, search.sale)), partners.first())
     {
-        check_partner(partner, search.sale)?;
+        check_partner(partner, search.sale, search.occurred_at)?;
     }
     partners.retain(|partner| !is_customer(partner, search.sale));
     let part = |partner: &Partner| first.iter().find(|(id, _)| *id == partner.id).map_or(0, |(_, part)| *part);
@@ -199,9 +203,10 @@ fn is_customer(partner: &Partner, sale: &Sale) -> bool {
     same_id || sale.customer.email_hash.as_deref() == Some(partner.email_hash().as_str())
 }
 
-fn check_partner(partner: &Partner, sale: &Sale) -> Result<(), Impossible> {
-    if partner.status == PartnerStatus::Suspended {
-        return Err(Impossible { field: "/partner", why: "the partner is suspended".to_owned() });
+fn check_partner(partner: &Partner, sale: &Sale, occurred_at: Timestamp) -> Result<(), Impossible> {
+    if partner.was_suspended(occurred_at) {
+        let why = format!("the partner was suspended at {occurred_at}");
+        return Err(Impossible { field: "/partner", why });
     }
     if is_customer(partner, sale) {
         let by_id = partner.customer_id.is_some() && partner.customer_id == sale.customer.id;
@@ -220,6 +225,37 @@ pub async fn rules_in_force(
 ) -> Result<Option<RuleSet>> {
     let sets = context.store.rule_sets(operation, &program.id).await?;
     Ok(in_force(&sets, at).cloned())
+}
+
+/// What a conversion is rated by, with the version that does: for a renewal that of the customer's first attributed sale, where each rule
+/// that would rate it there says so.
+pub async fn in_version(
+    context: &Context,
+    operation: &'static str,
+    program: &Program,
+    conversion: &ConversionId,
+    order: &Order,
+    circumstances: Circumstances,
+) -> Result<Circumstances> {
+    let is_renewal = order.parts().first().is_some_and(|part| part.sale.action == Action::Renewal);
+    let Some(first) = circumstances.customer.first_attributed.filter(|_| is_renewal) else { return Ok(circumstances) };
+    let Some(set) = rules_in_force(context, operation, program, first).await? else { return Ok(circumstances) };
+    let rules = set.draft.resolve(program.currency).map_err(Refusal::Invalid)?;
+    let begun = Circumstances { rule_set: set.version, ..circumstances.clone() };
+    let booking = Booking {
+        program,
+        conversion,
+        order: "",
+        rules: &BTreeMap::from([(set.version, rules)]),
+        before: State::default(),
+        after: State { order: Some(order), attribution: 0 },
+        open: &BTreeMap::new(),
+        cause: "",
+        received_at: first,
+        now: first,
+    };
+    let keeps = booking.keeps_version(&Accruing { circumstances: &begun, by_hand: None })?;
+    Ok(if keeps { begun } else { circumstances })
 }
 
 /// A partner's part of a conversion, as a person says.
@@ -259,7 +295,8 @@ pub async fn by_hand(
             return Err(Refusal::invalid("/partnerId", "is a partner of another program"));
         }
         for (partner, _) in &partners {
-            check_partner(partner, sale).map_err(|impossible| Refusal::invalid("/partnerId", impossible.why))?;
+            check_partner(partner, sale, *occurred_at)
+                .map_err(|impossible| Refusal::invalid("/partnerId", impossible.why))?;
         }
         let set = rules_in_force(context, BY_HAND, &program, *occurred_at).await?;
         let set =
@@ -283,6 +320,7 @@ pub async fn by_hand(
             exchange,
             objection: None,
         };
+        let circumstances = in_version(context, BY_HAND, &program, conversion, &order, circumstances).await?;
         let lines = history.lines(context, BY_HAND).await?;
         let open = OpenPayouts::of(&context.store, BY_HAND, &lines).await?;
         open.settle_first(context).await?;

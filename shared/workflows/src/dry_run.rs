@@ -15,6 +15,7 @@ use domain::order::Order;
 use domain::program::Program;
 use domain::rules::RuleSet;
 use domain::tally::{Tallies, Tally, TallyKey};
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use store::Because;
 
@@ -23,9 +24,14 @@ use crate::error::{Refusal, Result};
 use crate::history::History;
 
 const OPERATION: &str = "dry run";
-/// Sales of one dry run: they are computed while the caller waits.
-const MAX_SALES: usize = 5_000;
+/// Sales of one dry run: they are read and computed while the caller waits, for 29 seconds at most. Tiers and caps carry what came before
+/// through the whole period, so it is not computed in parts.
+pub const MAX_SALES: usize = 10_000;
 const PAGE: i32 = 100;
+/// Sales read at once.
+const READS: usize = 32;
+/// Sales whose lines are read together.
+const CHUNK: usize = 50;
 
 #[derive(Debug, Clone)]
 pub struct DryRun {
@@ -60,18 +66,21 @@ struct Sold {
     lines: Vec<Line>,
 }
 
+/// Of a period with at most so many sales; of more, none.
 pub async fn dry_run(
     context: &Context,
     program: &Program,
     set: &RuleSet,
     from: Timestamp,
     to: Timestamp,
+    most: usize,
 ) -> Result<DryRun> {
     let rules = set.draft.resolve(program.currency).map_err(Refusal::Invalid)?;
     let rules = BTreeMap::from([(set.version, rules)]);
-    let mut sales = Vec::new();
-    for conversion in conversions(context, program, from, to).await? {
-        sales.extend(sold(context, conversion, from, to).await?);
+    let found: Vec<_> = conversions(context, program, from, to, most).await?.into_iter().collect();
+    let mut sales = Vec::with_capacity(found.len());
+    for chunk in found.chunks(CHUNK) {
+        sales.extend(sold(context, chunk, from, to).await?);
     }
     sales.sort_by_key(|sale| (sale.history.sale().map(|entry| entry.at), sale.conversion.clone()));
     let mut tallies = BTreeMap::new();
@@ -106,8 +115,13 @@ async fn conversions(
     program: &Program,
     from: Timestamp,
     to: Timestamp,
+    most: usize,
 ) -> Result<BTreeSet<ConversionId>> {
     let store = &context.store;
+    let unless_too_many = |found: &BTreeSet<_>| {
+        let detail = || format!("the period has more than {most} sales, the most of a dry run; choose a shorter one");
+        if found.len() > most { Err(Refusal::invalid("/from", detail())) } else { Ok(()) }
+    };
     let mut found = BTreeSet::new();
     let mut after: Option<String> = None;
     loop {
@@ -115,10 +129,7 @@ async fn conversions(
         for partner in &page.items {
             let lines = store.lines_between(OPERATION, partner, from, to).await?;
             found.extend(lines.into_iter().filter_map(|line| line.conversion));
-            if found.len() > MAX_SALES {
-                let detail = format!("there are more than {MAX_SALES} sales; choose a shorter period");
-                return Err(Refusal::invalid("/from", detail));
-            }
+            unless_too_many(&found)?;
         }
         after = page.after;
         if after.is_none() {
@@ -129,6 +140,7 @@ async fn conversions(
         let page = store.unrewarded(OPERATION, &program.id, Because::NoRule, after.as_deref(), PAGE).await?;
         let within = page.items.iter().filter(|sale| (from..to).contains(&sale.occurred_at));
         found.extend(within.map(|sale| sale.conversion.clone()));
+        unless_too_many(&found)?;
         after = page.after;
         if after.is_none() {
             return Ok(found);
@@ -136,15 +148,25 @@ async fn conversions(
     }
 }
 
-async fn sold(context: &Context, conversion: ConversionId, from: Timestamp, to: Timestamp) -> Result<Option<Sold>> {
-    let history = History::read(context, OPERATION, &conversion).await?;
-    let Some(order) = history.order()? else { return Ok(None) };
-    let within = order.parts().first().is_some_and(|sale| (from..to).contains(&sale.occurred_at));
-    if !within || history.circumstances().is_none() {
-        return Ok(None);
+/// Those of some conversions that were sold in the period and are due to somebody.
+async fn sold(context: &Context, found: &[ConversionId], from: Timestamp, to: Timestamp) -> Result<Vec<Sold>> {
+    let read = async |conversion: ConversionId| History::read(context, OPERATION, &conversion).await;
+    let reading: Vec<_> = found.iter().cloned().map(read).collect();
+    let histories: Vec<_> = stream::iter(reading).buffered(READS).try_collect().await?;
+    let mut sales = Vec::with_capacity(found.len());
+    for (conversion, history) in found.iter().zip(histories) {
+        let Some(order) = history.order()? else { continue };
+        let within = order.parts().first().is_some_and(|sale| (from..to).contains(&sale.occurred_at));
+        if within && history.circumstances().is_some() {
+            sales.push(Sold { conversion: conversion.clone(), history, order, lines: Vec::new() });
+        }
     }
-    let lines = history.lines(context, OPERATION).await?;
-    Ok(Some(Sold { conversion, history, order, lines }))
+    let histories: Vec<_> = sales.iter().map(|sale| &sale.history).collect();
+    let lines = History::lines_of_all(context, OPERATION, &histories).await?;
+    for (sale, lines) in sales.iter_mut().zip(lines) {
+        sale.lines = lines;
+    }
+    Ok(sales)
 }
 
 /// The lines the version would have made, after everything that went back.

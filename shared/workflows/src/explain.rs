@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::booking::RulesByVersion;
-use domain::explain::{Explanation, Known, explain};
+use domain::explain::{BaseParts, Explanation, Known, explain};
 use domain::ids::{ConversionId, LineId};
 use domain::journal::{Entry, Sealed, What};
 use domain::line::Line;
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::{Refusal, Result};
-use crate::history::{Moment, rules_of};
+use crate::history::{Moment, order_of, rules_of};
 
 const OPERATION: &str = "explain";
 /// A line's history is as long as its changes; this bounds the walk.
@@ -73,12 +73,24 @@ pub async fn of_line(context: &Context, id: &LineId) -> Result<Explained> {
     };
     let history = history(context, &line).await?;
     let by_person = |step: &&HistoryStep| matches!(step.what, What::Bonus | What::Adjust | What::WriteOff);
-    let rule = line.rule_set.and_then(|version| rules.get(&version)).into_iter().flatten();
+    let named = |key: Option<&String>| {
+        let rules = line.rule_set.and_then(|version| rules.get(&version));
+        key.and_then(|key| rules.into_iter().flatten().find(|rule| rule.key == *key))
+    };
+    let basis = line.basis.as_ref();
+    let rule = named(basis.map(|basis| &basis.rule));
+    let (order, attribution) = order_of(&entries)?;
+    let base = match (&order, rule) {
+        (Some(order), Some(rule)) => BaseParts::of(order, attribution, &line, rule)?,
+        _ => None,
+    };
     let latest = store.entry(OPERATION, &line.entry).await?;
     let tax = latest.as_ref().and_then(|sealed| sealed.entry.tax_of(&line.id));
     let known = Known {
         tax: tax.map(|(payout, tax)| Ok::<_, Refusal>((&tax.terms, payout.gross()?))).transpose()?,
-        rule: rule.into_iter().find(|rule| line.basis.as_ref().is_some_and(|basis| basis.rule == rule.key)),
+        rule,
+        beaten: named(basis.and_then(|basis| basis.won_over.as_ref()).map(|over| &over.rule)),
+        base: base.as_ref(),
         touches: made_by.and_then(|entry| entry.circumstances.as_ref()).map_or(&[], |of| of.touches.as_slice()),
         recomputed: again.iter().find(|again| again.id == line.id).map(|again| again.amount),
         written,

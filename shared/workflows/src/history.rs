@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::accrual::Circumstances;
 use domain::booking::{Accruing, Booking, RulesByVersion, State};
 use domain::conversion::ConversionEvent;
-use domain::ids::{ConversionId, PayoutId};
+use domain::ids::{ConversionId, LineId, PayoutId};
 use domain::journal::{Entry, Sealed, What};
 use domain::line::Line;
 use domain::order::Order;
@@ -73,16 +73,40 @@ impl History {
         self.entries().filter_map(|entry| entry.circumstances.as_ref()).last()
     }
 
+    /// The lines its own entries made.
+    fn made(&self) -> Vec<LineId> {
+        let created = self.entries().flat_map(|entry| &entry.lines).filter(|line| line.from.is_none());
+        created.map(|line| line.id.clone()).collect()
+    }
+
     /// Every line the conversion ever made, with the true-ups that decisions about them caused.
     pub async fn lines(&self, context: &Context, operation: &'static str) -> Result<Vec<Line>> {
-        let created = self.entries().flat_map(|entry| &entry.lines).filter(|line| line.from.is_none());
-        let ids: Vec<_> = created.map(|line| line.id.clone()).collect();
-        let mut lines = context.store.lines(operation, &ids).await?;
-        let beside: Vec<_> = lines.iter().flat_map(|line| &line.true_ups).cloned().collect();
+        Ok(Self::lines_of_all(context, operation, &[self]).await?.pop().unwrap_or_default())
+    }
+
+    /// The same of several, read together.
+    pub async fn lines_of_all(
+        context: &Context,
+        operation: &'static str,
+        histories: &[&Self],
+    ) -> Result<Vec<Vec<Line>>> {
+        let made: Vec<_> = histories.iter().map(|history| history.made()).collect();
+        let ids: Vec<_> = made.iter().flatten().cloned().collect();
+        let mut lines: BTreeMap<_, _> = BTreeMap::new();
+        let mut of = |read: Vec<Line>| lines.extend(read.into_iter().map(|line| (line.id.clone(), line)));
+        let read = context.store.lines(operation, &ids).await?;
+        let beside: Vec<_> = read.iter().flat_map(|line| &line.true_ups).cloned().collect();
+        of(read);
         if !beside.is_empty() {
-            lines.extend(context.store.lines(operation, &beside).await?);
+            of(context.store.lines(operation, &beside).await?);
         }
-        Ok(lines)
+        let each = made.into_iter().map(|ids| {
+            let own: Vec<_> = ids.iter().filter_map(|id| lines.get(id).cloned()).collect();
+            let beside: Vec<_> = own.iter().flat_map(|line| &line.true_ups).filter_map(|id| lines.get(id)).collect();
+            let beside: Vec<_> = beside.into_iter().cloned().collect();
+            [own, beside].concat()
+        });
+        Ok(each.collect())
     }
 }
 

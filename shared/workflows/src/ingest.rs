@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use store::{Because, EventClaim, ExceptionCode, KnownCustomer, Purchase, Transaction, Unrewarded};
 
-use crate::attribution::{Found, Search, SearchError, find, rules_in_force};
+use crate::attribution::{Found, Search, SearchError, find, in_version, rules_in_force};
 use crate::changes::{OpenPayouts, until_fresh, write};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
@@ -254,6 +254,7 @@ async fn accrue(
         exchange,
         objection,
     };
+    let circumstances = in_version(context, OPERATION, program, conversion, order, circumstances).await?;
     // Refunds and edits that were waiting for this sale apply before anything is written.
     file_excess(context, incoming, order).await?;
     let step = Step {

@@ -39,6 +39,7 @@ pub mod sales;
 pub mod setup;
 pub mod statements;
 pub mod tax;
+pub mod together;
 
 pub use context::{Beginning, Clock, Context, SystemClock};
 pub use error::{Refusal, Result};

@@ -48,6 +48,8 @@ pub enum Act {
     /// New rules are published, or a partner joins.
     Rules,
     Partner,
+    /// A partner is suspended for a while.
+    Suspend,
     /// Somebody looks, perhaps at what is not theirs.
     Look,
     Pass,
@@ -125,6 +127,8 @@ pub struct Step {
 
 /// Where the chance begins of what is done with QuickBooks.
 const BOOKS: u64 = 1 << 42;
+/// And of who is suspended when.
+const SUSPENSIONS: u64 = 1 << 43;
 
 /// Whether anybody is paid in QuickBooks in the world with this seed.
 pub fn has_books(seed: u64) -> bool {
@@ -134,6 +138,7 @@ pub fn has_books(seed: u64) -> bool {
 /// The steps of the world with this seed. What is done with QuickBooks comes on top, mostly towards the end.
 pub fn script(seed: u64, steps: usize) -> Vec<Step> {
     let (mut chance, mut besides) = (Chance::of(seed, 1), Chance::of(seed, BOOKS + 1));
+    let mut suspensions = Chance::of(seed, SUSPENSIONS);
     let mut all = Vec::new();
     for n in 0..steps {
         let payday = n >= steps - steps / 5;
@@ -141,6 +146,9 @@ pub fn script(seed: u64, steps: usize) -> Vec<Step> {
         all.push(Step { act: act.unwrap_or(Act::Finish), chance: chance.number(), most: usize::MAX });
         if has_books(seed) && besides.percent(if payday { 70 } else { 15 }) {
             all.push(Step { act: Act::Books, chance: besides.number(), most: usize::MAX });
+        }
+        if ENGINE && suspensions.percent(3) {
+            all.push(Step { act: Act::Suspend, chance: suspensions.number(), most: usize::MAX });
         }
     }
     all

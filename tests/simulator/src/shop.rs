@@ -55,6 +55,9 @@ pub fn program(chance: &mut Chance) -> Program {
     // Of chance that nothing else is decided by.
     let mut besides = chance.clone();
     let withholds = (currency == "USD" && besides.percent(85)).then(|| besides.percent(50));
+    let rarely = besides.percent(45).then(|| *besides.pick(&["quarterly", "instant", "instant"]).unwrap_or(&"instant"));
+    let days = |besides: &mut Chance, some: [u32; 2]| besides.percent(60).then(|| *besides.pick(&some).unwrap_or(&1));
+    let (dust_sweep_days, debt_write_off_days) = (days(&mut besides, [1, 20]), days(&mut besides, [1, 10]));
     Program {
         id: String::new(),
         currency,
@@ -67,9 +70,14 @@ pub fn program(chance: &mut Chance) -> Program {
         minimum_payout: chance.pick(&[0, 0, 10, 50]).copied().unwrap_or(0) * major,
         withholds,
         large_payout_limit: chance.pick(&[100, 1_000, 100_000]).copied().unwrap_or(1_000) * major,
-        frequency: chance.pick(&["monthly", "weekly", "semi_monthly", "biweekly", "on_demand"]).unwrap_or(&"monthly"),
+        frequency: rarely.unwrap_or(
+            chance.pick(&["monthly", "weekly", "semi_monthly", "biweekly", "on_demand"]).unwrap_or(&"monthly"),
+        ),
         run_day: 1,
         cut_off_days: chance.pick(&[0, 0, 2]).copied().unwrap_or(0),
+        pay_days: besides.pick(&[0, 5, 40]).copied().unwrap_or(0),
+        dust_sweep_days,
+        debt_write_off_days,
         minimum_sales: if ENGINE { chance.pick(&[0, 0, 0, 2]).copied().unwrap_or(0) } else { 0 },
         attribution: if ENGINE {
             attribution(chance)
@@ -102,7 +110,8 @@ pub fn program_body(program: &Program, name: usize) -> Value {
         "taxPayer": program.withholds.map(|_| "US"),
         "withoutTaxNumber": if program.withholds == Some(true) { "withhold" } else { "block" },
         "landingPage": ENGINE.then_some("https://shop.example/"), "minimumSales": program.minimum_sales, "attribution": attribution_body(&program.attribution),
-        "schedule": {"frequency": program.frequency, "runDay": program.run_day, "cutOffDays": program.cut_off_days},
+        "schedule": {"frequency": program.frequency, "runDay": program.run_day, "cutOffDays": program.cut_off_days, "payDays": program.pay_days},
+        "dustSweepDays": program.dust_sweep_days, "debtWriteOffDays": program.debt_write_off_days,
     })
 }
 
@@ -242,6 +251,8 @@ fn rule(chance: &mut Chance, program: &Program, key: &str) -> Rule {
         slices,
         caps,
         recurrence,
+        excludes_credit: false,
+        keeps_renewals: false,
     }
 }
 
@@ -293,7 +304,8 @@ pub fn rule_body(rule: &Rule, exponent: u32) -> Value {
     let mut body = json!({
         "key": rule.key, "name": rule.key, "priority": rule.priority, "holdDays": rule.hold_days,
         "minimumSales": rule.minimum_sales, "base": if rule.gross { "gross" } else { "net" }, "reward": reward,
-        "slices": slices, "recurrence": recurrence,
+        "slices": slices, "recurrence": recurrence, "excludeStoreCredit": rule.excludes_credit,
+        "renewals": if rule.keeps_renewals { "first_sale" } else { "own_time" },
         "caps": {
             "perOrder": rule.caps.order.map(money), "perPartnerMonth": rule.caps.partner_month.map(money),
             "perProgramMonth": rule.caps.program_month.map(money),
@@ -500,6 +512,7 @@ pub fn sale(
         tax,
         shipping,
         discount,
+        store_credit: 0,
         accepted: false,
     }
 }
@@ -593,6 +606,7 @@ pub fn worthless(now: Timestamp) -> Sale {
         tax: 0,
         shipping: 0,
         discount: 0,
+        store_credit: 0,
         accepted: false,
     }
 }
@@ -677,6 +691,9 @@ pub fn edit(chance: &mut Chance, sale: &Sale, earlier: Option<&Edit>, id: String
         goods
     };
     let tax = if sale.tax > 0 { goods / 5 } else { 0 };
+    let total = goods + tax + sale.shipping;
+    // Where some was paid with store credit, more may be.
+    let credit = if sale.store_credit > 0 { sale.store_credit + goods % 3 * 100 } else { 0 };
     Edit {
         program: sale.program,
         currency: sale.currency,
@@ -685,10 +702,11 @@ pub fn edit(chance: &mut Chance, sale: &Sale, earlier: Option<&Edit>, id: String
         id,
         occurred_at: now.max(sale.occurred_at),
         items,
-        total: goods + tax + sale.shipping,
+        total,
         tax,
         shipping: sale.shipping,
         discount: sale.discount,
+        store_credit: credit.min(total),
         accepted: false,
     }
 }
@@ -724,7 +742,7 @@ pub fn sale_body(sale: &Sale, program: &Program) -> Value {
         "programId": program.id, "id": sale.order, "type": sale.action, "occurredAt": sale.occurred_at,
         "amount": {
             "total": money(sale.total), "tax": money(sale.tax), "shipping": money(sale.shipping), "discount": money(sale.discount),
-            "currency": sale.currency,
+            "storeCredit": money(sale.store_credit), "currency": sale.currency,
         },
     });
     if !sale.items.is_empty() {
@@ -763,7 +781,7 @@ pub fn edit_body(edit: &Edit, program: &Program) -> Value {
         "programId": program.id, "id": edit.id, "type": "edit", "conversion": edit.order, "occurredAt": edit.occurred_at,
         "amount": {
             "total": money(edit.total), "tax": money(edit.tax), "shipping": money(edit.shipping), "discount": money(edit.discount),
-            "currency": edit.currency,
+            "storeCredit": money(edit.store_credit), "currency": edit.currency,
         },
     });
     if !edit.items.is_empty() {

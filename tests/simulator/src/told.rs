@@ -103,6 +103,12 @@ pub struct Program {
     pub frequency: &'static str,
     pub run_day: i8,
     pub cut_off_days: u32,
+    /// From the run date to the day on which its payouts are to be paid.
+    pub pay_days: u32,
+    /// What a scheduled run does not find worth a payout is paid all the same once some of it has been payable for so many days.
+    pub dust_sweep_days: Option<u32>,
+    /// What a partner owes for so many days, and has nothing under way to pay it from, is written off by a scheduled run.
+    pub debt_write_off_days: Option<u32>,
     /// Sales whose hold is over that a partner needs before anything is paid.
     pub minimum_sales: u32,
     pub attribution: Attribution,
@@ -133,6 +139,10 @@ pub struct Rule {
     pub slices: Vec<(u32, u32)>,
     pub caps: Caps,
     pub recurrence: Recurrence,
+    /// What was paid with store credit is not in the base.
+    pub excludes_credit: bool,
+    /// Renewals are rated by the version of the customer's first attributed sale.
+    pub keeps_renewals: bool,
 }
 
 /// What is empty agrees with everything; without actions, with sales alone.
@@ -263,10 +273,22 @@ pub struct Partner {
     pub email_hash: String,
     /// Overrides the program's.
     pub minimum_payout: Option<i64>,
+    /// Nobody buys through them: they owe something, and have nothing to pay it from.
+    pub quiet: bool,
+    /// Paid as soon as something is payable, where the program pays instantly.
+    pub trusted: bool,
     /// How the partner is paid: `manual`, `bank`, ...; `None` where there is no way yet.
     pub method: Option<&'static str>,
     /// What they are paid in, if not in the program's currency.
     pub paid_in: Option<&'static str>,
+    /// From when to when they were suspended, the end exclusive.
+    pub suspended: Vec<(Timestamp, Timestamp)>,
+}
+
+impl Partner {
+    pub fn was_suspended(&self, at: Timestamp) -> bool {
+        self.suspended.iter().any(|(from, until)| (*from..*until).contains(&at))
+    }
 }
 
 /// How the partner of a sale is named outright.
@@ -334,6 +356,8 @@ pub struct Sale {
     pub shipping: i64,
     /// Of the order; the items' amounts are after it.
     pub discount: i64,
+    /// How much of the total was paid with store credit.
+    pub store_credit: i64,
     /// Whether the system answered that it has it (2xx).
     pub accepted: bool,
 }
@@ -373,6 +397,7 @@ pub struct Edit {
     pub tax: i64,
     pub shipping: i64,
     pub discount: i64,
+    pub store_credit: i64,
     pub accepted: bool,
 }
 
@@ -412,9 +437,29 @@ pub struct Command {
     pub payments: Vec<Payment>,
     /// Of an export, the files' format.
     pub format: Option<&'static str>,
+    /// Of a run.
+    pub run: Option<ByHand>,
     pub at: Timestamp,
     /// What the API answered, if it did: the status, and for bulk calls the ids it said were done.
     pub answer: Option<Answer>,
+}
+
+/// What somebody says of a run that they start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ByHand {
+    /// Only these partners, where any are named.
+    pub include: Vec<String>,
+    pub exclude: Vec<String>,
+    /// `None`: everything that is payable now.
+    pub cut_off: Option<Timestamp>,
+}
+
+impl ByHand {
+    /// Whether the run is about a partner.
+    pub fn names(&self, partner: &str) -> bool {
+        let named = |list: &[String]| list.iter().any(|id| id == partner);
+        (self.include.is_empty() || named(&self.include)) && !named(&self.exclude)
+    }
 }
 
 /// Money that somebody attests to have sent.

@@ -13,7 +13,7 @@ use embedded::Embedded;
 use http::header::{CONTENT_TYPE, COOKIE, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Span, Timestamp};
 use local::events::{http_event, schedule_event, sqs_event, stream_event};
 use local::token::claims;
 use local::{CONVERSIONS, DRAFTS, Failed, Functions, HttpAnswer, QUICKBOOKS, SUBMISSIONS, Stream};
@@ -32,8 +32,8 @@ use crate::script::{Act, Step};
 use crate::shop;
 use crate::tasks::{Ended, Lot, Tasks};
 use crate::told::{
-    About, Answer, Command, Customer, ENGINE, Edit, Model, Partner, Payment, RuleSet, SKEW_SECONDS, Sale, Told, Touch,
-    exponent,
+    About, Answer, ByHand, Command, Customer, ENGINE, Edit, Model, Partner, Payment, RuleSet, SKEW_SECONDS, Sale, Told,
+    Touch, exponent,
 };
 
 /// Why a world failed.
@@ -100,6 +100,7 @@ struct Besides {
     versions: Vec<(String, u64)>,
     payments: Vec<Payment>,
     format: Option<&'static str>,
+    run: Option<ByHand>,
 }
 
 pub struct World {
@@ -156,6 +157,9 @@ const LIMITS: u64 = (1 << 32) - 1;
 /// Where the chance of other currencies begins: of the world, its partners, and what is sold.
 const MONEY: u64 = 1 << 35;
 const SOLD: u64 = 1 << 36;
+/// And that of what is paid with store credit, and of the rules that say so or keep renewals.
+const CREDIT: u64 = 1 << 37;
+const RULES: u64 = 1 << 38;
 /// For so many days before a world begins rates are known.
 const DAYS_BEFORE: i64 = 40;
 
@@ -329,8 +333,11 @@ impl World {
             country: *besides.pick(&[None, None, None, Some("US"), Some("DE")]).unwrap_or(&None),
             email_hash: shop::email_hash(&format!("partner{number}@partners.example")),
             minimum_payout: chance.percent(20).then(|| chance.from(0, 100) * 10_i64.pow(exponent)),
+            quiet: besides.clone().permille(180),
+            trusted: besides.clone().percent(75),
             method: chance.percent(90).then_some(method),
             paid_in: None,
+            suspended: Vec::new(),
         };
         let vendor = there.and_then(|there| there.vendor).filter(|_| partner.method.is_some());
         let mut money = Chance::of(self.seed, MONEY + 1 + number as u64);
@@ -340,6 +347,7 @@ impl World {
             "programId": id, "name": format!("Partner {number}"), "email": format!("partner{number}@partners.example"),
             "code": partner.code, "group": partner.group, "country": partner.country, "minimumPayout": partner.minimum_payout.map(|amount| shop::decimal(amount, exponent)),
             "payoutMethods": shop::method_body(partner.method, number, vendor.as_deref()), "payoutCurrency": partner.paid_in,
+            "trusted": partner.trusted,
         });
         partner.id = text(&self.made("ann", "/partners", &body).await?["id"]);
         self.told.ledgers.named.extend(vendor.map(|vendor| (partner.id.clone(), vendor)));
@@ -349,7 +357,24 @@ impl World {
         transaction.set_membership(&membership).map_err(broken)?;
         self.plain.store.commit(transaction).await.map_err(broken)?;
         self.told.partners.push(partner);
+        if self.told.partners[number].quiet {
+            self.leave_owing(&mut besides, number).await?;
+        }
         if besides.percent(40) { self.give_form(&mut besides, number).await } else { Ok(()) }
+    }
+
+    /// Takes something from a partner who has nothing.
+    async fn leave_owing(&mut self, chance: &mut Chance, number: usize) -> Outcome {
+        let partner = self.told.partners[number].id.clone();
+        let program = &self.told.programs[self.told.partners[number].program];
+        let (amount, exponent) = (-chance.from(1, 3_000), program.exponent);
+        let body = json!({
+            "partnerId": partner, "programId": program.id, "amount": shop::decimal(amount, exponent),
+            "reason": "the seed says so",
+        });
+        self.telling.amount = Some(amount);
+        self.tell_command("ann", About::Partners, "bonus", vec![partner], &body);
+        self.made("ann", "/commissions", &body).await.map(drop)
     }
 
     /// A partner's tax form, or word that theirs does not hold; in fair weather, so that it is known from when on it is known.
@@ -428,7 +453,12 @@ impl World {
     async fn publish_rules(&mut self, chance: &mut Chance, n: usize) -> Outcome {
         let partners = self.partners_of(n);
         let program = &self.told.programs[n];
-        let rules = shop::rules(chance, program, &partners.iter().collect::<Vec<_>>());
+        let mut rules = shop::rules(chance, program, &partners.iter().collect::<Vec<_>>());
+        let mut besides = Chance::of(self.seed, RULES + ((n as u64) << 16) + program.rule_sets.len() as u64);
+        for rule in &mut rules {
+            rule.excludes_credit = ENGINE && besides.percent(20);
+            rule.keeps_renewals = ENGINE && besides.percent(40);
+        }
         let first = program.rule_sets.is_empty();
         let effective_from = if first {
             "2020-01-01T00:00:00Z".parse().map_err(broken)?
@@ -445,6 +475,22 @@ impl World {
         let version = u32::try_from(version).map_err(broken)?;
         self.note(|| format!("  version {version} of program {n} from {effective_from}: {rules:?}"));
         self.told.programs[n].rule_sets.push(RuleSet { version, effective_from, rules });
+        Ok(())
+    }
+
+    /// A partner may earn nothing for a while: in fair weather, and before anything else happens they may again.
+    async fn suspend(&mut self, chance: &mut Chance) -> Outcome {
+        let n = chance.below(self.told.partners.len());
+        let path = format!("/partners/{}", self.told.partners[n].id);
+        self.pass(1).await?;
+        self.made("ann", &format!("{path}/suspend"), &json!({})).await?;
+        self.pass(chance.from(60, 10 * 86_400)).await?;
+        let shown = self.made("ben", &format!("{path}/activate"), &json!({})).await?;
+        let last = shown["suspensions"].as_array().and_then(|all| all.last()).cloned().unwrap_or_default();
+        let at = |end: &str| text(&last[end]).parse::<Timestamp>().map_err(broken);
+        let (from, until) = (at("from")?, at("until")?);
+        self.note(|| format!("  partner {n} was suspended from {from} to {until}"));
+        self.told.partners[n].suspended.push((from, until));
         Ok(())
     }
 
@@ -543,14 +589,7 @@ impl World {
             Act::Mature => self.fire(chance, "mature-commissions"),
             Act::Batch => self.fire(chance, "batch-payouts"),
             Act::Review => self.review(chance)?,
-            Act::Run => {
-                let Some(program) = chance.pick(&self.told.programs).map(|program| program.id.clone()) else {
-                    return Ok(());
-                };
-                let body = json!({"programId": program, "preview": chance.percent(15)});
-                let verb = if body["preview"] == true { "preview" } else { "runs" };
-                self.command(chance, About::Partners, verb, "/runs", vec![program], &body)?;
-            }
+            Act::Run => self.start_run(chance)?,
             Act::Request => self.request(chance)?,
             Act::Approve => self.approve(chance)?,
             Act::SendBack => self.about_payouts(chance, "send-back", &["approved"])?,
@@ -568,6 +607,7 @@ impl World {
                 let n = chance.below(self.told.programs.len());
                 self.found_partner(chance, n).await?;
             }
+            Act::Suspend => self.suspend(chance).await?,
             Act::Look if chance.percent(25) => self.own_audit().await?,
             Act::Look if chance.percent(25) => self.download().await?,
             Act::Look => self.look(chance)?,
@@ -593,7 +633,8 @@ impl World {
 
     fn sell(&mut self, chance: &mut Chance) {
         let at = chance.below(self.told.programs.len());
-        let partners = self.partners_of(at);
+        let mut partners = self.partners_of(at);
+        partners.retain(|partner| !partner.quiet);
         let program = &self.told.programs[at];
         self.orders += 1;
         let source = if chance.percent(40) { api_source(&program.id) } else { self.connections[at].id.clone() };
@@ -610,6 +651,10 @@ impl World {
         let mut money = Chance::of(self.seed, SOLD + self.orders);
         if self.abroad && money.percent(30) {
             sale.currency = shop::other_currency(&mut money, program);
+        }
+        let mut credit = Chance::of(self.seed, CREDIT + self.orders);
+        if ENGINE && credit.percent(25) {
+            sale.store_credit = credit.from(0, sale.total);
         }
         let of_program = |touch: &&Touch| self.told.partners[touch.partner].program == at;
         let touches: Vec<_> = self.told.touches.iter().filter(of_program).collect();
@@ -629,6 +674,9 @@ impl World {
             return Ok(());
         };
         let partner = &self.told.partners[n];
+        if partner.quiet {
+            return Ok(());
+        }
         let of_program = |touch: &&Touch| self.told.partners[touch.partner].program == partner.program;
         let known: Vec<_> = self.told.touches.iter().filter(of_program).map(|touch| touch.visitor.clone()).collect();
         let mut headers = HeaderMap::new();
@@ -975,7 +1023,7 @@ impl World {
 
     fn tell_command(&mut self, by: &str, about: About, verb: &'static str, ids: Vec<String>, body: &Value) {
         let reason = body["reason"].as_str().map(str::to_owned);
-        let Besides { amount, shares, versions, payments, format } = std::mem::take(&mut self.telling);
+        let Besides { amount, shares, versions, payments, format, run } = std::mem::take(&mut self.telling);
         self.told.commands.push(Command {
             by: by.to_owned(),
             about,
@@ -987,6 +1035,7 @@ impl World {
             versions,
             payments,
             format,
+            run,
             at: self.clock.now(),
             answer: None,
         });
@@ -1080,6 +1129,32 @@ impl World {
     fn payouts_in(&self, states: &[&str], anything: bool) -> Vec<Value> {
         let payouts = self.items.payouts().into_iter();
         payouts.filter(|payout| anything || states.iter().any(|state| payout["state"] == *state)).cloned().collect()
+    }
+
+    /// A run by hand: about everybody, or only some, and up to now or an earlier moment.
+    fn start_run(&mut self, chance: &mut Chance) -> Outcome {
+        let n = chance.below(self.told.programs.len());
+        let program = self.told.programs[n].id.clone();
+        let partners: Vec<String> = self.partners_of(n).into_iter().map(|partner| partner.id).collect();
+        let (mut run, about) = (ByHand::default(), chance.below(10));
+        for partner in partners {
+            match about {
+                0 | 1 if chance.percent(60) => run.include.push(partner),
+                2 if chance.percent(60) => run.exclude.push(partner),
+                3 if chance.percent(40) => run.include.push(partner),
+                3 if chance.percent(60) => run.exclude.push(partner),
+                _ => {}
+            }
+        }
+        let back = SignedDuration::from_secs(SKEW_SECONDS + chance.from(0, 20 * 86_400));
+        run.cut_off = chance.percent(25).then(|| self.clock.now() - back);
+        let body = json!({
+            "programId": program, "preview": chance.percent(15), "include": run.include, "exclude": run.exclude,
+            "cutOff": run.cut_off,
+        });
+        let verb = if body["preview"] == true { "preview" } else { "runs" };
+        self.telling.run = Some(run);
+        self.command(chance, About::Partners, verb, "/runs", vec![program], &body)
     }
 
     /// A payout on demand.
@@ -1198,7 +1273,7 @@ impl World {
             };
             let earlier = self.told.commands.iter().flat_map(|command| &command.payments);
             let earlier: Vec<_> = earlier.filter(|payment| payment.payout == id && payment.amount.is_some()).collect();
-            let again = chance.percent(20);
+            let again = chance.percent(45);
             if let Some(said) = chance.pick(&earlier).filter(|_| again) {
                 payment = (*said).clone();
             }
@@ -1448,10 +1523,16 @@ impl World {
                         }
                     }
                 }
+                if key.1 == "RUN" && record["eventName"] == "INSERT" {
+                    let kind = item.as_ref().map(|run| text(&run["kind"])).unwrap_or_default();
+                    *self.written.entry(format!("run: {kind}")).or_default() += 1;
+                }
                 self.items.change(key, item);
                 self.records.push(record);
             }
         }
+        let decided = self.auditor.decided(&self.told, self.clock.now(), self.items.all());
+        decided.map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
         self.told.tick += 1;
         self.tasks.now = (self.told.tick, self.clock.now());
         self.told.since = self.tasks.oldest();
@@ -1522,9 +1603,10 @@ impl World {
         self.written.values().sum()
     }
 
-    /// Payouts that must wait are asked for again by every tick, so they are no news.
+    /// Payouts that must wait are asked for again by every tick, and so is what cannot be paid instantly: they are no news.
     fn is_news_waiting(&self) -> bool {
-        self.mail.iter().any(|mail| !mail.poison && mail.queue != SUBMISSIONS)
+        let instant = |mail: &Mail| mail.message.body().is_some_and(|body| body.starts_with("{\"line\":"));
+        self.mail.iter().any(|mail| !mail.poison && mail.queue != SUBMISSIONS && !instant(mail))
     }
 
     async fn publish_all(&mut self, chance: &mut Chance) -> Outcome {
@@ -1560,10 +1642,36 @@ impl World {
         if self.books.any {
             self.compare(chance).await?;
         }
+        self.read_statements(chance).await?;
         let published: Vec<Value> = self.embedded.events().into_iter().map(|accepted| json!(accepted.event)).collect();
         let finished = self.auditor.finish(&self.told, self.clock.now(), self.items.all(), &published);
         finished.map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
         self.own_audit().await
+    }
+
+    /// Each partner's statement of this month, and of another.
+    async fn read_statements(&mut self, chance: &mut Chance) -> Outcome {
+        for n in 0..self.told.partners.len() {
+            let (partner, program) = (self.told.partners[n].id.clone(), self.told.partners[n].program);
+            let zone = TimeZone::get(self.told.programs[program].time_zone).map_err(broken)?;
+            let this = self.clock.now().to_zoned(zone).date().first_of_month();
+            let before = i64::try_from(chance.below(8)).unwrap_or_default();
+            let other = this.checked_sub(Span::new().months(before)).map_err(broken)?;
+            for month in [this, other] {
+                let path = format!("/partners/{partner}/statements/{}", month.strftime("%Y-%m"));
+                let (status, statement) = self.ask("ann", Method::GET, &path, &Value::Null).await?;
+                // Nobody had joined yet.
+                if status == 404 && month != this {
+                    continue;
+                }
+                if status != 200 {
+                    return Err(broken(format!("{path}: {status} {statement}")));
+                }
+                let checked = self.auditor.statement(&self.told, &partner, month, &statement);
+                checked.map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
+            }
+        }
+        Ok(())
     }
 
     /// The product's own audit, which an operator would trust, must hold at every moment.

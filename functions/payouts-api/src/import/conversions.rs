@@ -30,6 +30,7 @@ const COLUMNS: Columns = Columns {
         "tax",
         "shipping",
         "discount",
+        "storeCredit",
         "currency",
         "sku",
         "product",
@@ -104,7 +105,8 @@ fn event(row: &Row) -> Answer<String> {
     }
     event.insert("partner".to_owned(), json!(picked(&[("id", "partnerId"), ("code", "partnerCode")])));
     event.insert("customer".to_owned(), json!(customer));
-    event.insert("amount".to_owned(), json!(same(&["total", "tax", "shipping", "discount", "currency"])));
+    event
+        .insert("amount".to_owned(), json!(same(&["total", "tax", "shipping", "discount", "storeCredit", "currency"])));
     event.insert("metadata".to_owned(), json!(row.under("metadata")));
     let mut item = same(&["sku", "product", "category", "quantity"]);
     if !item.is_empty() {

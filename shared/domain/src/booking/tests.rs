@@ -9,7 +9,7 @@ use crate::accrual::Credited;
 use crate::conversion::tests::{minor, refund, sale};
 use crate::conversion::{ConversionEvent, Edit, EventBody, Sale, Withdrawal};
 use crate::exchange::ExchangeRate;
-use crate::explain::{Known, explain};
+use crate::explain::{BaseParts, Known, explain};
 use crate::ids::{PartnerId, SourceId};
 use crate::line::{Evidence, StateName};
 use crate::money::Minor;
@@ -464,8 +464,8 @@ fn a_won_dispute_gives_back_what_was_clawed_back_and_no_more() {
 }
 
 pub(crate) fn restated(to: &Sale) -> EventBody {
-    let Sale { currency, total, tax, shipping, discount, items, .. } = to.clone();
-    EventBody::Edit(Edit { conversion: "1".into(), currency, total, tax, shipping, discount, items })
+    let Sale { currency, total, tax, shipping, discount, store_credit, items, .. } = to.clone();
+    EventBody::Edit(Edit { conversion: "1".into(), currency, total, tax, shipping, discount, store_credit, items })
 }
 
 #[test]
@@ -727,8 +727,15 @@ fn golden_explanations() {
     let mut told: Vec<String> = Vec::new();
     let mut tell = |title: &str, book: &Book, order: &str| {
         told.push(format!("## {title}"));
-        for line in &book.conversions[order].1 {
-            let known = Known { rule: line.rule_set.and_then(|_| book.rules[&1].first()), ..Known::default() };
+        let (events, lines) = &book.conversions[order];
+        let order = Order::of(events).unwrap().unwrap();
+        for line in lines {
+            let named = |key: Option<&String>| book.rules[&1].iter().find(|rule| Some(&rule.key) == key);
+            let basis = line.basis.as_ref();
+            let rule = named(basis.map(|basis| &basis.rule));
+            let base = rule.and_then(|rule| BaseParts::of(&order, line.attribution, line, rule).unwrap());
+            let beaten = named(basis.and_then(|basis| basis.won_over.as_ref()).map(|over| &over.rule));
+            let known = Known { rule, beaten, base: base.as_ref(), ..Known::default() };
             told.push(explain(line, &known).unwrap().sentence);
         }
     };
@@ -771,6 +778,29 @@ fn golden_explanations() {
     tell("a tier is reached", &book, "3");
     book.refund("1", 10_000);
     tell("a tier is left", &book, "1");
+    let named = |name: &str, more: serde_json::Value| {
+        let mut rule = plain(json!({"kind": "percent", "rate": "10"}));
+        rule["name"] = json!(name);
+        rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        rule
+    };
+    let product = || json!({"match": {"products": ["A"]}});
+    for (title, rules_of) in [
+        ("more specific", json!([named("Default", json!({})), named("Product", product())])),
+        ("of a higher priority", json!([named("First", json!({"priority": 1})), named("Second", json!({}))])),
+        ("newer", json!([named("Older", product()), named("Newer", product())])),
+    ] {
+        let mut book = Book::new(plain(json!({"kind": "flat", "amount": "10"})));
+        book.rules.insert(1, rules(rules_of));
+        book.accept("1001", EventBody::Sale(sale(10_000, 0, &[("A", 10_000)])));
+        tell(title, &book, "1001");
+    }
+    let mut book = Book::new(named("Rule", json!({"excludeStoreCredit": true})));
+    let mut order = sale(13_300, 1_800, &[("A", 10_000), ("CARD", 1_000)]);
+    order.items[1].gift_card = true;
+    (order.shipping, order.discount, order.store_credit) = (minor(500), minor(700), minor(6_650));
+    book.accept("1001", EventBody::Sale(order));
+    tell("with tax, shipping, a gift card, a discount and store credit", &book, "1001");
     let mut shared = Book::new(plain(json!({"kind": "flat", "amount": "10"}))).among(&[1, 1, 1]);
     shared.sell("1001", 10_000);
     tell("three partners", &shared, "1001");

@@ -5,6 +5,7 @@ use domain::ids::{PartnerId, ProgramId};
 use domain::program::{Partner, Program};
 use domain::rules::{RuleSet, RuleSetState};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::items::source::CodeClaim;
 use crate::keys::{
@@ -35,6 +36,19 @@ impl Item for RuleSet {
             RuleSetState::SignedOff { .. } => 2,
             RuleSetState::Published { .. } => 3,
         }
+    }
+}
+
+/// The version of a program's rules that was published before any other: there is one, however many are published at once.
+#[derive(Debug, Serialize, Deserialize)]
+struct FirstPublished {
+    program: ProgramId,
+    version: u32,
+}
+
+impl Item for FirstPublished {
+    fn key(&self) -> Key {
+        Key::first_published(&self.program)
     }
 }
 
@@ -74,6 +88,11 @@ impl Transaction {
 
     pub fn replace_rule_set(&mut self, set: &RuleSet, read: &RuleSet) -> Result<(), StoreError> {
         self.replace(set, read.revision())
+    }
+
+    /// Fails if another version was published first.
+    pub fn publish_first(&mut self, set: &RuleSet) -> Result<(), StoreError> {
+        self.create(&FirstPublished { program: set.program.clone(), version: set.version })
     }
 
     /// Fails unless the partner is as it was read.

@@ -9,7 +9,7 @@ use super::model::{Conversion, Earning, Kind, Line, State, Tally, TallyKey};
 use super::order::{Order, Part};
 use super::rates::{self, Ratio, Sold};
 use super::{Auditor, Checked, Entry, Invariant, days, violation};
-use crate::told::{Named, Partner, Program, Reward, Rule, Sale, Shape, Told, Touch};
+use crate::told::{Named, Partner, Program, Reward, Rule, RuleSet, Sale, Shape, Told, Touch};
 
 /// A conversion, its lines and what becomes of them.
 #[derive(Debug, Clone)]
@@ -92,10 +92,12 @@ impl Auditor {
         };
         // Silent in the rules: who is the customer is passed over, as long as somebody else is left.
         let own = |partner: &Partner| Some(&partner.email_hash) == sale.customer.email_hash.as_ref();
+        // Who was suspended at the time is passed over, unless the sale names them: then it is refused.
+        let free = |partner: &Partner| partner.program == sale.program && !partner.was_suspended(sale.occurred_at);
         let by_click = || {
             let click = sale.click.as_ref()?;
             let touch = told.touches.iter().find(|touch| touch.click.as_ref() == Some(click))?;
-            told.partners.get(touch.partner).filter(|partner| partner.program == sale.program)
+            told.partners.get(touch.partner).filter(|partner| free(partner))
         };
         let by_touches = || {
             let of_customer = |visitor: &String| self.known(sale).any(|known| known.visitors.contains(visitor));
@@ -105,7 +107,7 @@ impl Auditor {
                 .filter(|touch| Some(&touch.visitor) == sale.visitor.as_ref() || of_customer(&touch.visitor));
             let touches: Vec<_> = of_visitor
                 .filter_map(|touch| Some((touch, told.partners.get(touch.partner)?)))
-                .filter(|(_, partner)| partner.program == sale.program)
+                .filter(|(_, partner)| free(partner))
                 .collect();
             let strangers: Vec<_> = touches.iter().copied().filter(|(_, partner)| !own(partner)).collect();
             let touches = if strangers.is_empty() { touches } else { strangers };
@@ -114,8 +116,9 @@ impl Auditor {
         let first_partners = || {
             let known = self.known(sale).filter_map(|known| known.first_attributed.as_ref());
             let first = known.min_by_key(|first| first.at)?;
+            let credits = first.credits.iter().filter(|(id, _)| of_program().any(|of| of.id == *id && free(of)));
             let (own, others): (Vec<_>, Vec<_>) =
-                first.credits.iter().cloned().partition(|(id, _)| of_program().any(|of| of.id == *id && own(of)));
+                credits.cloned().partition(|(id, _)| of_program().any(|of| of.id == *id && own(of)));
             Some(if others.is_empty() { own } else { others })
         };
         alone(named)
@@ -134,7 +137,8 @@ impl Auditor {
         if !blank.attribute(told, &outright).is_empty() {
             return BTreeMap::new();
         }
-        let of_program = |touch: &&Touch| told.partners.get(touch.partner).is_some_and(|of| of.program == sale.program);
+        let free = |of: &Partner| of.program == sale.program && !of.was_suspended(sale.occurred_at);
+        let of_program = |touch: &&Touch| told.partners.get(touch.partner).is_some_and(free);
         let clicked = told.touches.iter().filter(|touch| touch.click.is_some() && touch.click == sale.click);
         let mut touches: Vec<_> = clicked.filter(of_program).collect();
         if touches.is_empty() {
@@ -158,13 +162,14 @@ impl Auditor {
     pub(super) fn earn(&self, told: &Told, entry: &Entry, work: &mut Work, occasion: &Occasion) -> Checked {
         let Some((sale, order)) = work.conversion.sale.clone().zip(work.conversion.order()) else { return Ok(()) };
         let (program, part) = (occasion.program, &order.parts[occasion.part]);
-        let Some(set) = rates::in_force(&program.rule_sets, sale.occurred_at) else {
-            let what = format!("{}: no rules were in force at {}", entry.name(), sale.occurred_at);
-            return violation(Invariant::ExactCents, what);
-        };
         let zone = TimeZone::get(program.time_zone).unwrap_or(TimeZone::UTC);
         let date = sale.occurred_at.to_zoned(zone.clone()).date();
         let exchange = exchanged(told, entry, program, &sale)?;
+        let begun = begun_under(told, program, &work.conversion, &order, &zone, exchange);
+        let Some(set) = begun.or_else(|| rates::in_force(&program.rule_sets, sale.occurred_at)) else {
+            let what = format!("{}: no rules were in force at {}", entry.name(), sale.occurred_at);
+            return violation(Invariant::ExactCents, what);
+        };
         let standing = work.conversion.standing;
         let credits = work.conversion.credits.clone();
         let all_parts: i128 = credits.iter().map(|(_, part)| part).sum();
@@ -246,6 +251,29 @@ impl Auditor {
         }
         Ok(())
     }
+}
+
+/// The version a renewal was begun under, where the rules that would rate it there all keep it.
+fn begun_under<'a>(
+    told: &Told,
+    program: &'a Program,
+    conversion: &Conversion,
+    order: &Order,
+    zone: &TimeZone,
+    exchange: Ratio,
+) -> Option<&'a RuleSet> {
+    let sale = conversion.sale.as_ref().filter(|sale| sale.action == "renewal")?;
+    let set = rates::in_force(&program.rule_sets, conversion.standing.first_attributed?)?;
+    let mut keeping = Vec::new();
+    for (id, _) in &conversion.credits {
+        let partner = told.partners.iter().find(|partner| partner.id == *id)?;
+        let channel = sale.channel.or_else(|| conversion.channels.get(id).copied());
+        let sale = Sale { channel, ..sale.clone() };
+        let items = &order.parts.first()?.items;
+        let groups = rates::groups(&sale, items, &set.rules, partner, conversion.standing, zone, exchange);
+        keeping.extend(groups.into_iter().map(|(rule, _)| rule.keeps_renewals));
+    }
+    (!keeping.is_empty() && keeping.into_iter().all(|keeps| keeps)).then_some(set)
 }
 
 /// What a minor unit of the sale is worth in the program's, by the rate of its day in UTC. What is told for a day is told before anything is

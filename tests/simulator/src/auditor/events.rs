@@ -98,6 +98,9 @@ impl Auditor {
         let owns =
             |id: &(String, i128)| own(id).is_some_and(|own| Some(&own.email_hash) == sale.customer.email_hash.as_ref());
         ensure!(!conversion.credits.iter().any(owns), ExactCents, "{name}: whoever earns of it is the customer");
+        let was_suspended = |id: &(String, i128)| own(id).is_some_and(|own| own.was_suspended(sale.occurred_at));
+        let earns = conversion.credits.iter().any(was_suspended);
+        ensure!(!earns, ExactCents, "{name}: whoever earns of it was suspended at {}", sale.occurred_at);
         let unattributed = entry.value["note"] == "unattributed";
         // Silent in the rules: only purchases wait for another purchase of the customer that is booked in the same moment.
         let just_known = |known: &Customer| known.learned.is_some_and(|at| entry.at.duration_since(at).abs() <= MOMENT);
@@ -237,8 +240,8 @@ fn told_sale<'a>(told: &'a Told, entry: &Entry, order: &str, occurred_at: Timest
         };
         by_name && sale.coupon.as_ref().is_none_or(by_coupon)
     };
-    let amounts = |sale: &Sale| [sale.total, sale.tax, sale.shipping, sale.discount].map(i128::from);
-    let found = ["total", "tax", "shipping", "discount"].map(|field| int(event, field));
+    let amounts = |sale: &Sale| [sale.total, sale.tax, sale.shipping, sale.discount, sale.store_credit].map(i128::from);
+    let found = ["total", "tax", "shipping", "discount", "storeCredit"].map(|field| int(event, field));
     let of_order = |sale: &&Sale| sale.source == entry.by && sale.order == order;
     let mut tellings = told.sales.iter().filter(of_order);
     ensure!(tellings.clone().next().is_some(), OneEffect, "{}: nobody told of {order}", entry.name());
@@ -280,8 +283,8 @@ fn told_edit<'a>(told: &'a Told, entry: &Entry, order: &str, id: &str, occurred_
     let mut tellings = told.edits.iter().filter(of_id);
     ensure!(tellings.clone().next().is_some(), OneEffect, "{}: nobody told of {id} of {order}", entry.name());
     let same = |edit: &&Edit| {
-        let amounts = [edit.total, edit.tax, edit.shipping, edit.discount].map(i128::from);
-        amounts == ["total", "tax", "shipping", "discount"].map(|field| int(event, field))
+        let amounts = [edit.total, edit.tax, edit.shipping, edit.discount, edit.store_credit].map(i128::from);
+        amounts == ["total", "tax", "shipping", "discount", "storeCredit"].map(|field| int(event, field))
             && text(event, "currency") == edit.currency
             && same_items(event, &edit.items)
             && edit.occurred_at == occurred_at

@@ -269,6 +269,10 @@ impl Auditor {
             earning.given_away = true;
         }
         conversion.credits = command.shares.iter().map(|(id, share)| (id.clone(), i128::from(*share))).collect();
+        let suspended = |(id, _): &(String, i128)| {
+            told.partners.iter().any(|partner| partner.id == *id && partner.was_suspended(sale.occurred_at))
+        };
+        ensure!(!conversion.credits.iter().any(suspended), ExactCents, "{name}: whoever gets it was suspended then");
         conversion.attribution = entry.position;
         conversion.before.clear();
         conversion.channels.clear();

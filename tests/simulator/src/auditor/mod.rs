@@ -4,6 +4,7 @@
 //! applies the rules to its own model, and compares the outcome with what the entry says was done; later, with what is stored.
 
 mod accrual;
+mod decisions;
 mod events;
 mod hands;
 mod model;
@@ -12,6 +13,7 @@ mod quickbooks;
 mod rates;
 mod reversal;
 mod settlement;
+mod statements;
 mod stored;
 mod tallies;
 mod tax;
@@ -130,7 +132,16 @@ fn partner_in(id: &str) -> String {
 
 /// The second in a payout's id: when its run was planned.
 fn planned_in(payout: &str) -> Option<Timestamp> {
-    let mut digits = payout.get(30..38)?.chars().map(|c| c.to_digit(32));
+    second_in(payout.get(30..38)?)
+}
+
+/// The second in a line's id, after the shard: of what is written off, when the run was planned that did.
+fn planned_in_line(line: &str) -> Option<Timestamp> {
+    second_in(line.get(32..40)?)
+}
+
+fn second_in(digits: &str) -> Option<Timestamp> {
+    let mut digits = digits.chars().map(|c| c.to_digit(32));
     let second = digits.try_fold(0_i64, |sum, digit| Some(sum * 32 + i64::from(digit?)))?;
     Timestamp::from_second(second).ok()
 }
@@ -204,6 +215,12 @@ pub struct Auditor {
     /// What each stream adds to tallies.
     contributed: BTreeMap<String, Vec<(TallyKey, Tally)>>,
     balances: BTreeMap<String, Balance>,
+    /// What was owed for a line, and what was settled by a payout, after each entry about it.
+    owed: BTreeMap<String, Vec<(Timestamp, i128)>>,
+    /// The tick at which something of a partner last changed.
+    moved: BTreeMap<String, usize>,
+    /// Decisions of runs that were looked at.
+    known_decisions: BTreeSet<(String, String)>,
     /// Where partners stood with tax, from which tick of the world on.
     standing: BTreeMap<String, Vec<(usize, tax::Position)>>,
     /// Entries so far, of streams other than payouts'.
@@ -270,6 +287,7 @@ impl Auditor {
             "void_payout" if self.is_billed(entry.stream) => self.ended(told, &entry)?,
             "void_payout" => self.void(told, &entry)?,
             "settle" => self.settle(&entry)?,
+            "write_off" => self.write_off(told, &entry)?,
             _ => return violation(Invariant::OneState, format!("{name}: the rules know no such change")),
         };
         self.apply(told, &entry, effect)?;
@@ -362,7 +380,8 @@ impl Auditor {
                 minimum: partner.minimum_payout.unwrap_or(program.minimum_payout).into(),
                 method: partner.method.unwrap_or("manual"),
                 must_net: partner.method.is_none(),
-                overridden: if requested { None } else { Some(false) },
+                overridden: if requested || program.dust_sweep_days.is_some() { None } else { Some(false) },
+                swept: false,
                 approvals: Vec::new(),
                 pages: Vec::new(),
                 settling: None,
@@ -408,11 +427,14 @@ impl Auditor {
             line.payout = Some((id.to_owned(), payout.pages.len()));
             let (net, hands) = (line.net(), line.hands.clone());
             page.push(PageLine { id: line_id.to_owned(), net, withheld: false, hands });
+            // What writes debts off is claimed whatever the cut-off, and whenever it came, as they are.
+            let wipes = line.kind == Kind::WriteOff;
+            let whenever = |at: Timestamp| if wipes { Timestamp::MIN } else { at };
             payout.claimed.push(Claimed {
                 line: line_id.to_owned(),
                 amount: line.amount,
-                due_at: line.due_at,
-                ready_at: line.ready_at,
+                due_at: whenever(line.due_at),
+                ready_at: whenever(line.ready_at),
             });
             effect.lines.push((Some(line_id.to_owned()), line));
         }
@@ -422,7 +444,8 @@ impl Auditor {
             // All there is: it must be worth a payout.
             let (amount, minimum) = (payout.amount(), payout.minimum);
             let nets = amount == 0 && payout.claimed.iter().any(|claimed| claimed.amount < 0);
-            let enough = amount > 0 && !payout.must_net && (requested || amount >= minimum);
+            payout.swept = !requested && amount < minimum && !nets && program.dust_sweep_days.is_some();
+            let enough = amount > 0 && !payout.must_net && (requested || amount >= minimum || payout.swept);
             ensure!(nets || enough, PayoutIsItsLines, "{name}: drafts {amount} where the minimum is {minimum}");
         }
         if entry.what == "draft" {
@@ -518,7 +541,8 @@ impl Auditor {
             of_partner && (line.amount < 0 || sold >= minimum_sales(line, program))
         };
         let left = self.lines.iter().filter(|(id, line)| claimable(line) && !claimed(id));
-        left.map(|(id, line)| (id.clone(), line.amount, line.payable_since, line.due_at)).collect()
+        let due_at = |line: &Line| if line.kind == Kind::WriteOff { Timestamp::MIN } else { line.due_at };
+        left.map(|(id, line)| (id.clone(), line.amount, line.payable_since, due_at(line))).collect()
     }
 
     fn approve(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
@@ -527,8 +551,9 @@ impl Auditor {
         let named = (entry.stream.to_owned(), payout.version);
         let fresh = told.commands.iter().any(|command| {
             let of_payout = command.ids.iter().any(|id| id == entry.stream) && command.by == entry.by;
-            let approves = (command.about, command.verb) == (About::Payouts, "approve") && of_payout;
-            approves && (command.versions.is_empty() || command.versions.contains(&named))
+            // What was asked before the oldest function under way began has been answered.
+            let approves = (command.about, command.verb) == (About::Payouts, "approve") && command.at >= told.since.1;
+            approves && of_payout && (command.versions.is_empty() || command.versions.contains(&named))
         });
         ensure!(fresh, Access, "{name}: nobody has seen version {} of it", payout.version);
         ensure!(!payout.hands().contains(entry.by), Access, "{name}: has a hand in one of its lines");
@@ -625,6 +650,13 @@ impl Auditor {
                 line.payable_since = entry.now;
                 line.ready_at = if entry.what == "mature" { line.due_at } else { entry.at };
             }
+            let before = self.lines.get(&id);
+            if line.reviewed && !before.is_some_and(|before| before.reviewed) {
+                line.approved_at = entry.at;
+            }
+            line.changed = told.tick;
+            self.moved.insert(line.partner.clone(), told.tick);
+            self.note_owed(entry, &id, &line);
             line.fell_at = if line.stands() { Timestamp::MAX } else { line.fell_at.min(entry.now) };
             line.version += 1;
             line.entry = entry.reference();
@@ -639,7 +671,7 @@ impl Auditor {
             self.balances.entry(partner.clone()).or_default().merge(delta);
         }
         let partners: BTreeSet<String> = effect.payouts.values().map(|payout| payout.partner.clone()).collect();
-        self.apply_payouts(entry, effect.payouts)?;
+        self.apply_payouts(told.tick, entry, effect.payouts)?;
         for partner in partners {
             self.note_position(told, &partner)?;
         }
@@ -647,7 +679,7 @@ impl Auditor {
         Ok(())
     }
 
-    fn apply_payouts(&mut self, entry: &Entry, payouts: BTreeMap<String, Payout>) -> Checked {
+    fn apply_payouts(&mut self, tick: usize, entry: &Entry, payouts: BTreeMap<String, Payout>) -> Checked {
         let (name, changes) = (entry.name(), list(entry.value, "payouts"));
         let mut changes: Vec<_> = changes.iter().collect();
         changes.sort_by_key(|change| text(change, "id"));
@@ -671,6 +703,8 @@ impl Auditor {
             let from = (change["from"].as_str(), change["after"].as_str());
             let was = (before.map(|before| before.state), before.map(|before| before.entry.as_str()));
             ensure!(from == was, History, "{name}: expected {id} to have been {was:?}, found {from:?}");
+            self.moved.insert(payout.partner.clone(), tick);
+            self.note_settled(entry, &id, &payout);
             payout.highest = payout.highest.max(payout.gross());
             payout.changed_at = entry.now;
             payout.entries += 1;

@@ -57,6 +57,8 @@ pub enum Kind {
     Reinstatement,
     /// Tax that is kept back from a payout.
     Withholding,
+    /// What is given up of what a partner owes.
+    WriteOff,
 }
 
 impl Kind {
@@ -69,6 +71,7 @@ impl Kind {
             Self::Adjustment => "adjustment",
             Self::Reinstatement => "reinstatement",
             Self::Withholding => "withholding",
+            Self::WriteOff => "write_off",
         }
     }
 }
@@ -100,6 +103,8 @@ pub struct Line {
     pub recorded: i128,
     pub state: State,
     pub reviewed: bool,
+    /// By whom it is reviewed since then.
+    pub approved_at: Timestamp,
     /// Whether it was held when it was reversed.
     pub was_held: bool,
     /// Payout and page, while it is in one.
@@ -111,6 +116,8 @@ pub struct Line {
     pub payable_since: Timestamp,
     /// When that was, by the clock of whoever wrote it; where a hold period ended, when it did.
     pub ready_at: Timestamp,
+    /// The tick at which it last changed.
+    pub changed: usize,
     /// The world's time when it was first seen, and when it was last seen to be rejected or reversed.
     pub seen_at: Timestamp,
     pub fell_at: Timestamp,
@@ -139,6 +146,7 @@ impl Line {
             recorded: 0,
             state: State::Payable,
             reviewed: true,
+            approved_at: entry.at,
             was_held: false,
             payout: None,
             hands: BTreeSet::new(),
@@ -146,6 +154,7 @@ impl Line {
             due_at: entry.at,
             payable_since: entry.now,
             ready_at: entry.at,
+            changed: 0,
             seen_at: entry.now,
             fell_at: Timestamp::MAX,
             version: 0,
@@ -224,6 +233,8 @@ pub struct Payout {
     pub must_net: bool,
     /// Whether somebody overrode the minimum; unknown for requests, until what was written tells.
     pub overridden: Option<bool>,
+    /// It was less than the minimum when it was drafted, and nobody asked for it: then it takes the program's policy.
+    pub swept: bool,
     pub approvals: Vec<String>,
     pub pages: Vec<Vec<PageLine>>,
     /// The page whose lines follow next.

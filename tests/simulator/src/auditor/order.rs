@@ -15,6 +15,7 @@ pub struct Part {
     pub tax: i128,
     pub shipping: i128,
     pub discount: i128,
+    pub store_credit: i128,
 }
 
 impl Part {
@@ -25,12 +26,14 @@ impl Part {
 
     fn of_sale(sale: &Sale) -> Self {
         let [total, tax, shipping, discount] = [sale.total, sale.tax, sale.shipping, sale.discount].map(i128::from);
-        Self { edit: None, items: sale.items.clone(), total, tax, shipping, discount }
+        let store_credit = sale.store_credit.into();
+        Self { edit: None, items: sale.items.clone(), total, tax, shipping, discount, store_credit }
     }
 
     fn of_edit(edit: &Edit) -> Self {
         let [total, tax, shipping, discount] = [edit.total, edit.tax, edit.shipping, edit.discount].map(i128::from);
-        Self { edit: Some(edit.id.clone()), items: edit.items.clone(), total, tax, shipping, discount }
+        let store_credit = edit.store_credit.into();
+        Self { edit: Some(edit.id.clone()), items: edit.items.clone(), total, tax, shipping, discount, store_credit }
     }
 }
 
@@ -132,6 +135,8 @@ impl Order {
             added.discount = (then.discount - self.now.discount).max(0);
             !added.items.is_empty()
         };
+        // What it adds bears the store credit that it adds.
+        added.store_credit = (then.store_credit - self.now.store_credit).clamp(0, added.total);
         self.cash += (-rise).max(0);
         self.charged += rise.max(0);
         self.now = then;

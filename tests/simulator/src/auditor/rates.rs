@@ -275,12 +275,15 @@ pub fn base(part: &Part, rule: &Rule, items: &[usize]) -> i128 {
     let whole = part.net();
     let of_items = items.iter().map(|n| i128::from(part.items[*n].amount)).sum();
     let rated = if items.is_empty() { whole } else { of_items };
-    match (rule.gross, whole) {
+    let rated = match (rule.gross, whole) {
         (false, _) => rated,
         (true, 0) => rated + part.discount,
         // Silent in the rules: a discount is known per order, and each item bears its share by amount.
         (true, _) => rated + round(part.discount * rated, whole),
-    }
+    };
+    // As much of the goods as of all that was charged was paid with store credit.
+    let credit = if rule.excludes_credit { part.store_credit } else { 0 };
+    rated - round(rated * credit, part.total)
 }
 
 fn percent(base: Ratio, rate: u32) -> Ratio {

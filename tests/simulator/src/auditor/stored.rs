@@ -12,12 +12,12 @@ use super::rates::Ratio;
 use super::{
     Auditor, Checked, Entry, Invariant, ensure, hash, int, list, partner_in, program_of, skew, text, time, violation,
 };
-use crate::told::{About, Answer, Program, Told, exponent};
+use crate::told::{About, Answer, ByHand, Program, Told, exponent};
 
 /// Everything in the table, as plain JSON.
 pub type Items = BTreeMap<(String, String), Value>;
 
-fn get<'a>(items: &'a Items, pk: &str, sk: &str) -> &'a Value {
+pub(super) fn get<'a>(items: &'a Items, pk: &str, sk: &str) -> &'a Value {
     items.get(&(pk.to_owned(), sk.to_owned())).unwrap_or(&Value::Null)
 }
 
@@ -200,7 +200,9 @@ impl Auditor {
             let named = text(item, "linesHash");
             ensure!(content == named, PayoutIsItsLines, "{id}: linesHash is {named}, of its pages it is {content}");
         }
-        check_run(told, program, items, id, payout, item)
+        let instantly = Self::is_instant(told, &payout.partner)?;
+        check_run(told, program, items, id, payout, item, instantly)?;
+        self.swept(program, items, id, payout, item)
     }
 
     fn stored_balances(&self, stored: BTreeMap<String, Balance>) -> Checked {
@@ -309,11 +311,12 @@ impl Auditor {
             if sk == "RUN" {
                 let decided = items.range((run.clone(), "PAR#".to_owned())..(run.clone(), "PAR$".to_owned()));
                 ended(run, item, decided.map(|(_, decision)| decision))?;
-            } else if item["outcome"] == "payout" {
+            } else if sk.starts_with("PAR#") && item["outcome"] == "payout" {
                 let known = self.payouts.get(text(item, "payout")).is_some_and(|payout| sk[4..] == payout.partner);
                 ensure!(known, Runs, "{run}: decided on a payout that is not there: {item}");
             }
         }
+        self.paid_instantly(told, now, items)?;
         self.as_billed(told, now, items)?;
         self.accepted(told, items)?;
         self.answered(told)?;
@@ -502,7 +505,15 @@ fn rate_in(stored: &Value) -> Option<(&str, &str, Ratio)> {
     Some((from, to, rate.times(per.inverse()).times(Ratio::new(one(to), one(from)))))
 }
 
-fn check_run(told: &Told, program: &Program, items: &Items, id: &str, payout: &Payout, item: &Value) -> Checked {
+fn check_run(
+    told: &Told,
+    program: &Program,
+    items: &Items,
+    id: &str,
+    payout: &Payout,
+    item: &Value,
+    instantly: bool,
+) -> Checked {
     let place = format!("RUN#{}", text(item, "run"));
     let decided = get(items, &place, &format!("PAR#{}", payout.partner));
     ensure!(decided["payout"] == id, Runs, "{id}: its run decided {decided}");
@@ -528,17 +539,28 @@ fn check_run(told: &Told, program: &Program, items: &Items, id: &str, payout: &P
     };
     let as_of_now = inclusive && cut_off <= planned_at;
     let fits = match text(run, "kind") {
-        "manual" => as_of_now && commanded("runs", &program.id),
+        "manual" => as_of_now && by_hand(told, run).is_some_and(|run| run.names(&payout.partner)),
+        "instant" => {
+            let of_partner = partner_in(text(run, "period")) == payout.partner;
+            as_of_now && instantly && of_partner && by == "draft-payout"
+        }
         "on_demand" => as_of_now && commanded("payouts", &payout.partner),
         frequency => frequency == program.frequency && !inclusive && scheduled(program, run, cut_off, planned_at),
     };
     ensure!(fits, Runs, "{id}: nothing calls for its run, {run}");
+    let pay_on = match text(run, "kind") {
+        "manual" | "on_demand" => Value::Null,
+        "instant" => pay_on(program, date_of(program, planned_at)),
+        _ => pay_on(program, text(run, "period").parse().ok()),
+    };
+    let found = (&item["payOn"], &run["payOn"]);
+    ensure!(found == (&pay_on, &pay_on), Runs, "{id}: is to be paid on {found:?}, expected {pay_on}");
     ensure!(payout.drafted_at + skew() + skew() >= planned_at, Runs, "{id}: was drafted before its run, {run}");
     let within = |amount: i128, due_at: Timestamp| amount < 0 || due_at < cut_off || (inclusive && due_at == cut_off);
     // A run about one partner is planned as it is decided.
     let payable_by = if run["payableBy"].is_null() { None } else { Some(time(run, "payableBy")?) };
     let planned_in_time = match (text(run, "kind"), payable_by) {
-        ("on_demand", by) => by.is_none(),
+        ("on_demand" | "instant", by) => by.is_none(),
         ("manual", by) => by == Some(planned_at),
         (_, by) => by.is_some_and(|by| by >= planned_at && Some(by) <= day_after(program, run)),
     };
@@ -613,6 +635,29 @@ fn day_after(program: &Program, run: &Value) -> Option<Timestamp> {
     date.to_zoned(zone).ok().map(|at| at.timestamp())
 }
 
+/// What was said of a run by hand by whoever started it.
+pub fn by_hand<'a>(told: &'a Told, run: &Value) -> Option<&'a ByHand> {
+    let (cut_off, planned_at) = (time(run, "cutOff").ok()?, time(run, "plannedAt").ok()?);
+    let same = |said: &ByHand| {
+        let sorted = |ids: &[String]| ids.iter().cloned().collect::<BTreeSet<_>>();
+        let named = (people(run, "include"), people(run, "exclude"));
+        named == (sorted(&said.include), sorted(&said.exclude)) && cut_off == said.cut_off.unwrap_or(planned_at)
+    };
+    let commands = told.commands.iter().filter(|command| {
+        (command.about, command.verb, command.by.as_str()) == (About::Partners, "runs", text(run, "createdBy"))
+            && command.ids.iter().any(|id| id == text(run, "program"))
+    });
+    commands.filter_map(|command| command.run.as_ref()).find(|said| same(said))
+}
+
+fn date_of(program: &Program, at: Timestamp) -> Option<Date> {
+    TimeZone::get(program.time_zone).ok().map(|zone| at.to_zoned(zone).date())
+}
+
+fn pay_on(program: &Program, run_date: Option<Date>) -> Value {
+    json!(run_date.and_then(|date| date.checked_add(Span::new().days(i64::from(program.pay_days))).ok()))
+}
+
 /// Whether a scheduled run has a date of its schedule, and that date's times.
 fn scheduled(program: &Program, run: &Value, cut_off: Timestamp, planned_at: Timestamp) -> bool {
     let (Ok(date), Ok(zone)) = (text(run, "period").parse::<Date>(), TimeZone::get(program.time_zone)) else {
@@ -623,6 +668,7 @@ fn scheduled(program: &Program, run: &Value, cut_off: Timestamp, planned_at: Tim
     let on_schedule = match program.frequency {
         "monthly" => date.day() == program.run_day.min(date.days_in_month()),
         "weekly" => date.weekday().to_monday_one_offset() == program.run_day,
+        "quarterly" => date.month() % 3 == 1 && date.day() == program.run_day.min(date.days_in_month()),
         "semi_monthly" => matches!(date.day(), 1 | 15),
         // The world does not tell from when two weeks are counted.
         "biweekly" => true,

@@ -36,7 +36,7 @@ impl Terms {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Asked {
+pub enum Asked {
     Nothing,
     /// Nothing that comes to so much may be paid.
     Blocked(i128),
@@ -44,7 +44,7 @@ enum Asked {
 }
 
 impl Asked {
-    fn blocks(&self, gross: i128) -> bool {
+    pub fn blocks(&self, gross: i128) -> bool {
         matches!(self, Self::Blocked(from) if gross > 0 && gross >= *from)
     }
 
@@ -108,6 +108,11 @@ fn counted(program: &Program, payout: &Payout) -> BTreeMap<i16, Counted> {
     years
 }
 
+/// What of a payout arrived, in all years.
+fn arrived(program: &Program, payout: &Payout) -> i128 {
+    counted(program, payout).values().map(|year| year.direct).sum()
+}
+
 impl Auditor {
     fn position_with_tax(&self, program: &Program, partner: &str) -> Position {
         let mut position = Position::default();
@@ -140,7 +145,7 @@ impl Auditor {
     }
 
     /// The days on which a payout may be found to be paid: `paid_at`, or whenever the entry is written.
-    fn days(program: &Program, told: &Told, entry: &Entry, paid_at: Option<Timestamp>) -> BTreeSet<Date> {
+    pub(super) fn days(program: &Program, told: &Told, entry: &Entry, paid_at: Option<Timestamp>) -> BTreeSet<Date> {
         let (_, since_at) = told.since;
         match paid_at {
             Some(at) => BTreeSet::from([date(program, at)]),
@@ -148,20 +153,19 @@ impl Auditor {
         }
     }
 
-    /// Everything that tax may be found to ask on these days of a payout. It is not counted as on its way, nor what of it arrived before;
-    /// `along` goes out together with it.
-    fn asked(
+    /// Everything that tax may be found to ask on these days of a payout of the partner by this method. `besides` is not counted as on its
+    /// way, and `along` goes out together with it.
+    pub(super) fn asked(
         &self,
         told: &Told,
         dates: &BTreeSet<Date>,
-        (besides, payout): (&str, &Payout),
+        (partner, method): (&str, &str),
+        besides: &str,
         along: i128,
     ) -> Checked<Vec<Asked>> {
-        let (partner, method) = (payout.partner.as_str(), payout.method);
         let (partner_told, program) = super::program_of(told, partner)?;
         let Some(withholds) = program.withholds else { return Ok(vec![Asked::Nothing]) };
         let (since, _) = told.since;
-        let own: i128 = counted(program, payout).values().map(|year| year.direct).sum();
         let mut forms: Vec<Option<&Form>> = vec![None];
         for form in told.forms.iter().filter(|form| form.partner == partner) {
             if form.since <= since {
@@ -193,7 +197,7 @@ impl Auditor {
                 None if foreign => all.push(Asked::Blocked(0)),
                 None if method == "paypal" => all.push(Asked::Nothing),
                 None => all.extend(positions.iter().map(|position| {
-                    let from = missing(told, position, today.year(), besides, along - own);
+                    let from = missing(told, position, today.year(), besides, along);
                     if withholds {
                         Asked::Keep(Terms { kind: "backup", rate: BACKUP, from })
                     } else {
@@ -215,7 +219,7 @@ impl Auditor {
     ) -> Checked<Vec<Option<Terms>>> {
         let (_, program) = super::program_of(told, &payout.partner)?;
         let dates = Self::days(program, told, entry, None);
-        let asked = self.asked(told, &dates, (entry.stream, payout), 0)?;
+        let asked = self.asked(told, &dates, (&payout.partner, payout.method), entry.stream, 0)?;
         let gross = payout.gross();
         let may_be = |asked: &&Asked| !whole || !asked.blocks(gross);
         let terms: Vec<_> = asked.iter().filter(may_be).map(|asked| asked.terms().cloned()).collect();
@@ -233,7 +237,9 @@ impl Auditor {
         paid_at: Option<Timestamp>,
     ) -> Checked {
         let (_, program) = super::program_of(told, &payout.partner)?;
-        let asked = self.asked(told, &Self::days(program, told, entry, paid_at), (id, payout), along)?;
+        let dates = Self::days(program, told, entry, paid_at);
+        let along = along - arrived(program, payout);
+        let asked = self.asked(told, &dates, (&payout.partner, payout.method), id, along)?;
         let (gross, withheld) = (payout.gross(), payout.withheld());
         let stands = asked.iter().any(|asked| !asked.blocks(gross) && asked.keeps(gross) == withheld);
         ensure!(stands, ExactCents, "{}: sends {id}, of {gross} less {withheld}, and tax asks {asked:?}", entry.name());
@@ -304,7 +310,7 @@ impl Auditor {
         let dates: BTreeSet<Date> = days.chain(Self::days(program, told, entry, None)).collect();
         let mut asked = Vec::new();
         for along in along {
-            asked.extend(self.asked(told, &dates, (&id, &payout), along)?);
+            asked.extend(self.asked(told, &dates, (&payout.partner, payout.method), &id, along)?);
         }
         let former = payout.terms.first().cloned().flatten();
         let taxed = payout.pages.iter().flatten().any(|line| line.withheld);

@@ -43,6 +43,8 @@ fn rule(reward: Reward) -> Rule {
         slices: vec![],
         caps: Caps::default(),
         recurrence: Recurrence::Always,
+        excludes_credit: false,
+        keeps_renewals: false,
     }
 }
 
@@ -73,6 +75,7 @@ fn sale(total: i64, tax: i64, items: &[(&'static str, i64)]) -> Sale {
         tax,
         shipping: 0,
         discount: 0,
+        store_credit: 0,
         accepted: true,
     }
 }
@@ -148,6 +151,9 @@ impl Book {
             frequency: "monthly",
             run_day: 1,
             cut_off_days: 0,
+            pay_days: 0,
+            dust_sweep_days: None,
+            debt_write_off_days: None,
             minimum_sales: 0,
             attribution: Attribution { model: Model::LastTouch, window_days: 30 },
             rule_sets: vec![rule_set],
@@ -160,8 +166,11 @@ impl Book {
             country: None,
             email_hash: "own".to_owned(),
             minimum_payout: None,
+            quiet: false,
+            trusted: false,
             method: Some("manual"),
             paid_in: None,
+            suspended: Vec::new(),
         };
         let told = Told { programs: vec![program], partners: vec![partner], ..Told::default() };
         Self { told, auditor: Auditor::default(), positions: BTreeMap::new(), latest: BTreeMap::new() }
@@ -183,6 +192,7 @@ impl Book {
             versions: vec![],
             payments,
             format: None,
+            run: None,
             at: now(),
             answer,
         });
@@ -260,7 +270,7 @@ fn sale_entry(sale: &Sale) -> Value {
         .collect();
     let event = json!({
         "type": "sale", "id": sale.order, "occurredAt": sale.occurred_at, "partner": {"code": "code"}, "total": sale.total,
-        "tax": sale.tax, "currency": sale.currency, "items": items,
+        "tax": sale.tax, "storeCredit": sale.store_credit, "currency": sale.currency, "items": items,
     });
     json!({
         "stream": format!("cnv_{}", sale.order), "what": "accrue", "by": SOURCE, "event": event, "receivedAt": sale.occurred_at,
@@ -417,6 +427,56 @@ fn a_cap_leaves_what_is_left_and_frees_for_later_sales_only() {
     assert_eq!(book.refund(&refund("r1", 5_000), "refund", &half), Ok(()));
     assert_eq!(book.sell(&order(3), &[of(3, 400)]), Ok(()));
     assert_eq!(book.sell(&order(4), &[of(4, 0)]), Ok(()));
+}
+
+#[test]
+fn goods_bear_as_much_store_credit_as_the_total_where_the_rule_excludes_it() {
+    for (excludes_credit, earned) in [(false, 3_000), (true, 1_983)] {
+        let mut book = Book::new(Rule { excludes_credit, ..rule(percent(30)) });
+        let order = Sale { store_credit: 4_000, ..sale(11_800, 1_800, &[]) };
+        assert_eq!(book.sell(&order, &[(1, None, ("payable", earned, earned))]), Ok(()));
+    }
+}
+
+#[test]
+fn nobody_earns_of_what_was_sold_while_they_were_suspended() {
+    let hour = jiff::SignedDuration::from_hours(1);
+    for (ago, earns) in [(hour * 2, true), (hour, false), (hour / 2, false), (jiff::SignedDuration::ZERO, true)] {
+        let mut book = Book::new(rule(percent(10)));
+        book.told.partners[0].suspended.push((now() - hour, now()));
+        let order = Sale { occurred_at: now() - ago, ..sale(1_000, 0, &[]) };
+        let sold = book.sell(&order, &[(1, None, ("payable", 100, 100))]);
+        assert_eq!(
+            sold.map_err(|violation| violation.invariant),
+            if earns { Ok(()) } else { Err(Invariant::ExactCents) }
+        );
+    }
+}
+
+#[test]
+fn a_renewal_is_rated_by_the_version_of_the_first_sale_where_the_rule_there_keeps_it() {
+    for (keeps_renewals, earned) in [(false, 200), (true, 100)] {
+        let actions = Match { actions: vec!["sale", "renewal"], ..Match::default() };
+        let of = |rate| Rule { matches: actions.clone(), keeps_renewals, ..rule(percent(rate)) };
+        let mut book = Book::new(of(10));
+        let later = now() - jiff::SignedDuration::from_hours(1);
+        let second = RuleSet { version: 2, effective_from: later, rules: vec![of(20)] };
+        book.told.programs[0].rule_sets.push(second);
+        let customer = Customer { id: Some("c".to_owned()), ..Customer::default() };
+        let order = |order: &str, action, at| Sale {
+            order: order.to_owned(),
+            action,
+            occurred_at: at,
+            customer: customer.clone(),
+            ..sale(1_000, 0, &[])
+        };
+        let first = order("o1", "sale", later - jiff::SignedDuration::from_hours(1));
+        assert_eq!(book.sell(&first, &[(1, None, ("payable", 100, 100))]), Ok(()));
+        let renewal = order("o2", "renewal", now());
+        assert_eq!(book.sell(&renewal, &[(2, None, ("payable", earned, earned))]), Ok(()));
+        let again = order("o3", "sale", now());
+        assert_eq!(book.sell(&again, &[(3, None, ("payable", 200, 200))]), Ok(()));
+    }
 }
 
 #[test]
@@ -625,6 +685,7 @@ fn an_edit_takes_back_what_fell_and_adds_what_rose() {
         tax: 0,
         shipping: 0,
         discount: 0,
+        store_credit: 0,
         accepted: true,
     };
     let mut write = |edit: &Edit, steps: &[Step]| {
@@ -888,6 +949,7 @@ fn what_is_stored_and_published_agrees_with_the_journal() {
         versions: vec![],
         payments: vec![],
         format: None,
+        run: None,
         at: now(),
         answer: Some(Answer { status: 200, done: vec![line(1)] }),
     });
@@ -911,7 +973,7 @@ fn stored_draft(book: &Book) -> BTreeMap<(String, String), Value> {
             json!({
                 "id": id, "program": "prg_1", "partner": PARTNER, "currency": "USD", "state": "pending", "amount": 1_000,
                 "lineCount": 1, "pages": 1, "paid": 0, "contentVersion": 1, "minimum": 1_000, "entries": 1, "rev": 1,
-                "entry": entry, "run": "run_1", "method": "manual", "destination": "somewhere", "linesHash": content,
+                "entry": entry, "run": "run_1", "payOn": "1970-01-01", "method": "manual", "destination": "somewhere", "linesHash": content,
             }),
         ),
         (format!("PAY#{id}"), "PAG#00000", json!({"lines": [{"id": line(1), "net": 1_000}]})),
@@ -920,7 +982,7 @@ fn stored_draft(book: &Book) -> BTreeMap<(String, String), Value> {
             "RUN",
             json!({
                 "kind": "monthly", "period": "1970-01-01", "plannedAt": midnight, "cutOff": midnight, "payableBy": midnight,
-                "createdBy": "batch-payouts",
+                "createdBy": "batch-payouts", "payOn": "1970-01-01",
             }),
         ),
         (
