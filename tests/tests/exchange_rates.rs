@@ -376,6 +376,63 @@ async fn a_run_carries_whom_it_has_no_rate_for_and_says_so_beforehand() {
     world.audit_holds().await;
 }
 
+/// The cells of the last row that opens so, by column.
+fn row_of(csv: &str, opens: &str) -> std::collections::BTreeMap<String, String> {
+    let mut rows = csv.split("\r\n").map(|row| row.split(',').map(str::to_owned).collect::<Vec<_>>());
+    let columns = rows.next().unwrap();
+    let row = rows.filter(|row| row[0].starts_with(opens)).last().unwrap();
+    assert_eq!(row.len(), columns.len(), "{row:?}");
+    columns.into_iter().zip(row).collect()
+}
+
+#[tokio::test]
+async fn files_for_accounting_say_the_whole_rate_as_it_was_published() {
+    for (rates, rate, per, pays) in [
+        ("2025-12-31,USD,EUR,0.92,ECB\n", "0.92", "1", "92.00"),
+        ("2025-12-31,EUR,USD,1.0837,ECB\n", "1", "1.0837", "92.28"),
+        ("2025-12-31,GBP,USD,1.25,ECB\n2025-12-31,GBP,EUR,1.15,ECB\n", "1.15", "1.25", "92.00"),
+    ] {
+        let world = Plan::new().partner("payoutCurrency", "EUR").start().await;
+        told(&world, rates).await;
+        world.sale("o1", "1000.00").await;
+        let id = world.pay_everything().await;
+        let statement = format!("/payouts/{}/statement.csv", id.as_str().unwrap());
+        for (path, opens, rate_column, amount) in [
+            ("/payouts/export?format=accounting", "2026", "exchangeRate", "pays"),
+            (statement.as_str(), "sent", "rate", "net"),
+        ] {
+            let row = row_of(&world.get(FINANCE, path).await.text, opens);
+            let per_column = format!("{rate_column}Per");
+            let found = [rate_column, &per_column, "rateSource", "rateDate", amount].map(|column| row[column].as_str());
+            assert_eq!(found, [rate, per, "ECB", "2025-12-31", pays], "{rates} {path}");
+            let number = |text: &str| text.parse::<rust_decimal::Decimal>().unwrap();
+            let again = (number("100.00") * number(found[0]) / number(found[1])).round_dp(2);
+            assert_eq!(again, number(pays), "an accountant comes to the same");
+        }
+        let payout = row_of(&world.get(FINANCE, &statement).await.text, "payout");
+        assert_eq!([&payout["rate"], &payout["ratePer"], &payout["rateSource"]], ["", "", ""], "of what is sent alone");
+    }
+}
+
+#[tokio::test]
+async fn what_is_worth_less_than_the_least_of_the_other_currency_is_carried_with_its_draft() {
+    let world = Plan::new().partner("payoutCurrency", "JPY").minimum("0").start().await;
+    told(&world, "2026-01-01,USD,JPY,0.01,ECB\n").await;
+    world.sale("o1", "100.00").await;
+    let run = world.post(FINANCE, "/runs", &json!({"programId": world.program})).await.id();
+    world.settle().await;
+    let report = world.get(FINANCE, &format!("/runs/{run}")).await.ok();
+    assert_eq!((&report["state"], &report["payouts"]), (&json!("completed"), &json!([])));
+    assert_eq!(report["summary"]["amount"]["minor"], 0);
+    assert_eq!(
+        (&report["carried"][0]["reason"], &report["carried"][0]["payable"]["minor"]),
+        (&json!("below_threshold"), &json!(1_000))
+    );
+    assert_eq!(world.only_payout().await["state"], "cancelled");
+    assert_eq!(world.buckets().await, [("payable", 1_000)]);
+    world.audit_holds().await;
+}
+
 #[tokio::test]
 async fn what_is_paid_is_told_in_the_currency_that_is_paid() {
     let world = Plan::new().partner("payoutCurrency", "JPY").start().await;

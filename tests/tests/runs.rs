@@ -400,6 +400,207 @@ async fn after_a_day_a_run_no_longer_waits_for_those_who_cannot_be_decided_about
     world.audit_holds().await;
 }
 
+// --- What is claimed, and what a report says of it --------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_run_takes_what_was_payable_when_it_was_planned_and_no_more_when_it_is_caught_up_on() {
+    let world = Plan::new().reviewed().minimum("0").start().await;
+    for order in ["in time", "on its day", "late", "stopped", "owes"] {
+        world.sale(order, "100.00").await;
+    }
+    let line = async |order: &str| world.line_id(order).await;
+    world.reviewed("approve", &[&line("in time").await, &line("stopped").await]).await;
+    world.clock_at("2026-02-01T14:00:00Z");
+    world.reviewed("approve", &[&line("on its day").await]).await;
+    world.clock_at("2026-02-05T00:00:00Z");
+    world.reviewed("approve", &[&line("late").await]).await;
+    world.reviewed("hold", &[&line("stopped").await]).await;
+    world.reviewed("release", &[&line("stopped").await]).await;
+    let bonus = json!({"partnerId": world.partner, "programId": world.program, "amount": "-1.00", "reason": "owed"});
+    world.post(MANAGER, "/commissions", &bonus).await.ok();
+    world.clock_at("2026-02-10T00:20:00Z");
+    world.tick().await;
+    let run = latest(&world).await;
+    assert_eq!((&run["period"], &run["payableBy"]), (&json!("2026-02-01"), &json!("2026-02-02T00:00:00Z")));
+    let payout = world.only_payout().await;
+    assert_eq!(payout["amount"]["minor"], 1_900, "what was payable by the end of its day, less every debt");
+    for (order, expect) in
+        [("in time", "in_payout"), ("on its day", "in_payout"), ("late", "payable"), ("stopped", "payable")]
+    {
+        assert_eq!(world.line_of(order).await["state"], expect, "{order}");
+    }
+    world.clock_at("2026-03-01T00:20:00Z");
+    world.tick().await;
+    assert_eq!(world.payouts().await[0]["amount"]["minor"], 2_000, "the next run takes them");
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn what_is_freed_between_planning_and_decision_waits_for_the_next_run() {
+    let world = Plan::new().minimum("0").start().await;
+    world.sale("o1", "100.00").await;
+    let earlier = world.request_payout().await["id"].clone();
+    world.sale("o2", "50.00").await;
+    world.pass("1m");
+    let run = world.post(FINANCE, "/runs", &json!({"programId": world.program})).await.id();
+    world.pass("30s");
+    assert_eq!(world.payout_call(ADMIN, "cancel", &earlier, &json!({"reason": "wrong"})).await, 200);
+    world.settle().await;
+    assert_eq!(report(&world, &run).await["payouts"][0]["amount"]["minor"], 500);
+    assert_eq!(world.line_of("o1").await["state"], "payable");
+    world.post(FINANCE, "/runs", &json!({"programId": world.program})).await.id();
+    world.settle().await;
+    assert_eq!(world.line_of("o1").await["state"], "in_payout");
+    world.audit_holds().await;
+}
+
+/// Serves the message of the run's only partner in a process that dies at one of its writes.
+async fn die_drafting(world: &World, run: &str, at: usize) {
+    let decide = async |context: &Context| {
+        let request = DraftRequest::Decide { run: run.parse().unwrap(), partner: world.partner.parse().unwrap() };
+        serve(context, &request, &|| true).await
+    };
+    assert!(struck(world, Blow::Death, at, decide).await.answer.is_none());
+    assert_eq!(world.payouts().await[0]["state"], "drafting");
+}
+
+#[tokio::test]
+async fn a_report_says_what_is_paid_after_tax_however_many_pages_that_takes() {
+    for (sales, total) in [(1, "5000.00"), (46, "100.00")] {
+        let plan = Plan::new().program("taxPayer", "US").program("withoutTaxNumber", "withhold");
+        let world = plan.rules([tests::percent("100")]).start().await;
+        for n in 0..sales {
+            world.sale(&format!("o{n}"), total).await;
+        }
+        let request = json!({"programId": world.program, "preview": true});
+        let foreseen = world.post(FINANCE, "/runs", &request).await.ok()["wouldPay"][0]["amount"].clone();
+        let run = world.post(FINANCE, "/runs", &json!({"programId": world.program})).await.id();
+        if sales > 45 {
+            die_drafting(&world, &run, 1).await;
+            let drafting = report(&world, &run).await;
+            assert_eq!((&drafting["summary"]["drafting"], &drafting["payouts"][0]["amount"]), (&json!(1), &foreseen));
+        }
+        world.pass("181s");
+        world.settle().await;
+        let payout = world.only_payout().await;
+        assert!(payout["withheld"]["minor"].as_i64().unwrap() > 0, "{payout}");
+        let told = report(&world, &run).await;
+        assert_eq!((&told["payouts"][0]["amount"], &told["summary"]["amount"]), (&payout["amount"], &payout["amount"]));
+        assert_eq!(foreseen, payout["amount"], "{sales}");
+        world.audit_holds().await;
+    }
+}
+
+#[tokio::test]
+async fn a_draft_of_which_too_little_is_left_is_told_as_carried() {
+    let world = Plan::new().minimum("40.00").start().await;
+    for n in 0..46 {
+        world.sale(&format!("o{n}"), "10.00").await;
+    }
+    let run = world.post(FINANCE, "/runs", &json!({"programId": world.program})).await.id();
+    die_drafting(&world, &run, 1).await;
+    let mut ids: Vec<_> = Vec::new();
+    for n in 0..10 {
+        ids.push(world.line_id(&format!("o{n}")).await);
+    }
+    world.reviewed("hold", &ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    world.pass("181s");
+    world.settle().await;
+    world.tick().await;
+    let payout = world.only_payout().await;
+    assert_eq!(payout["state"], "cancelled");
+    let told = report(&world, &run).await;
+    assert_eq!((&told["state"], &told["payouts"]), (&json!("completed"), &json!([])));
+    let carried = json!([{"partnerId": world.partner, "reason": "below_threshold", "payable": {"amount": "36.00", "minor": 3_600, "currency": "USD"}}]);
+    assert_eq!(told["carried"], carried);
+    assert_eq!((&told["summary"]["payouts"], &told["summary"]["amount"]["minor"]), (&json!(0), &json!(0)));
+    let decisions = world.all(FINANCE, &format!("/runs/{run}/decisions?reason=below_threshold")).await;
+    assert_eq!(decisions[0]["payoutId"], payout["id"]);
+    assert_eq!(world.buckets().await, [("payable", 3_600), ("held", 1_000)]);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn a_run_waits_for_a_draft_in_progress_and_tells_so_until_it_decides() {
+    let world = Plan::new().minimum("0").start().await;
+    for n in 0..46 {
+        world.sale(&format!("o{n}"), "10.00").await;
+    }
+    let first = world.post(FINANCE, "/runs", &json!({"programId": world.program})).await.id();
+    die_drafting(&world, &first, 1).await;
+    let queues = &world.system.context.queues;
+    queues.sqs.purge_queue().queue_url(&queues.drafts_url).send().await.unwrap();
+    world.sale("more", "100.00").await;
+    world.clock_at("2026-02-01T00:20:00Z");
+    // Not the tick, which would go on with the draft.
+    let context = &world.system.context;
+    tick(context, || true).await.unwrap();
+    let scheduled = text(&latest(&world).await["id"]).to_owned();
+    let request = DraftRequest::Decide { run: scheduled.parse().unwrap(), partner: world.partner.parse().unwrap() };
+    for _ in 0..2 {
+        serve(context, &request, &|| true).await.unwrap_err();
+    }
+    let waits = report(&world, &scheduled).await;
+    assert_eq!((&waits["state"], &waits["carried"]), (&json!("drafting"), &json!([])));
+    let why = "a payout to this partner is being drafted";
+    assert_eq!((&waits["failed"][0]["partnerId"], &waits["failed"][0]["reason"]), (&json!(world.partner), &json!(why)));
+    let numbers = ["asked", "decided", "failed", "undecided"].map(|name| waits["summary"][name].as_u64().unwrap());
+    assert_eq!(numbers, [1, 0, 1, 0]);
+    let path = format!("/runs/{scheduled}/decisions");
+    for (query, expect) in [("outcome=failed", 1), ("outcome=undecided", 0), ("outcome=carried", 0), ("limit=5", 1)] {
+        assert_eq!(world.all(FINANCE, &format!("{path}?{query}")).await.len(), expect, "{query}");
+    }
+    world.pass("1h");
+    world.tick().await;
+    world.pass("1h");
+    world.tick().await;
+    let done = report(&world, &scheduled).await;
+    assert_eq!((&done["state"], &done["failed"]), (&json!("completed"), &json!([])));
+    assert_eq!(done["payouts"][0]["amount"]["minor"], 1_000);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn a_partner_who_cannot_be_decided_about_for_a_day_is_told_with_the_reason_and_decided_later() {
+    let world = Plan::new().minimum("0").start().await;
+    for n in 0..46 {
+        world.sale(&format!("o{n}"), "10.00").await;
+    }
+    let first = world.post(FINANCE, "/runs", &json!({"programId": world.program})).await.id();
+    die_drafting(&world, &first, 1).await;
+    world.sale("more", "100.00").await;
+    world.clock_at("2026-02-01T00:20:00Z");
+    let (context, queues) = (&world.system.context, &world.system.context.queues);
+    tick(context, || true).await.unwrap();
+    let scheduled = text(&latest(&world).await["id"]).to_owned();
+    let request = DraftRequest::Decide { run: scheduled.parse().unwrap(), partner: world.partner.parse().unwrap() };
+    for _ in 0..26 {
+        queues.sqs.purge_queue().queue_url(&queues.drafts_url).send().await.unwrap();
+        serve(context, &request, &|| true).await.unwrap_err();
+        world.pass("1h");
+        tick(context, || true).await.unwrap();
+    }
+    let given_up = report(&world, &scheduled).await;
+    assert_eq!((&given_up["state"], &given_up["summary"]["failed"]), (&json!("incomplete"), &json!(1)));
+    assert_eq!(given_up["failed"][0]["reason"], "a payout to this partner is being drafted");
+    queues.sqs.purge_queue().queue_url(&queues.drafts_url).send().await.unwrap();
+    world.settle().await;
+    let told = world.events("run.completed");
+    let of_run = told.iter().find(|told| told["detail"]["run"]["id"] == json!(scheduled)).unwrap();
+    let numbers = ["partners", "payouts", "carried", "failed", "undecided"];
+    let numbers = numbers.map(|name| of_run["detail"]["run"][name].as_u64().unwrap());
+    assert_eq!(numbers, [1, 0, 0, 1, 0]);
+    let drafted = DraftRequest::Decide { run: first.parse().unwrap(), partner: world.partner.parse().unwrap() };
+    serve(context, &drafted, &|| true).await.unwrap();
+    serve(context, &request, &|| true).await.unwrap();
+    let done = report(&world, &scheduled).await;
+    assert_eq!(
+        (&done["state"], &done["summary"]["failed"], &done["summary"]["payouts"]),
+        (&json!("completed"), &json!(0), &json!(1))
+    );
+    world.audit_holds().await;
+}
+
 // --- Thresholds -------------------------------------------------------------------------------------------------------
 
 #[tokio::test]

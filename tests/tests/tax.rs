@@ -6,7 +6,7 @@ use domain::money::Minor;
 use http::Method;
 use serde_json::{Value, json};
 use tests::{ADMIN, ANALYST, APPROVER, FINANCE, MANAGER, Plan, REVIEWER, Reply, Request, Who, World, percent};
-use workflows::tax::Validity;
+use workflows::tax::{Leaving, Validity};
 
 const SSN: &str = "123-45-6789";
 
@@ -64,7 +64,8 @@ async fn valid(world: &World, payout: &Value) -> Validity {
     let payout = context.store.payout("test", &payout.as_str().unwrap().parse().unwrap()).await.unwrap().unwrap();
     let partner = context.store.partner("test", &payout.partner).await.unwrap().unwrap();
     let program = context.store.program("test", &payout.program).await.unwrap().unwrap();
-    workflows::tax::valid_for(context, &program, &partner, &payout, Minor::ZERO).await.unwrap()
+    let leaving = Leaving { at: context.now(), along: Minor::ZERO };
+    workflows::tax::valid_for(context, &program, &partner, &payout, leaving).await.unwrap()
 }
 
 #[tokio::test]
@@ -98,6 +99,51 @@ async fn the_limit_is_that_of_the_year_of_payment_in_the_programs_calendar() {
     assert_eq!(world.unpaid_because().await, [("next_run".to_owned(), 60_000)]);
     world.pay_everything().await;
     assert_eq!((totals(&world, 2025).await.len(), totals(&world, 2026).await.len()), (0, 1));
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn a_payment_is_held_to_what_tax_asks_in_its_own_year_whenever_it_is_told() {
+    // From 600 on in 2025, from 2,000 on in 2026.
+    let world = plan("withhold").at("2025-12-20T12:00:00Z").start().await;
+    world.sale("o1", "700.00").await;
+    let id = world.request_payout().await["id"].clone();
+    assert_eq!(world.payout_stands(&id).await.1, 53_200, "24 % is kept back from 600 on");
+    assert_eq!(world.approve_payout(ADMIN, &id).await, 200);
+    world.clock_at("2026-01-02T12:00:00Z");
+    let wired = json!({"reference": "wire 1", "paidAt": "2026-01-01T04:59:59Z"});
+    assert_eq!(world.payout_call(ADMIN, "mark-paid", &id, &wired).await, 200, "the last second of 2025 in New York");
+    let found = totals(&world, 2025).await;
+    assert_eq!((part(&found[0], "paid"), part(&found[0], "withheld")), (70_000, 16_800));
+    assert_eq!(totals(&world, 2026).await.len(), 0);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn a_payment_told_of_the_new_year_is_held_to_the_new_years_limit() {
+    let world = plan("withhold").at("2025-12-20T12:00:00Z").start().await;
+    world.sale("o1", "700.00").await;
+    let id = world.request_payout().await["id"].clone();
+    assert_eq!(world.approve_payout(ADMIN, &id).await, 200);
+    world.clock_at("2026-01-02T12:00:00Z");
+    let wired = json!({"reference": "wire 1", "paidAt": "2026-01-01T05:00:00Z"});
+    assert_eq!(world.payout_call(ADMIN, "mark-paid", &id, &wired).await, 412, "700 is below the limit of 2026");
+    assert_eq!(world.payout_stands(&id).await, ("pending".to_owned(), 70_000, 2, 0));
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn a_part_that_arrived_counts_once_when_the_rest_is_sent_again() {
+    let world = plan("block").start().await;
+    world.sale("o1", "1500.00").await;
+    let id = world.request_payout().await["id"].clone();
+    assert_eq!(world.approve_payout(ADMIN, &id).await, 200);
+    let part = json!({"reference": "wire 1", "amount": "1000.00"});
+    assert_eq!(world.payout_call(ADMIN, "mark-paid", &id, &part).await, 200);
+    for turn in ["mark-failed", "retry"] {
+        let why = json!({"reason": "the bank says so"});
+        assert_eq!(world.payout_call(ADMIN, turn, &id, &why).await, 200, "{turn}: 1,500 of 2,000 in all");
+    }
     world.audit_holds().await;
 }
 

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::Response;
+use domain::exchange::ExchangeRate;
 use domain::ids::PartnerId;
 use domain::line::Line;
 use domain::money::{Minor, Money};
@@ -100,6 +101,15 @@ impl Row {
         self
     }
 
+    /// How an amount is converted, where it is: `per` units of the one currency are `rate` units of the other, by whom, and of which day. The
+    /// numbers are those that were published: one of them is 1, unless the rate is derived through a third currency.
+    pub fn rate(self, rate: Option<&ExchangeRate>) -> Self {
+        match rate {
+            Some(by) => self.plain(by.rate.normalize()).plain(by.per.normalize()).text(&by.source).plain(by.date),
+            None => self.blanks(4),
+        }
+    }
+
     /// Decimal, then minor units.
     pub fn money(self, money: Money) -> Self {
         self.plain(money.decimal()).plain(money.amount.units())
@@ -152,7 +162,7 @@ const PAYOUT_COLUMNS: [&str; 25] = [
     "withheld",
     "withheldMinor",
 ];
-const ACCOUNTING_COLUMNS: [&str; 21] = [
+const ACCOUNTING_COLUMNS: [&str; 24] = [
     "date",
     "number",
     "partnerId",
@@ -166,6 +176,9 @@ const ACCOUNTING_COLUMNS: [&str; 21] = [
     "netMinor",
     "currency",
     "exchangeRate",
+    "exchangeRatePer",
+    "rateSource",
+    "rateDate",
     "pays",
     "paysMinor",
     "paysCurrency",
@@ -256,7 +269,7 @@ fn accounting_row(payout: &Payout, partner: Option<&Partner>) -> Result<Row, Ref
         .money(in_currency(payout.withheld))
         .money(payout.money())
         .plain(payout.currency)
-        .maybe(payout.conversion.as_ref().map(|conversion| conversion.rate))
+        .rate(payout.conversion.as_ref())
         .money(pays)
         .plain(pays.currency)
         .word(payout.state)

@@ -173,7 +173,9 @@ pub struct DecisionFilter {
 enum Decided {
     Payout,
     Carried,
-    /// Partners who were asked and have no decision.
+    /// Could not be decided so far.
+    Failed,
+    /// Partners who were asked, and of whom nothing was heard.
     Undecided,
 }
 
@@ -182,6 +184,9 @@ impl DecisionFilter {
         match &decision.outcome {
             Outcome::Payout { .. } => {
                 self.reason.is_none() && self.outcome.is_none_or(|wanted| wanted == Decided::Payout)
+            }
+            Outcome::Failed { .. } => {
+                self.reason.is_none() && self.outcome.is_none_or(|wanted| wanted == Decided::Failed)
             }
             Outcome::Carried { because, .. } => {
                 self.outcome.is_none_or(|wanted| wanted == Decided::Carried)
@@ -206,7 +211,8 @@ pub async fn decisions(
     if filter.outcome == Some(Decided::Undecided) {
         let (after, limit) = (query.start::<Option<String>>().await?, i32::try_from(query.limit()).unwrap_or(i32::MAX));
         let page = undecided(&shared.context, &run, after.as_deref(), limit).await?;
-        let data = page.items.iter().map(|partner| json!({"partnerId": partner, "outcome": "undecided"}));
+        let unheard_of = page.items.iter().filter(|undecided| !undecided.failed);
+        let data = unheard_of.map(|undecided| json!({"partnerId": undecided.partner, "outcome": "undecided"}));
         return query.page(data.collect(), page.after).await;
     }
     let mut after: Option<String> = query.start().await?;

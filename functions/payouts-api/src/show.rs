@@ -161,6 +161,9 @@ pub fn run(report: &Report) -> Value {
     let carried = report.carried.iter().map(|of| carried(&of.partner, of.because, of.payable));
     shown["payouts"] = payouts.collect();
     shown["carried"] = carried.collect();
+    let failed = report.failed.iter();
+    let failed = failed.map(|of| json!({"partnerId": of.partner, "reason": of.why, "at": of.at}));
+    shown["failed"] = failed.collect();
     shown
 }
 
@@ -176,12 +179,12 @@ pub fn run_in_numbers(report: &Report) -> Value {
         carried.map(|sum| json!({"reason": sum.because, "partners": sum.partners, "payable": money(sum.payable)}));
     json!({
         "id": run.id, "programId": run.program, "kind": run.kind, "period": run.period, "state": report.state,
-        "cutOff": run.cut_off, "plannedAt": run.planned_at, "payOn": run.pay_on, "createdBy": run.created_by,
-        "partners": run.asked,
+        "cutOff": run.cut_off, "plannedAt": run.planned_at, "payableBy": run.payable_by, "payOn": run.pay_on,
+        "createdBy": run.created_by, "partners": run.asked,
         "summary": {
             "asked": run.asked, "decided": summary.decided(), "undecided": report.undecided(),
             "payouts": summary.payouts, "drafting": summary.drafting, "amount": money(summary.amount),
-            "carried": carried.collect::<Vec<_>>(),
+            "carried": carried.collect::<Vec<_>>(), "failed": summary.failed,
         },
     })
 }
@@ -191,7 +194,10 @@ pub fn decision(decision: &Decision) -> Value {
         Outcome::Payout { payout, amount, drafting } => {
             json!({"outcome": "payout", "payoutId": payout, "amount": amount, "drafting": drafting})
         }
-        Outcome::Carried { because, payable } => json!({"outcome": "carried", "reason": because, "payable": payable}),
+        Outcome::Carried { because, payable, payout } => {
+            json!({"outcome": "carried", "reason": because, "payable": payable, "payoutId": payout})
+        }
+        Outcome::Failed { why } => json!({"outcome": "failed", "reason": why}),
     };
     shown["partnerId"] = json!(decision.partner);
     shown["at"] = json!(decision.at);

@@ -344,7 +344,7 @@ async fn month_csv(shared: &Shared, name: &str, of: &MonthOf) -> Answer<Response
     finish(&name, file).await
 }
 
-const PAYOUT_COLUMNS: [&str; 17] = [
+const PAYOUT_COLUMNS: [&str; 20] = [
     "entry",
     "at",
     "id",
@@ -360,6 +360,9 @@ const PAYOUT_COLUMNS: [&str; 17] = [
     "currency",
     "carriedOver",
     "rate",
+    "ratePer",
+    "rateSource",
+    "rateDate",
     "reference",
     "reason",
 ];
@@ -385,7 +388,7 @@ async fn payout_csv(shared: &Shared, of: &OfPayout) -> Answer<Response> {
             .money(money(line.net))
             .plain(payout.currency)
             .plain(line.carried_over)
-            .blanks(2)
+            .blanks(5)
             .text(&line.reason);
         file.row(row.0).await?;
     }
@@ -395,7 +398,7 @@ async fn payout_csv(shared: &Shared, of: &OfPayout) -> Answer<Response> {
         ("carried_over", breakdown.carried_over),
         ("withheld", breakdown.withheld),
     ] {
-        let row = Row::default().plain(entry).blanks(9).money(money(amount)).plain(payout.currency).blanks(4);
+        let row = Row::default().plain(entry).blanks(9).money(money(amount)).plain(payout.currency).blanks(7);
         file.row(row.0).await?;
     }
     let sent = payout.pays().map_err(Refusal::from)?;
@@ -411,7 +414,7 @@ async fn payout_csv(shared: &Shared, of: &OfPayout) -> Answer<Response> {
             .money(net)
             .plain(net.currency)
             .blanks(1)
-            .maybe(payout.conversion.as_ref().filter(|_| entry == "sent").map(|rate| rate.rate))
+            .rate(payout.conversion.as_ref().filter(|_| entry == "sent"))
             .text(payout.reference.as_deref().unwrap_or_default())
             .text(failure.as_ref().and_then(|step| step.why.as_deref()).unwrap_or_default());
         file.row(row.0).await?;

@@ -560,6 +560,7 @@ impl<'a> Accrual<'a> {
             due_at,
             approved_at,
             paid_at: None,
+            back_at: None,
             rule_set: Some(self.circumstances.rule_set),
             basis: Some(basis),
             evidence: Some(self.circumstances.evidence.clone()),

@@ -455,6 +455,42 @@ mod tests {
         }
 
         #[test]
+        fn a_run_carries_a_partner_for_a_reason_that_the_balance_gives(
+            lines in prop::collection::vec((-5_000_i64..9_000, 0_u32..4), 1..12),
+            sales in 0_u32..4, suspended: bool, has_method: bool, minimum in 0_i64..9_000,
+            from in proptest::option::of(0_i64..9_000),
+        ) {
+            use crate::selection::{CarriedBecause, CutOff, Selection, Terms, select};
+            let lines: Vec<_> = lines.into_iter().map(|(amount, needs)| some_line(amount, 9, needs)).collect();
+            let mut balance = Balance::default();
+            for line in &lines {
+                balance.apply(&Balance::of_line(line).unwrap()).unwrap();
+            }
+            let blocked = lines.iter().filter(|line| line.lacks_sales(sales, 0));
+            let blocked = Minor::total(blocked.map(|line| line.net().unwrap())).unwrap();
+            let tax = from.map_or(tax::Terms::Clear, |from| tax::Terms::Blocked { from: minor(from) });
+            let standing = Standing { suspended, has_method, tax: tax.clone(), minimum: minor(minimum), sales, blocked, ..standing() };
+            let told: Vec<_> = not_payable_because(&balance, &standing).unwrap().iter().map(|told| told.reason.code).collect();
+            let terms = Terms {
+                cut_off: CutOff::UpTo(crate::line::tests::now()), payable_by: None, limit: None, minimum: Some(minor(minimum)),
+                swept_since: None, suspended, excluded: false, has_method, tax, sales, minimum_sales: 0,
+            };
+            let expected = match select(lines, &terms).unwrap() {
+                Selection::Lines { .. } => return Ok(()),
+                Selection::Carried { because, .. } => match because {
+                    CarriedBecause::PartnerSuspended => NotPayableCode::PartnerSuspended,
+                    CarriedBecause::TaxFormMissing => NotPayableCode::TaxFormMissing,
+                    CarriedBecause::NoPayoutMethod => NotPayableCode::NoPayoutMethod,
+                    CarriedBecause::MinimumSales => NotPayableCode::MinimumSales,
+                    CarriedBecause::NegativeBalance => NotPayableCode::NegativeBalance,
+                    CarriedBecause::BelowThreshold => NotPayableCode::BelowThreshold,
+                    _ => return Ok(()),
+                },
+            };
+            prop_assert!(told.is_empty() || told.contains(&expected), "{expected:?} is not among {told:?}");
+        }
+
+        #[test]
         fn every_unpaid_cent_has_one_reason(amounts in prop::array::uniform8(-5_000_i64..9_000), suspended: bool, has_method: bool, from in proptest::option::of(0_i64..9_000)) {
             let tax = from.map_or(tax::Terms::Clear, |from| tax::Terms::Blocked { from: minor(from) });
             let mut balance = Balance::default();

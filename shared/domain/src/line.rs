@@ -45,6 +45,9 @@ pub struct Line {
     pub approved_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paid_at: Option<Timestamp>,
+    /// When it last became payable again, after it was held or reversed or in a payout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_at: Option<Timestamp>,
     /// Which rule set version rated it, for lines that a rule made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule_set: Option<u32>,
@@ -294,6 +297,7 @@ impl Line {
             due_at: now,
             approved_at,
             paid_at: None,
+            back_at: None,
             rule_set: None,
             basis: None,
             evidence: None,
@@ -367,6 +371,7 @@ impl Line {
             taken_back: Minor::ZERO,
             created_at: now,
             paid_at: None,
+            back_at: None,
             slice: None,
             of: None,
             true_ups: Vec::new(),
@@ -403,9 +408,19 @@ impl Line {
         self.amount.is_negative() || self.kind == LineKind::WriteOff
     }
 
-    /// Since when a payable line has been payable: it took review and the end of the hold period.
-    pub fn payable_since(&self) -> Timestamp {
+    /// When a payable line was first payable: it took review and the end of the hold period.
+    pub fn first_payable(&self) -> Timestamp {
         self.approved_at.map_or(self.due_at, |approved| approved.max(self.due_at))
+    }
+
+    /// Since when a payable line has been payable, without a break. When its hold period ended counts, and not when a schedule saw that.
+    pub fn payable_since(&self) -> Timestamp {
+        self.back_at.map_or(self.first_payable(), |back| back.max(self.first_payable()))
+    }
+
+    /// Whether a run that was planned at that moment may claim the payable line: earnings that became payable later wait for the next.
+    pub fn is_payable_by(&self, planned: Option<Timestamp>) -> bool {
+        self.settles_debts() || planned.is_none_or(|planned| self.payable_since() <= planned)
     }
 
     /// The reason a person gave for the state it is in.
@@ -432,6 +447,15 @@ impl Line {
             (true, false) => LineState::Approved,
             (true, true) => LineState::Payable,
         }
+    }
+
+    /// Past what kept it from the gates.
+    fn back_at_gates(mut self, reviewed: bool, now: Timestamp) -> Self {
+        let state = self.at_gates(reviewed, now);
+        if state == LineState::Payable {
+            self.back_at = Some(now);
+        }
+        self.into_state(state)
     }
 
     /// Whether the line passed review, where its state lets that be asked.
@@ -491,8 +515,7 @@ impl Line {
     pub fn release(mut self, by: &str, now: Timestamp) -> Result<Self, LineError> {
         let LineState::Held { reviewed, .. } = self.state else { return self.illegal("released") };
         self.add_hand(by);
-        let state = self.at_gates(reviewed, now);
-        Ok(self.into_state(state))
+        Ok(self.back_at_gates(reviewed, now))
     }
 
     pub fn reject(self, why: &str, open: Option<&OpenPayout>) -> Result<Self, LineError> {
@@ -628,13 +651,12 @@ impl Line {
     }
 
     fn back_from_reversed(self, now: Timestamp) -> Result<Self, LineError> {
-        let state = match self.state.clone() {
-            LineState::Reversed { reviewed, held: Some(why) } => LineState::Held { reviewed, why },
-            LineState::Reversed { reviewed, held: None } => self.at_gates(reviewed, now),
-            LineState::Paid { .. } => return self.illegal("restored"),
-            other => other,
-        };
-        Ok(self.into_state(state))
+        match self.state.clone() {
+            LineState::Reversed { reviewed, held: Some(why) } => Ok(self.into_state(LineState::Held { reviewed, why })),
+            LineState::Reversed { reviewed, held: None } => Ok(self.back_at_gates(reviewed, now)),
+            LineState::Paid { .. } => self.illegal("restored"),
+            _ => Ok(self),
+        }
     }
 
     /// A person sets another amount. Up, it is looked at again, also where less is owed than before; down, it stays where it is. What refunds took is not recomputed here:
@@ -712,32 +734,35 @@ impl Line {
     }
 
     /// A person takes it out of a payout that is still open; it is payable again.
-    pub fn exclude(self, payout: &PayoutId, open: Option<&OpenPayout>) -> Result<Self, LineError> {
+    pub fn exclude(self, payout: &PayoutId, open: Option<&OpenPayout>, now: Timestamp) -> Result<Self, LineError> {
         match &self.state {
             LineState::InPayout { payout: of, .. } | LineState::Paid { payout: of, .. } if of == payout => {}
             _ => return Err(LineError::NotInPayout),
         }
         self.unless_closed(open)?;
-        self.free(payout)
+        self.free(payout, now)
     }
 
-    /// It goes where its payout went: `paid_at` is when that was paid, if it was.
-    pub fn follow(self, payout: &PayoutId, to: PayoutState, paid_at: Timestamp) -> Result<Self, LineError> {
+    /// It goes where its payout went: `at` is when that was paid, if it was, else now.
+    pub fn follow(self, payout: &PayoutId, to: PayoutState, at: Timestamp) -> Result<Self, LineError> {
         match to {
-            PayoutState::Paid => self.pay(payout, paid_at),
-            PayoutState::Cancelled | PayoutState::Void => self.free(payout),
+            PayoutState::Paid => self.pay(payout, at),
+            PayoutState::Cancelled | PayoutState::Void => self.free(payout, at),
             _ => self.unpay(payout),
         }
     }
 
     /// Its payout was cancelled or void, or the line was excluded from it. Then no tax is kept back either.
-    pub fn free(mut self, payout: &PayoutId) -> Result<Self, LineError> {
+    pub fn free(mut self, payout: &PayoutId, now: Timestamp) -> Result<Self, LineError> {
         match &self.state {
             LineState::InPayout { payout: of, .. } if of == payout && self.kind == LineKind::Withholding => {
                 self.taken_back = self.amount;
                 Ok(self.into_state(LineState::Reversed { reviewed: true, held: None }))
             }
-            LineState::InPayout { payout: of, .. } if of == payout => Ok(self.into_state(LineState::Payable)),
+            LineState::InPayout { payout: of, .. } if of == payout => {
+                self.back_at = Some(now);
+                Ok(self.into_state(LineState::Payable))
+            }
             _ => self.illegal("freed"),
         }
     }
@@ -794,6 +819,7 @@ pub(crate) mod tests {
             due_at,
             approved_at: None,
             paid_at: None,
+            back_at: None,
             rule_set: None,
             basis: None,
             evidence: None,
@@ -888,7 +914,7 @@ pub(crate) mod tests {
                     ],
                 ),
                 ("claim", Box::new(|l: Line| l.claim(&payout_id(), 0)), vec![(Payable, InPayout)]),
-                ("free", Box::new(|l: Line| l.free(&payout_id())), vec![(InPayout, Payable)]),
+                ("free", Box::new(|l: Line| l.free(&payout_id(), now())), vec![(InPayout, Payable)]),
                 ("pay", Box::new(|l: Line| l.pay(&payout_id(), now())), vec![(InPayout, Paid)]),
                 ("unpay", Box::new(|l: Line| l.unpay(&payout_id())), vec![(Paid, InPayout)]),
             ]
@@ -1170,7 +1196,7 @@ pub(crate) mod tests {
         let other = PayoutId::derive(&run, &PartnerId::from_uuid(2), now());
         let inside = line(1_000, LineState::InPayout { payout: payout_id(), page: 0 }, now());
         let paid = line(1_000, LineState::Paid { payout: payout_id(), page: 0 }, now());
-        assert!(inside.clone().free(&other).is_err() && inside.clone().pay(&other, now()).is_err());
+        assert!(inside.clone().free(&other, now()).is_err() && inside.clone().pay(&other, now()).is_err());
         assert!(paid.unpay(&other).is_err());
         let open = Payout { id: other, ..crate::payout::tests::payout(1_000) }.open();
         assert_eq!(inside.hold("why", open.as_ref()), Err(LineError::PayoutClosed));
@@ -1187,7 +1213,9 @@ pub(crate) mod tests {
         let to = |line: &Line, state| line.clone().follow(&payout_id(), state, later);
         assert_eq!(to(&inside, PayoutState::Paid).unwrap(), Line { paid_at: Some(later), ..paid.clone() });
         for ended in [PayoutState::Cancelled, PayoutState::Void] {
-            assert_eq!(to(&inside, ended).unwrap().state, LineState::Payable, "{ended:?}");
+            let freed = to(&inside, ended).unwrap();
+            assert_eq!((freed.state.clone(), freed.payable_since()), (LineState::Payable, later), "{ended:?}");
+            assert_eq!(freed.first_payable(), now());
         }
         let was_paid = Line { paid_at: Some(now()), ..paid };
         for back in [PayoutState::Returned, PayoutState::Submitted] {
@@ -1209,7 +1237,7 @@ pub(crate) mod tests {
         assert_eq!(tax.id, LineId::derive(&partner.id, partner.shards, now(), &key), "for ever");
         assert_eq!(tax.clone().withhold(minor(300)).unwrap().amount, minor(-300));
         assert_eq!(tax.clone().hold("why", None), Err(LineError::OfPayout));
-        let freed = tax.free(&payout.id).unwrap();
+        let freed = tax.free(&payout.id, now()).unwrap();
         assert_eq!((freed.state.name(), freed.net().unwrap()), (StateName::Reversed, Minor::ZERO));
         assert!(line(1_000, LineState::InPayout { payout: payout.id, page: 0 }, now()).withhold(minor(1)).is_err());
     }
@@ -1265,13 +1293,33 @@ pub(crate) mod tests {
         let other = PayoutId::derive(&run, &PartnerId::from_uuid(2), now());
         let open = open(PayoutState::Pending);
         let inside = line(1_000, LineState::InPayout { payout: payout_id(), page: 0 }, now());
-        assert_eq!(inside.clone().exclude(&payout_id(), open.as_ref()).unwrap().state, LineState::Payable);
-        assert_eq!(inside.clone().exclude(&payout_id(), None), Err(LineError::PayoutClosed));
-        assert_eq!(inside.exclude(&other, open.as_ref()), Err(LineError::NotInPayout));
+        assert_eq!(inside.clone().exclude(&payout_id(), open.as_ref(), now()).unwrap().state, LineState::Payable);
+        assert_eq!(inside.clone().exclude(&payout_id(), None, now()), Err(LineError::PayoutClosed));
+        assert_eq!(inside.exclude(&other, open.as_ref(), now()), Err(LineError::NotInPayout));
         let outside = line(1_000, LineState::Payable, now());
-        assert_eq!(outside.exclude(&payout_id(), open.as_ref()), Err(LineError::NotInPayout));
+        assert_eq!(outside.exclude(&payout_id(), open.as_ref(), now()), Err(LineError::NotInPayout));
         let paid = line(1_000, LineState::Paid { payout: payout_id(), page: 0 }, now());
-        assert!(matches!(paid.exclude(&payout_id(), None), Err(LineError::Illegal { .. })));
+        assert!(matches!(paid.exclude(&payout_id(), None, now()), Err(LineError::Illegal { .. })));
+    }
+
+    #[test]
+    fn a_line_knows_since_when_it_has_been_payable_without_a_break() {
+        let (soon, later) = (now() + jiff::SignedDuration::from_secs(60), now() + jiff::SignedDuration::from_hours(1));
+        let since = |line: Result<Line, LineError>| line.unwrap().payable_since();
+        let approved = |due_at| Line { approved_at: Some(now()), ..line(1_000, LineState::Approved, due_at) };
+        assert_eq!(since(approved(soon).mature(later)), soon, "when its hold period ended, whenever that was seen");
+        assert_eq!(since(line(1_000, LineState::Pending, now()).approve(later)), later);
+        let payable = Line { state: LineState::Payable, ..approved(now()) };
+        assert_eq!(since(payable.clone().take_back(minor(1), None)), now(), "less of it is left");
+        let held = payable.clone().hold("look", None).unwrap();
+        assert_eq!(since(held.clone().release("ann", later)), later);
+        let gone = payable.clone().take_back(minor(1_000), None).unwrap();
+        assert_eq!(since(gone.give_back(minor(1), None, later)), later);
+        let inside = payable.claim(&payout_id(), 0).unwrap();
+        let open = open(PayoutState::Pending);
+        assert_eq!(since(inside.exclude(&payout_id(), open.as_ref(), later)), later);
+        let waits = Line { due_at: later, ..held }.release("ann", soon).unwrap();
+        assert_eq!(since(waits.mature(later)), later, "released before its hold period ended");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::ids::{ExceptionId, ExportId, Hash, LineId, PartnerId, PayoutId, Progr
 use crate::journal::EntryRef;
 use crate::money::{Currency, Minor, Money, MoneyError, Percent};
 use crate::program::{DetailsChange, MethodKind, Partner, PartnerStatus, PayoutMethod, Program, Zone};
+use crate::selection::CarriedBecause;
 use crate::tax::{Terms, Withholding};
 
 /// Lines on one page. A page and its lines are claimed in one transaction of at most 100 actions.
@@ -524,6 +525,20 @@ impl Payout {
         // What is worth less than the smallest unit of the other currency cannot be sent.
         let sends = self.conversion.is_none() || self.pays()?.amount.is_positive();
         Ok(sends && gross.is_positive() && (self.below_minimum.is_some() || gross >= self.minimum))
+    }
+
+    /// Why a draft that came to too little is given up, in the order in which a run names reasons.
+    pub fn given_up_because(&self) -> Result<CarriedBecause, MoneyError> {
+        let gross = self.gross()?;
+        Ok(if gross.is_zero() {
+            CarriedBecause::NothingPayable
+        } else if self.must_net {
+            CarriedBecause::NoPayoutMethod
+        } else if gross.is_negative() {
+            CarriedBecause::NegativeBalance
+        } else {
+            CarriedBecause::BelowThreshold
+        })
     }
 
     /// Lines follow their payout to its end page by page; there is nothing to follow with where no page is.

@@ -32,6 +32,8 @@ pub struct ScheduledRun {
     pub date: Date,
     /// Midnight of the run date in the program's time zone.
     pub starts_at: Timestamp,
+    /// The midnight after it.
+    pub ends_at: Timestamp,
     /// Lines due strictly before this are within the run.
     pub cut_off: Timestamp,
     /// When its payouts are to be paid.
@@ -78,7 +80,14 @@ impl Program {
         let zone = self.time_zone.time_zone();
         let midnight = |date: Date| date.to_zoned(zone.clone()).ok().map(|at| at.timestamp());
         let reach = date.checked_sub(Span::new().days(i64::from(self.schedule.cut_off_days))).ok()?;
-        Some(ScheduledRun { date, starts_at: midnight(date)?, cut_off: midnight(reach)?, pay_on: self.pay_on(date)? })
+        let ends_at = midnight(date.tomorrow().ok()?)?;
+        Some(ScheduledRun {
+            date,
+            starts_at: midnight(date)?,
+            ends_at,
+            cut_off: midnight(reach)?,
+            pay_on: self.pay_on(date)?,
+        })
     }
 }
 

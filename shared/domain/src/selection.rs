@@ -15,6 +15,8 @@ pub const MAX_LINES: usize = 20_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
     pub cut_off: CutOff,
+    /// Since when earnings must have been payable, at the latest: what became so after the run was planned waits for the next.
+    pub payable_by: Option<Timestamp>,
     /// A requested amount: at most this much.
     pub limit: Option<Minor>,
     /// The minimum payout, unless somebody decided that it does not matter this time.
@@ -101,7 +103,9 @@ pub fn select(payable: Vec<Line>, terms: &Terms) -> Result<Selection, MoneyError
     // In the order in which balances name reasons.
     let unless_unpayable = |because| if terms.has_method { because } else { CarriedBecause::NoPayoutMethod };
     if total.is_negative() {
-        return carried(unless_unpayable(CarriedBecause::NegativeBalance));
+        let untaxed = terms.tax.block_every_cent() && all.is_positive();
+        let owes = unless_unpayable(CarriedBecause::NegativeBalance);
+        return carried(if untaxed { CarriedBecause::TaxFormMissing } else { owes });
     }
     if total.is_zero() && lines.iter().any(|line| line.amount.is_negative()) {
         // Debts and earnings cancel out: settled without a rail, so without a method or a minimum, too.
@@ -121,7 +125,7 @@ pub fn select(payable: Vec<Line>, terms: &Terms) -> Result<Selection, MoneyError
         return carried(CarriedBecause::NoPayoutMethod);
     }
     let below = terms.minimum.is_some_and(|minimum| total < minimum);
-    let waited = |since| lines.iter().any(|line| line.amount.is_positive() && line.payable_since() <= since);
+    let waited = |since| lines.iter().any(|line| line.amount.is_positive() && line.first_payable() <= since);
     if below && !terms.swept_since.is_some_and(waited) {
         return carried(CarriedBecause::BelowThreshold);
     }
@@ -153,11 +157,15 @@ fn total(lines: &[Line]) -> Result<Minor, MoneyError> {
     Minor::total(lines.iter().map(Line::net).collect::<Result<Vec<_>, _>>()?)
 }
 
-/// Every negative line whatever the cut-off, with what writes debts off, and the positive ones up to it; with a requested amount the oldest of those,
+/// Every negative line whatever the cut-off, with what writes debts off, and the positive ones up to it that were payable in time; with a requested amount the oldest of those,
 /// stopping before it would be exceeded.
 fn within(payable: Vec<Line>, terms: &Terms) -> Result<Vec<Line>, MoneyError> {
     let (mut lines, mut positive): (Vec<_>, Vec<_>) = payable.into_iter().partition(Line::settles_debts);
-    positive.retain(|line| terms.cut_off.admits(line.due_at) && !line.lacks_sales(terms.sales, terms.minimum_sales));
+    positive.retain(|line| {
+        terms.cut_off.admits(line.due_at)
+            && line.is_payable_by(terms.payable_by)
+            && !line.lacks_sales(terms.sales, terms.minimum_sales)
+    });
     positive.sort_by(|a, b| (a.occurred_at, &a.id).cmp(&(b.occurred_at, &b.id)));
     let Some(limit) = terms.limit else {
         lines.extend(positive);
@@ -186,6 +194,7 @@ mod tests {
     fn terms() -> Terms {
         Terms {
             cut_off: CutOff::UpTo(now()),
+            payable_by: None,
             limit: None,
             minimum: Some(minor(5_000)),
             suspended: false,
@@ -236,6 +245,8 @@ mod tests {
             (&[4_000], Terms { tax: blocked(0), ..terms() }, Err(TaxFormMissing)),
             (&[1_000, -1_000], Terms { tax: blocked(0), ..terms() }, Ok(vec![-1_000, 1_000])),
             (&[-1_000], Terms { tax: blocked(0), ..terms() }, Err(NegativeBalance)),
+            (&[10_000, -1_000], Terms { minimum_sales: 1, tax: blocked(0), ..terms() }, Err(TaxFormMissing)),
+            (&[10_000, -1_000], Terms { minimum_sales: 1, tax: blocked(1), ..terms() }, Err(NegativeBalance)),
             (&[9_000], Terms { suspended: true, tax: blocked(0), ..terms() }, Err(PartnerSuspended)),
             (&[9_000], Terms { excluded: true, has_method: false, ..terms() }, Err(Excluded)),
             (&[9_000], Terms { suspended: true, excluded: true, ..terms() }, Err(PartnerSuspended)),
@@ -251,6 +262,23 @@ mod tests {
         assert_eq!(taken(&[5_000, -10], &scheduled), Err(CarriedBecause::NegativeBalance));
         let later = Terms { cut_off: CutOff::Before(now() + SignedDuration::from_nanos(1)), ..scheduled };
         assert_eq!(taken(&[5_000, -10], &later), Ok(vec![-10, 5_000]));
+    }
+
+    #[test]
+    fn what_became_payable_after_the_run_was_planned_waits_and_debts_do_not() {
+        let later = now() + SignedDuration::from_secs(1);
+        let planned = |by| Terms { payable_by: Some(by), minimum: None, ..terms() };
+        let mut lines = payable(&[5_000, 700, -10, -20]);
+        for line in &mut lines[1..3] {
+            line.back_at = Some(later);
+        }
+        let total = |terms: &Terms| match select(lines.clone(), terms).unwrap() {
+            Selection::Lines { total, .. } => total.units(),
+            Selection::Carried { because, .. } => panic!("{because:?}"),
+        };
+        assert_eq!(total(&planned(now())), 4_970);
+        assert_eq!(total(&planned(later)), 5_670, "the moment itself counts");
+        assert_eq!(total(&Terms { minimum: None, ..terms() }), 5_670);
     }
 
     #[test]

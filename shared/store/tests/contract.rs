@@ -127,6 +127,7 @@ fn line(partner: &Partner, n: usize, state: LineState) -> Line {
         due_at: occurred_at,
         approved_at: None,
         paid_at: None,
+        back_at: None,
         rule_set: Some(1),
         basis: Some(Basis {
             rule: "rule".into(),

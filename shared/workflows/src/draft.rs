@@ -6,16 +6,17 @@ use std::time::Duration;
 use domain::balance::{Balance, Bucket};
 use domain::exchange::ExchangeRate;
 use domain::ids::{Hash, PartnerId, PayoutId};
-use domain::journal::{Change, Entry, EntryRef, What};
+use domain::journal::{Change, Entry, EntryRef, Sealed, What};
 use domain::line::{Line, StateName};
 use domain::money::{Minor, Money};
 use domain::payout::{PAGE_LINES, Page, PageLine, Payout, PayoutState};
 use domain::program::{MethodKind, Partner, PartnerStatus, PayoutMethod, Program};
 use domain::selection::{CarriedBecause, CutOff, MAX_LINES, Selection, Terms, select, write_off};
+use domain::tax;
 use jiff::{SignedDuration, Timestamp};
 use store::{Decision, Outcome, Run, StoreError, Transaction};
 
-use crate::changes::{OpenPayouts, tax, until_fresh, write};
+use crate::changes::{self, OpenPayouts, until_fresh, write};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 use crate::exchange::{day_of, rate};
@@ -25,20 +26,58 @@ const CLOSE: &str = "close draft";
 const WRITE_OFF: &str = "write off debt";
 /// How often an index that lags behind the balance is read again.
 const INDEX_TRIES: u32 = 8;
+/// Characters of the reason why deciding failed.
+const MAX_WHY: usize = 500;
 
 /// Decides about a partner within a run and drafts the payout, or goes on where an earlier attempt stopped.
 pub async fn draft(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> Result<Outcome> {
     let decision = until_fresh(|| async {
-        if let Some(decision) = context.store.decision(OPERATION, &run.id, partner).await? {
-            return Ok(decision);
+        match context.store.decision(OPERATION, &run.id, partner).await? {
+            Some(decision) if !decision.outcome.is_failed() => Ok(decision),
+            failed => Box::pin(decide(context, run, partner, failed.as_ref(), by)).await,
         }
-        decide(context, run, partner, by).await
     })
     .await?;
-    if let Outcome::Payout { payout, drafting: true, .. } = &decision.outcome {
-        finish(context, payout, by).await?;
+    match decision.outcome {
+        Outcome::Payout { payout, drafting: true, .. } => outcome(&Box::pin(finish(context, run, &payout, by)).await?),
+        decided => Ok(decided),
     }
-    Ok(decision.outcome)
+}
+
+/// Notes why a run could not decide about a partner, where it has not decided: for its report, until somebody asks again.
+pub async fn note_failure(context: &Context, run: &Run, partner: &PartnerId, refusal: &Refusal) -> Result<()> {
+    let earlier = context.store.decision(OPERATION, &run.id, partner).await?;
+    if run.of_one || earlier.as_ref().is_some_and(|earlier| !earlier.outcome.is_failed()) {
+        return Ok(());
+    }
+    let failed = Decision {
+        run: run.id.clone(),
+        partner: partner.clone(),
+        outcome: Outcome::Failed { why: refusal.to_string().chars().take(MAX_WHY).collect() },
+        at: context.now(),
+        failures: earlier.as_ref().map_or(0, |earlier| earlier.failures) + 1,
+    };
+    let mut transaction = Transaction::new(OPERATION);
+    transaction.decide(&failed, earlier.as_ref())?;
+    match context.store.commit(transaction).await {
+        // It was decided meanwhile, or failed again.
+        Ok(()) | Err(StoreError::Stale) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What a run has decided by a payout that is drafted.
+fn outcome(drafted: &Payout) -> Result<Outcome> {
+    let payout = drafted.id.clone();
+    if drafted.state != PayoutState::Cancelled {
+        return Ok(Outcome::Payout {
+            payout,
+            amount: drafted.money(),
+            drafting: drafted.state == PayoutState::Drafting,
+        });
+    }
+    let payable = Money::new(drafted.gross()?, drafted.currency);
+    Ok(Outcome::Carried { because: drafted.given_up_because()?, payable, payout: Some(payout) })
 }
 
 /// What a run decides by about one partner.
@@ -58,7 +97,21 @@ enum Conversion {
     Missing,
 }
 
+impl Conversion {
+    fn rate(&self) -> Option<ExchangeRate> {
+        match self {
+            Self::By(rate) => Some(rate.clone()),
+            Self::None | Self::Missing => None,
+        }
+    }
+}
+
 impl Considered {
+    /// What tax asks of what is selected.
+    pub const fn tax(&self) -> &tax::Terms {
+        &self.terms.tax
+    }
+
     pub fn select(self) -> Result<Selection> {
         Ok(match (select(self.payable, &self.terms)?, self.conversion) {
             (Selection::Lines { total: payable, .. }, Conversion::Missing) => {
@@ -88,6 +141,7 @@ pub async fn consider(
     let tax = crate::tax::terms(context, program, partner, method.map(|method| method.kind)).await?;
     let conversion = conversion(context, run, partner, program).await?;
     let terms = Terms {
+        payable_by: run.payable_by,
         cut_off: if run.cut_off_inclusive { CutOff::UpTo(run.cut_off) } else { CutOff::Before(run.cut_off) },
         limit: run.request.amount,
         minimum: run.request.below_minimum.is_none().then(|| partner.minimum_payout_in(program)),
@@ -136,7 +190,13 @@ async fn payable_lines(context: &Context, partner: &Partner, program: &Program) 
     Err(Refusal::Store(StoreError::Contention))
 }
 
-async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> Result<Decision> {
+async fn decide(
+    context: &Context,
+    run: &Run,
+    partner: &PartnerId,
+    failed: Option<&Decision>,
+    by: &str,
+) -> Result<Decision> {
     let now = context.now();
     let partner = context.store.partner(OPERATION, partner).await?.ok_or(Refusal::NotFound("partner"))?;
     let program = context.store.program(OPERATION, &run.program).await?.ok_or(Refusal::NotFound("program"))?;
@@ -147,21 +207,20 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         return Err(StoreError::Stale.into());
     }
     let withholding = considered.terms.tax.withholding().cloned();
-    let conversion = match &considered.conversion {
-        Conversion::By(rate) => Some(rate.clone()),
-        Conversion::None | Conversion::Missing => None,
-    };
+    let conversion = considered.conversion.rate();
+    let tax = considered.tax().clone();
     let selected = considered.select()?;
-    let decided = |outcome| Decision { run: run.id.clone(), partner: partner.id.clone(), outcome, at: now };
-    let carried =
-        |because, payable| decided(Outcome::Carried { because, payable: Money::new(payable, program.currency) });
+    let failures = failed.map_or(0, |failed| failed.failures);
+    let decided = |outcome| Decision { run: run.id.clone(), partner: partner.id.clone(), outcome, at: now, failures };
+    let carried = |because, payable| {
+        decided(Outcome::Carried { because, payable: Money::new(payable, program.currency), payout: None })
+    };
     let (lines, total, swept) = match selected {
-        Selection::Carried { because, payable } => return carry(context, run, carried(because, payable)).await,
+        Selection::Carried { because, payable } => return carry(context, run, carried(because, payable), failed).await,
         Selection::Lines { lines, total, swept } => (lines, total, swept),
     };
-    // One draft at a time: what it claims is not for another.
-    if context.store.draft_lock(OPERATION, &partner.id, program.currency).await?.is_some() {
-        return carry(context, run, carried(CarriedBecause::DraftInProgress, Minor::ZERO)).await;
+    if is_being_drafted(context, run, &partner, &program).await? {
+        return carry(context, run, carried(CarriedBecause::DraftInProgress, Minor::ZERO), failed).await;
     }
     let method = method(run, &partner);
     let id = PayoutId::derive(&run.id, &partner.id, run.planned_at);
@@ -212,13 +271,10 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
     };
     // What fits one page is claimed and closed at once. What nets to zero is claimed first and then settled, as lines go one step at a time.
     let at_once = total.is_positive() && lines.len() <= PAGE_LINES;
-    let amount = Money::new(total, program.currency);
-    let decision = decided(Outcome::Payout { payout: id.clone(), amount, drafting: !at_once });
     let mut transaction = Transaction::new(OPERATION);
     if run.of_one {
         transaction.create_run(run)?;
     }
-    transaction.decide(&decision)?;
     if !at_once {
         transaction.lock_draft(&empty)?;
     }
@@ -227,19 +283,39 @@ async fn decide(context: &Context, run: &Run, partner: &PartnerId, by: &str) -> 
         transaction.plan(&id, &ids)?;
     }
     let page = lines.into_iter().take(PAGE_LINES).collect();
-    claim(context, transaction, None, empty, page, at_once, by).await?;
+    let claiming = claim(context, None, empty, page, at_once, by).await?;
+    let mut outcome = outcome(&claiming.after)?;
+    if let Outcome::Payout { amount, drafting: true, .. } = &mut outcome {
+        *amount = Money::new(tax.after(total)?, program.currency);
+    }
+    let decision = decided(outcome);
+    transaction.decide(&decision, failed)?;
+    let drafted = claiming.commit(context, transaction, None).await?;
+    if drafted.settling.is_some() {
+        crate::payouts::follow_later(context, &drafted.id).await;
+    }
     Ok(decision)
+}
+
+/// One draft at a time: what it claims is not for another. What is left is for this run, as soon as that is done; only who asks for one partner
+/// is told to ask again.
+async fn is_being_drafted(context: &Context, run: &Run, partner: &Partner, program: &Program) -> Result<bool> {
+    let is_locked = context.store.draft_lock(OPERATION, &partner.id, program.currency).await?.is_some();
+    if is_locked && !run.of_one {
+        return Err(crate::runs::not_payable(CarriedBecause::DraftInProgress));
+    }
+    Ok(is_locked)
 }
 
 /// A run decides once, and writes it down. What is asked for one partner and not paid leaves nothing behind, so that it can be asked for
 /// again; unless the same request, sent twice at once, is getting it just now.
-async fn carry(context: &Context, run: &Run, decision: Decision) -> Result<Decision> {
+async fn carry(context: &Context, run: &Run, decision: Decision, failed: Option<&Decision>) -> Result<Decision> {
     if run.of_one {
         let decided = context.store.decision(OPERATION, &run.id, &decision.partner).await?;
         return if decided.is_some() { Err(StoreError::Stale.into()) } else { Ok(decision) };
     }
     let mut transaction = Transaction::new(OPERATION);
-    transaction.decide(&decision)?;
+    transaction.decide(&decision, failed)?;
     context.store.commit(transaction).await?;
     Ok(decision)
 }
@@ -269,16 +345,41 @@ async fn write_off_old_debt(
     Ok(true)
 }
 
-/// Claims one page of lines. `before` is the payout as read; `None` writes it for the first time, and `at_once` closes it, too.
+/// A page of lines about to be claimed.
+struct Claiming {
+    after: Payout,
+    pages: Vec<Page>,
+    changes: Vec<Change>,
+    sealed: Sealed,
+}
+
+impl Claiming {
+    /// Claims it with what else the transaction has, unless anything changed.
+    async fn commit(self, context: &Context, mut transaction: Transaction, before: Option<&Payout>) -> Result<Payout> {
+        let Self { after, pages, changes, sealed } = self;
+        match before {
+            None => transaction.create_payout(&after)?,
+            Some(before) => transaction.replace_payout(&after, before)?,
+        }
+        for page in &pages {
+            transaction.write_page(page)?;
+        }
+        transaction.change(&changes, &sealed)?;
+        context.store.commit(transaction).await?;
+        Ok(after)
+    }
+}
+
+/// Prepares to claim one page of lines. `before` is the payout as read; `None` where it is written for the first time, and `at_once` closes it,
+/// too.
 async fn claim(
     context: &Context,
-    mut transaction: Transaction,
     before: Option<&Payout>,
     payout: Payout,
     lines: Vec<Line>,
     at_once: bool,
     by: &str,
-) -> Result<Payout> {
+) -> Result<Claiming> {
     let now = context.now();
     let number = payout.pages;
     let on_page = |line: &Line| {
@@ -293,7 +394,7 @@ async fn claim(
     let mut after = payout.take_in(&pages[0])?;
     if at_once {
         after = after.close_draft(&pages, now)?;
-        if let Some((taxed, change)) = tax(&context.store, OPERATION, &after, &mut pages, now).await? {
+        if let Some((taxed, change)) = changes::tax(&context.store, OPERATION, &after, &mut pages, now).await? {
             after = taxed;
             changes.push(change);
         }
@@ -303,20 +404,11 @@ async fn claim(
     let entry = Entry::new(after.id.as_str(), after.entries, now, by, what);
     let sealed = entry.with_payout(before, &after).seal(&mut changes)?;
     after.entry = sealed.at.clone();
-    match before {
-        None => transaction.create_payout(&after)?,
-        Some(before) => transaction.replace_payout(&after, before)?,
-    }
-    for page in &pages {
-        transaction.write_page(page)?;
-    }
-    transaction.change(&changes, &sealed)?;
-    context.store.commit(transaction).await?;
-    Ok(after)
+    Ok(Claiming { after, pages, changes, sealed })
 }
 
 /// Claims what was planned page by page, then closes the draft. Does nothing to a payout that is past drafting.
-pub async fn finish(context: &Context, id: &PayoutId, by: &str) -> Result<()> {
+async fn finish(context: &Context, run: &Run, id: &PayoutId, by: &str) -> Result<Payout> {
     let planned = context.store.planned_lines(OPERATION, id).await?;
     let closed = until_fresh(|| async {
         loop {
@@ -328,17 +420,18 @@ pub async fn finish(context: &Context, id: &PayoutId, by: &str) -> Result<()> {
             let Some(ids) = planned.chunks(PAGE_LINES).nth(page) else {
                 return close(context, &payout, by).await;
             };
-            // What was stopped or refunded since it was planned stays out; the page is shorter for it.
+            // What was stopped or refunded since it was planned stays out, released again or not; the page is shorter for it.
             let mut lines = context.store.lines(OPERATION, ids).await?;
-            lines.retain(|line| line.state.name() == StateName::Payable);
-            claim(context, Transaction::new(OPERATION), Some(&payout), payout.clone(), lines, false, by).await?;
+            lines.retain(|line| line.state.name() == StateName::Payable && line.is_payable_by(run.payable_by));
+            let claiming = claim(context, Some(&payout), payout.clone(), lines, false, by).await?;
+            claiming.commit(context, Transaction::new(OPERATION), Some(&payout)).await?;
         }
     })
     .await?;
     if closed.settling.is_some() {
         crate::payouts::follow_later(context, id).await;
     }
-    Ok(())
+    Ok(closed)
 }
 
 async fn close(context: &Context, payout: &Payout, by: &str) -> Result<Payout> {
@@ -347,7 +440,7 @@ async fn close(context: &Context, payout: &Payout, by: &str) -> Result<Payout> {
     let mut closed = payout.clone().close_draft(&pages, now)?;
     let mut changes = Vec::new();
     let mut transaction = Transaction::new(CLOSE);
-    if let Some((taxed, change)) = tax(&context.store, CLOSE, &closed, &mut pages, now).await? {
+    if let Some((taxed, change)) = changes::tax(&context.store, CLOSE, &closed, &mut pages, now).await? {
         closed = taxed;
         changes.push(change);
         if let Some(page) = pages.last() {
@@ -360,9 +453,8 @@ async fn close(context: &Context, payout: &Payout, by: &str) -> Result<Payout> {
     closed.entry = sealed.at.clone();
     transaction.replace_payout(&closed, payout)?;
     transaction.unlock_draft(payout);
-    let outcome = Outcome::Payout { payout: closed.id.clone(), amount: closed.money(), drafting: false };
-    let (run, partner) = (closed.run.clone(), closed.partner.clone());
-    transaction.conclude(&Decision { run, partner, outcome, at: closed.created_at })?;
+    let (run, partner, outcome) = (closed.run.clone(), closed.partner.clone(), outcome(&closed)?);
+    transaction.conclude(&Decision { run, partner, outcome, at: closed.created_at, failures: 0 })?;
     transaction.change(&changes, &sealed)?;
     context.store.commit(transaction).await?;
     Ok(closed)

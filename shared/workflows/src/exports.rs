@@ -21,6 +21,7 @@ use crate::changes::until_fresh;
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 use crate::files::{Delivered, Files, Outgoing};
+use crate::tax::Leaving;
 
 const OPERATION: &str = "export";
 /// Payouts on a page of rows: one transaction moves them all, and each costs it one of a hundred actions.
@@ -49,6 +50,7 @@ pub async fn export(context: &Context, asked: &Asked<'_>, by: &str, time_left: i
         created_by: by.to_owned(),
         progress: ExportProgress::Gathering { after: UnpaidPosition::default() },
         pages: 0,
+        entries: 0,
         payouts: 0,
         left_out: 0,
         files: Vec::new(),
@@ -137,7 +139,7 @@ async fn write_page(
     let now = context.now();
     let mut page =
         ExportPage { export: export.id.clone(), number: export.pages, rows: Vec::new(), left_out: Vec::new() };
-    let mut entry = Entry::new(export.id.as_str(), export.pages + 1, now, &export.created_by, What::Submit);
+    let mut entry = Entry::new(export.id.as_str(), export.entries + 1, now, &export.created_by, What::Submit);
     let mut moved = Vec::new();
     // The page leaves as one: what tax asks of a payout depends on those of the same partner that go with it.
     let mut along: BTreeMap<PartnerId, Minor> = BTreeMap::new();
@@ -179,11 +181,12 @@ async fn row(
     along: Minor,
 ) -> Result<Result<ExportRow, LeftOut>> {
     let left_out = |because, detail: String| LeftOut { payout: payout.id.clone(), because, detail };
-    let destination = match payout.sendable(partner, program, context.now()) {
+    let now = context.now();
+    let destination = match payout.sendable(partner, program, now) {
         Ok(destination) => destination,
         Err(why) => return Ok(Err(left_out(LeftOutBecause::MayNotSubmit, why.to_string()))),
     };
-    match crate::payouts::tax_stands(context, program, partner, payout, along).await {
+    match crate::payouts::tax_stands(context, program, partner, payout, Leaving { at: now, along }).await {
         Ok(()) => {}
         Err(why @ (Refusal::Illegal(_) | Refusal::Stale(_))) => {
             return Ok(Err(left_out(LeftOutBecause::MayNotSubmit, why.to_string())));

@@ -14,7 +14,7 @@ use crate::changes::{command_stream, until_fresh};
 use crate::context::Context;
 use crate::error::{Refusal, Result};
 use crate::exceptions::{file_in, resolve_in};
-use crate::tax::{self, Validity};
+use crate::tax::{self, Leaving, Validity};
 
 /// The time over which payouts to one partner add up towards the large-payout limit.
 const LARGE_PAYOUT_WINDOW: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -97,15 +97,15 @@ pub async fn cancel(context: &Context, id: &PayoutId, why: &str, by: &str) -> Re
     transition(context, id, &step, Payout::cancel).await
 }
 
-/// What is checked again before a payout is sent, with one answer for every way of sending it: where to, or why not and until when.
-/// Where the payout details are no longer those that were approved, the payout is redirected and must be approved anew.
-pub async fn may_be_sent(context: &Context, payout: &Payout) -> Result<PayoutMethod> {
+/// What is checked again before a payout is sent, with one answer for every way of sending it: where to, or why not and until when. `paid_at`
+/// is when its money leaves, or left, as somebody says: tax asks what it asks of a payment of that day. Where the payout details are no longer those that were approved, the payout is redirected and must be approved anew.
+pub async fn may_be_sent(context: &Context, payout: &Payout, paid_at: Timestamp) -> Result<PayoutMethod> {
     let operation = "may be sent";
     let partner = partner_of(context, operation, payout).await?;
     let program = context.store.program(operation, &payout.program).await?.ok_or(Refusal::NotFound("program"))?;
     match payout.sendable(&partner, &program, context.now()) {
         Ok(method) => {
-            tax_stands(context, &program, &partner, payout, Minor::ZERO).await?;
+            tax_stands(context, &program, &partner, payout, Leaving { at: paid_at, along: Minor::ZERO }).await?;
             Ok(method.clone())
         }
         Err(Unsendable::OtherDetails) => Err(redirected(context, payout, &partner).await?),
@@ -114,15 +114,15 @@ pub async fn may_be_sent(context: &Context, payout: &Payout) -> Result<PayoutMet
 }
 
 /// Refuses to send a payout that tax forbids to pay now. Where something else is to be withheld than was approved, it is brought to that
-/// and must be approved anew. `along`: what else of the partner, before tax, leaves in the same moment.
+/// and must be approved anew.
 pub async fn tax_stands(
     context: &Context,
     program: &Program,
     partner: &Partner,
     payout: &Payout,
-    along: Minor,
+    leaving: Leaving,
 ) -> Result<()> {
-    match tax::valid_for(context, program, partner, payout, along).await? {
+    match tax::valid_for(context, program, partner, payout, leaving).await? {
         Validity::Stands => Ok(()),
         Validity::Blocked { why } => Err(Refusal::Illegal(why)),
         Validity::Changed { why, .. } if payout.open().is_none() => {
@@ -187,7 +187,7 @@ pub async fn begin_submit(context: &Context, id: &PayoutId, by: &str) -> Result<
         }
         let now = context.now();
         let method = match payout.state {
-            PayoutState::Approved => may_be_sent(context, &payout).await?,
+            PayoutState::Approved => may_be_sent(context, &payout, now).await?,
             from => return Err(PayoutError::Illegal { from, action: PayoutAction::BeginSubmit }.into()),
         };
         let after = payout.clone().begin_submit(&method, now)?;
@@ -260,7 +260,7 @@ pub async fn come_back(context: &Context, id: &PayoutId, why: &str, by: &str) ->
 /// Once more on its way, under the same identity and to the same details.
 pub async fn retry(context: &Context, id: &PayoutId, why: &str, by: &str) -> Result<Payout> {
     let step = Step { operation: "retry payout", what: What::Retry, by, why: Some(why) };
-    until_fresh(|| async {
+    let again = until_fresh(|| async {
         let payout = settled(context, step.operation, id).await?;
         let partner = partner_of(context, step.operation, &payout).await?;
         let program = context.store.program(step.operation, &payout.program).await?;
@@ -276,17 +276,21 @@ pub async fn retry(context: &Context, id: &PayoutId, why: &str, by: &str) -> Res
             }
             other => Refusal::Illegal(other.to_string()),
         })?;
-        tax_stands(context, &program, &partner, &payout, Minor::ZERO).await?;
+        tax_stands(context, &program, &partner, &payout, Leaving { at: now, along: Minor::ZERO }).await?;
         let after = payout.clone().retry(method, now)?;
-        let again = change(context, &payout, after, &step).await?;
-        if !again.is_sent_by_people()
-            && let Err(error) = context.queues.send_submission(id).await
-        {
-            tracing::warn!(payout = %id, %error, "the next tick has it sent");
-        }
-        Ok(again)
+        change(context, &payout, after, &step).await
     })
-    .await
+    .await?;
+    let sent = if again.is_sent_by_people() {
+        hand_over(context, &again).await
+    } else {
+        context.queues.send_submission(id).await.map(|()| again.clone())
+    };
+    // It is on its way again, whatever became of that.
+    Ok(sent.unwrap_or_else(|error| {
+        tracing::warn!(payout = %id, %error, "the next tick has it sent");
+        again
+    }))
 }
 
 /// Goes on with a payout that is on its way again and that people send: they have its file or its details, so it is theirs at once.
@@ -335,7 +339,7 @@ pub async fn mark_paid(context: &Context, id: &PayoutId, attested: &Attested<'_>
         let after = payout.clone().mark_paid(attested.reference, at, attested.amount)?;
         // Nobody has sent it so far: whoever does now is held to the same as a rail.
         if payout.state == PayoutState::Approved {
-            may_be_sent(context, &payout).await?;
+            may_be_sent(context, &payout, at).await?;
         }
         done(context, change(context, &payout, after, &step).await?).await
     })
@@ -383,11 +387,11 @@ async fn done(context: &Context, payout: Payout) -> Result<Payout> {
 
 /// Writes a payout's change, and with it the first page of lines that follow it, if any do.
 async fn change(context: &Context, before: &Payout, mut after: Payout, step: &Step<'_>) -> Result<Payout> {
-    let mut transaction = Transaction::new(step.operation);
+    let (mut transaction, now) = (Transaction::new(step.operation), context.now());
     after.entries += 1;
     after.trouble = trouble(context, &mut transaction, before, &after, step).await?;
-    let mut changes = follow_page(context, step.operation, &mut after).await?;
-    let mut entry = Entry::new(before.id.as_str(), after.entries, context.now(), step.by, step.what);
+    let mut changes = follow_page(context, step.operation, &mut after, now).await?;
+    let mut entry = Entry::new(before.id.as_str(), after.entries, now, step.by, step.what);
     entry.why = step.why.map(str::to_owned);
     let sealed = entry.with_payout(Some(before), &after).seal(&mut changes)?;
     after.entry = sealed.at.clone();
@@ -436,13 +440,18 @@ async fn trouble(
 }
 
 /// The next page of lines goes where the payout went.
-async fn follow_page(context: &Context, operation: &'static str, payout: &mut Payout) -> Result<Vec<Change>> {
+async fn follow_page(
+    context: &Context,
+    operation: &'static str,
+    payout: &mut Payout,
+    now: Timestamp,
+) -> Result<Vec<Change>> {
     let Some(number) = payout.settling else { return Ok(Vec::new()) };
     payout.settling = (number + 1 < payout.pages).then_some(number + 1);
     let Some(page) = context.store.page(operation, &payout.id, number).await? else { return Ok(Vec::new()) };
     let ids: Vec<_> = page.lines.iter().map(|line| line.id.clone()).collect();
     let lines = context.store.lines(operation, &ids).await?;
-    let paid_at = payout.paid_at.unwrap_or_else(|| context.now());
+    let at = payout.paid_at.unwrap_or(now);
     // A line that went before a crash is there already; it may even be in another payout by now.
     let waits = |line: &Line| match &line.state {
         LineState::InPayout { payout: of, .. } => *of == payout.id && payout.state.is_end(),
@@ -450,7 +459,7 @@ async fn follow_page(context: &Context, operation: &'static str, payout: &mut Pa
         _ => false,
     };
     let lines = lines.into_iter().filter(waits);
-    lines.map(|line| Ok(Change::of(line.clone(), line.follow(&payout.id, payout.state, paid_at)?))).collect()
+    lines.map(|line| Ok(Change::of(line.clone(), line.follow(&payout.id, payout.state, at)?))).collect()
 }
 
 /// Follows after something that is done and must be reported as done. What fails here is driven on by the next tick.

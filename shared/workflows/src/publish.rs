@@ -80,7 +80,8 @@ pub async fn event_of_run(context: &Context, run: &Run, at: Timestamp) -> Result
             "id": run.id, "programId": run.program, "kind": run.kind, "period": run.period, "version": run.changes,
             "partners": run.asked, "payouts": summary.payouts, "amount": Money::new(summary.amount, program.currency),
             "carried": summary.carried.iter().map(|carried| carried.partners).sum::<u32>(),
-            "undecided": run.asked.saturating_sub(summary.decided()),
+            "failed": summary.failed,
+            "undecided": run.asked.saturating_sub(summary.decided()).saturating_sub(summary.failed),
         },
     });
     Ok(Some(DomainEvent { kind: KIND, detail }))

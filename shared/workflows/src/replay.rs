@@ -313,7 +313,7 @@ impl<'a> Replay<'a> {
                 let PayoutChange { id, .. } = payout_of(entry)?;
                 self.each(entry, |line| {
                     let token = token(&line);
-                    line.exclude(id, token)
+                    line.exclude(id, token, entry.at)
                 })
             }
             What::CloseDraft

@@ -1,10 +1,11 @@
 //! What a run decided: every decision is read, and none is kept but the first few.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use domain::ids::{PartnerId, PayoutId, RunId};
 use domain::money::{Currency, Money};
 use domain::selection::CarriedBecause;
+use jiff::Timestamp;
 use store::{Decision, Listing, Outcome, Run, RunProgress, RunSummary};
 
 use crate::context::Context;
@@ -24,6 +25,16 @@ pub struct Report {
     /// At most [`MAX_NAMED`] of each.
     pub payouts: Vec<(PayoutId, Money)>,
     pub carried: Vec<Carried>,
+    pub failed: Vec<Failed>,
+}
+
+/// A partner about whom the run could not decide so far.
+#[derive(Debug, Clone)]
+pub struct Failed {
+    pub partner: PartnerId,
+    /// What went wrong the last time.
+    pub why: String,
+    pub at: Timestamp,
 }
 
 /// A partner who is not paid this time.
@@ -36,9 +47,9 @@ pub struct Carried {
 }
 
 impl Report {
-    /// Partners who were asked, and have no decision yet: their message is on its way, comes again, or lies in the dead-letter queue.
+    /// Partners who were asked, and of whom nothing was heard yet: their message is on its way, or was lost.
     pub fn undecided(&self) -> u32 {
-        self.run.asked.saturating_sub(self.summary.decided())
+        self.run.asked.saturating_sub(self.summary.decided()).saturating_sub(self.summary.failed)
     }
 }
 
@@ -66,16 +77,19 @@ pub(crate) fn is_whole(run: &Run, summary: &RunSummary) -> bool {
 /// The whole report. It reads every decision.
 pub async fn report(context: &Context, id: &RunId) -> Result<Report> {
     let run = context.store.run(OPERATION, id).await?.ok_or(Refusal::NotFound("run"))?;
-    let (mut payouts, mut carried) = (Vec::new(), Vec::new());
+    let (mut payouts, mut carried, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     let summary = summarize(context, id, |decision| match decision.outcome {
         Outcome::Payout { payout, amount, .. } if payouts.len() < MAX_NAMED => payouts.push((payout, amount)),
-        Outcome::Carried { because, payable } if carried.len() < MAX_NAMED => {
+        Outcome::Carried { because, payable, .. } if carried.len() < MAX_NAMED => {
             carried.push(Carried { partner: decision.partner, because, payable });
+        }
+        Outcome::Failed { why } if failed.len() < MAX_NAMED => {
+            failed.push(Failed { partner: decision.partner, why, at: decision.at });
         }
         _ => {}
     })
     .await?;
-    Ok(Report { payouts, carried, ..in_numbers(context, run, summary).await? })
+    Ok(Report { payouts, carried, failed, ..in_numbers(context, run, summary).await? })
 }
 
 /// A report that names nobody. Of a completed run, no decision is read.
@@ -96,18 +110,30 @@ async fn in_numbers(context: &Context, mut run: Run, summary: RunSummary) -> Res
         RunProgress::Completed { .. } => "incomplete",
     };
     // Of two that planned it side by side, the one that saw less of the index may have had the last word.
-    run.asked = run.asked.max(summary.decided());
-    Ok(Report { run, state, currency: program.currency, summary, payouts: Vec::new(), carried: Vec::new() })
+    run.asked = run.asked.max(summary.decided() + summary.failed);
+    let (payouts, carried, failed) = (Vec::new(), Vec::new(), Vec::new());
+    Ok(Report { run, state, currency: program.currency, summary, payouts, carried, failed })
+}
+
+/// A partner whom a run asked and who has no decision.
+#[derive(Debug, Clone)]
+pub struct Undecided {
+    pub partner: PartnerId,
+    /// Deciding failed.
+    pub failed: bool,
 }
 
 /// A page of the partners whom a run asked and who have no decision.
-pub async fn undecided(context: &Context, run: &Run, after: Option<&str>, limit: i32) -> Result<Listing<PartnerId>> {
+pub async fn undecided(context: &Context, run: &Run, after: Option<&str>, limit: i32) -> Result<Listing<Undecided>> {
     let asked = partners_of(context, run, after, limit).await?;
     let about = asked.items.iter().map(|partner| (&run.id, partner));
     let decided = context.store.decisions_about(OPERATION, about).await?;
-    let decided: BTreeSet<_> = decided.into_iter().map(|decision| decision.partner).collect();
-    let items = asked.items.into_iter().filter(|partner| !decided.contains(partner)).collect();
-    Ok(Listing { items, after: asked.after })
+    let decided: BTreeMap<_, _> = decided.iter().map(|known| (&known.partner, known.outcome.is_failed())).collect();
+    let open = |partner: PartnerId| match decided.get(&partner) {
+        Some(false) => None,
+        known => Some(Undecided { failed: known.is_some(), partner }),
+    };
+    Ok(Listing { items: asked.items.into_iter().filter_map(open).collect(), after: asked.after })
 }
 
 /// A page of the partners whom a run asks: those who are named, or all who had joined when it was due. So it asks the same ones however

@@ -73,7 +73,7 @@ impl Verdict {
             Self::Release => line.release(by, now),
             Self::Reject { why } => line.reject(why, token),
             Self::Reinstate { .. } => line.reinstate(by),
-            Self::Exclude { payout, .. } => line.exclude(payout, token),
+            Self::Exclude { payout, .. } => line.exclude(payout, token, now),
         }
     }
 

@@ -13,11 +13,11 @@ use store::{ExportProgress, Outcome, PayoutRequest, Run, RunProgress, RunSummary
 
 use crate::changes::until_fresh;
 use crate::context::Context;
-use crate::draft::{consider, draft};
+use crate::draft::{consider, draft, note_failure};
 use crate::error::{Refusal, Result};
 use crate::instant;
 use crate::queues::DraftRequest;
-use crate::report::{is_whole, partners_of, summarize, undecided};
+use crate::report::{Undecided, is_whole, partners_of, summarize, undecided};
 
 const OPERATION: &str = "plan run";
 const PREVIEW: &str = "preview run";
@@ -224,7 +224,8 @@ async fn ask_again(context: &Context, run: &Run, time_left: &impl Fn() -> bool) 
     loop {
         let page = undecided(context, run, after.as_deref(), PAGE).await?;
         missing = missing.saturating_add(u32::try_from(page.items.len()).unwrap_or(u32::MAX));
-        let again = page.items.into_iter().map(|partner| DraftRequest::Decide { run: run.id.clone(), partner });
+        let again = page.items.into_iter().map(|Undecided { partner, .. }| partner);
+        let again = again.map(|partner| DraftRequest::Decide { run: run.id.clone(), partner });
         context.queues.send_drafts(&again.collect::<Vec<_>>()).await?;
         after = page.after;
         if after.is_none() {
@@ -247,14 +248,16 @@ impl Ticked {
 /// Whether a run was started now. The same schedule firing again finds it started.
 async fn start_scheduled(context: &Context, program: &Program) -> Result<bool> {
     let Some(due) = program.due_run(context.now()) else { return Ok(false) };
-    let run = scheduled_run(program, &due);
+    let run = scheduled_run(program, &due, context.now());
     if context.store.run(OPERATION, &run.id).await?.is_some() {
         return Ok(false);
     }
     create(context, &run).await
 }
 
-fn scheduled_run(program: &Program, due: &ScheduledRun) -> Run {
+/// Planned `now`, it takes what was payable then; planned later than on its day, what was payable by the end of that day. So a run that is
+/// caught up on takes no more than it would have on its day.
+fn scheduled_run(program: &Program, due: &ScheduledRun, now: Timestamp) -> Run {
     let (kind, period) = (program.schedule.frequency.name(), due.date.to_string());
     Run {
         id: RunId::derive(&program.id, kind, &period),
@@ -264,6 +267,7 @@ fn scheduled_run(program: &Program, due: &ScheduledRun) -> Run {
         planned_at: due.starts_at,
         cut_off: due.cut_off,
         cut_off_inclusive: false,
+        payable_by: Some(now.clamp(due.starts_at, due.ends_at)),
         pay_on: Some(due.pay_on),
         created_by: ACTOR.to_owned(),
         progress: RunProgress::Planning { after: None },
@@ -308,6 +312,7 @@ pub fn manual_run(context: &Context, program: &ProgramId, manual: &Manual<'_>, b
         planned_at: now,
         cut_off: manual.cut_off.unwrap_or(now),
         cut_off_inclusive: true,
+        payable_by: Some(now),
         pay_on: None,
         created_by: by.to_owned(),
         progress: RunProgress::Planning { after: None },
@@ -375,9 +380,19 @@ pub async fn serve(context: &Context, request: &DraftRequest, time_left: &impl F
     match request {
         DraftRequest::Decide { run, partner } => {
             let run = context.store.run(OPERATION, run).await?.ok_or(Refusal::NotFound("run"))?;
-            let outcome = draft(context, &run, partner, DRAFTER).await?;
-            tracing::info!(run = %run.id, partner = %partner, ?outcome, "decided");
-            Ok(())
+            match Box::pin(draft(context, &run, partner, DRAFTER)).await {
+                Ok(outcome) => {
+                    tracing::info!(run = %run.id, partner = %partner, ?outcome, "decided");
+                    Ok(())
+                }
+                Err(refusal) => {
+                    // The message comes again; should it not, the run's report says why.
+                    if let Err(error) = note_failure(context, &run, partner, &refusal).await {
+                        tracing::warn!(run = %run.id, partner = %partner, %error, "not noted");
+                    }
+                    Err(refusal)
+                }
+            }
         }
         DraftRequest::Instant { line } => instant::pay(context, line).await,
         DraftRequest::Plan { plan } => go_on_planning(context, plan, time_left).await,
@@ -397,6 +412,7 @@ pub(crate) fn run_of_one(context: &Context, partner: &Partner, id: RunId, kind: 
         planned_at: now,
         cut_off: now,
         cut_off_inclusive: true,
+        payable_by: None,
         pay_on: None,
         created_by: DRAFTER.to_owned(),
         progress: RunProgress::Planned { at: now, again: None },
@@ -444,9 +460,10 @@ pub async fn request(context: &Context, asked: &OnDemand<'_>, by: &str) -> Resul
         refuse_more_than_payable(context, &run, &program, &partner).await?;
         run
     };
-    match draft(context, &run, &partner.id, by).await? {
+    match Box::pin(draft(context, &run, &partner.id, by)).await? {
         Outcome::Payout { payout, .. } => Ok(payout),
         Outcome::Carried { because, .. } => Err(not_payable(because)),
+        Outcome::Failed { why } => Err(Refusal::Illegal(why)),
     }
 }
 
@@ -499,8 +516,12 @@ pub struct Preview {
 
 #[derive(Debug, Clone, Copy)]
 pub enum Foreseen {
+    /// After tax.
     Paid(Money),
-    Carried { because: CarriedBecause, payable: Money },
+    Carried {
+        because: CarriedBecause,
+        payable: Money,
+    },
 }
 
 /// Looks at a page of the run's partners as they stand `at` a moment.
@@ -522,8 +543,9 @@ pub async fn preview(
     let (run_seen, money) = (&run, |amount| Money::new(amount, program.currency));
     let looked_at = futures::stream::iter(partners).map(async |partner| {
         let considered = until_fresh(|| consider(context, run_seen, &partner, program, at)).await?;
+        let tax = considered.tax().clone();
         let foreseen = match considered.select()? {
-            Selection::Lines { total, .. } => Foreseen::Paid(money(total)),
+            Selection::Lines { total, .. } => Foreseen::Paid(money(tax.after(total)?)),
             Selection::Carried { because, payable } => Foreseen::Carried { because, payable: money(payable) },
         };
         Ok::<_, Refusal>((partner.id, foreseen))
@@ -541,7 +563,7 @@ pub async fn next_run(
     limit: i32,
 ) -> Result<Option<(ScheduledRun, Preview)>> {
     let Some(next) = program.next_run(context.now()) else { return Ok(None) };
-    let run = scheduled_run(program, &next);
+    let run = scheduled_run(program, &next, context.now());
     let preview = preview(context, program, run, next.starts_at, after, limit).await?;
     Ok(Some((next, preview)))
 }

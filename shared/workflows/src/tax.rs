@@ -9,7 +9,7 @@ use domain::money::{Minor, Money};
 use domain::payout::{Payout, PayoutState};
 use domain::program::{MethodKind, Partner, Program};
 use domain::tax::{self, Payee, Position, Terms, YearRules, counted};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use store::{StoreError, TaxYear};
 
 use crate::changes::STALE_TRIES;
@@ -27,26 +27,31 @@ pub async fn terms(
     partner: &Partner,
     method: Option<MethodKind>,
 ) -> Result<Terms> {
-    asked(context, program, partner, method, None).await
+    asked(context, program, partner, method, context.now(), None).await
 }
 
-/// A payout that is about to be sent: it is not on its way itself, and this much, before tax, goes along with it.
+/// How a payout leaves.
 #[derive(Debug, Clone, Copy)]
-struct Leaving<'a> {
-    payout: &'a PayoutId,
-    along: Minor,
+pub struct Leaving {
+    /// When it is paid.
+    pub at: Timestamp,
+    /// What else of the partner, before tax, leaves in the same moment.
+    pub along: Minor,
 }
+
+/// A payout that is about to leave, and what leaves along with it: it is not on its way itself.
+type Besides<'a> = Option<(&'a Payout, Minor)>;
 
 async fn asked(
     context: &Context,
     program: &Program,
     partner: &Partner,
     method: Option<MethodKind>,
-    leaving: Option<Leaving<'_>>,
+    at: Timestamp,
+    besides: Besides<'_>,
 ) -> Result<Terms> {
     let Some(settings) = program.tax else { return Ok(Terms::Clear) };
-    let now = context.now();
-    let today = now.to_zoned(program.time_zone.time_zone()).date();
+    let today = at.to_zoned(program.time_zone.time_zone()).date();
     let form = context.store.tax_form(OPERATION, &partner.id).await?;
     let payee = Payee::of(form.as_ref(), partner.country, today);
     let payer = match payee {
@@ -58,7 +63,7 @@ async fn asked(
     let rules = YearRules::of(today.year(), &years)?;
     let position = match payee {
         Payee::Unidentified if !method.is_some_and(MethodKind::is_reported_by_processor) => {
-            position(context, partner, &years, today.year(), leaving).await?
+            position(context, partner, &years, today.year(), besides).await?
         }
         _ => Position::default(),
     };
@@ -71,7 +76,7 @@ async fn position(
     partner: &Partner,
     years: &[YearRules],
     year: i16,
-    leaving: Option<Leaving<'_>>,
+    besides: Besides<'_>,
 ) -> Result<Position> {
     let of = |year| [(partner.id.clone(), year)];
     let (this, last) = (of(year), of(year - 1));
@@ -81,9 +86,14 @@ async fn position(
         let both = futures::try_join!(store.tax_years(OPERATION, &this), store.tax_years(OPERATION, &last));
         both.map(|(this_year, last_year)| (counted(&this_year), counted(&last_year)))
     };
+    // A payout that is sent once more, after a part of it arrived, counts whole itself.
+    let (along, own) = match besides {
+        Some((payout, along)) => (along, arrived(payout)?),
+        None => (Minor::ZERO, Minor::ZERO),
+    };
     let mut before = paid().await?;
     for _ in 0..STALE_TRIES {
-        let on_their_way = on_their_way(context, partner, leaving.map(|leaving| leaving.payout)).await?;
+        let on_their_way = on_their_way(context, partner, besides.map(|(payout, _)| &payout.id)).await?;
         let after = paid().await?;
         // What arrived in between would be neither on its way nor paid.
         if before != after {
@@ -91,13 +101,17 @@ async fn position(
             continue;
         }
         let (this_year, last_year) = after;
-        let along = leaving.map_or(Minor::ZERO, |leaving| leaving.along);
         return Ok(Position {
-            this_year: this_year.direct.plus(on_their_way)?.plus(along)?,
+            this_year: this_year.direct.minus(own)?.plus(on_their_way)?.plus(along)?,
             reported_last_year: last_year.is_reportable(&YearRules::of(year - 1, years)?),
         });
     }
     Err(StoreError::Contention.into())
+}
+
+/// What of a payout is known to have arrived, before tax, in all years.
+fn arrived(payout: &Payout) -> Result<Minor> {
+    Ok(Minor::total(counted(payout)?.values().map(|counted| counted.direct))?)
 }
 
 /// What has left, or may have, and is not known to have arrived: it will count for this year or the next.
@@ -110,8 +124,7 @@ async fn on_their_way(context: &Context, partner: &Partner, besides: Option<&Pay
             let under_way =
                 matches!(payout.state, PayoutState::Submitting | PayoutState::Submitted | PayoutState::PartiallyPaid);
             if under_way && besides != Some(&payout.id) && !payout.method.is_reported_by_processor() {
-                let arrived = Minor::total(counted(payout)?.values().map(|counted| counted.direct))?;
-                sum = sum.plus(payout.gross()?.minus(arrived)?)?;
+                sum = sum.plus(payout.gross()?.minus(arrived(payout)?)?)?;
             }
         }
         let past = page.items.last().is_none_or(|last| last.created_at < since);
@@ -139,16 +152,15 @@ pub enum Validity {
 
 /// To be asked before the first byte of a payout leaves: a form may have ended since it was drafted, or come in, and other payouts may
 /// have brought the partner to a limit. Reads nothing where the program has no payer of taxes.
-/// `along`: what else of the partner, before tax, leaves in the same moment.
 pub async fn valid_for(
     context: &Context,
     program: &Program,
     partner: &Partner,
     payout: &Payout,
-    along: Minor,
+    leaving: Leaving,
 ) -> Result<Validity> {
-    let leaving = Leaving { payout: &payout.id, along };
-    let terms = asked(context, program, partner, Some(payout.method), Some(leaving)).await?;
+    let besides = Some((payout, leaving.along));
+    let terms = asked(context, program, partner, Some(payout.method), leaving.at, besides).await?;
     let gross = payout.gross()?;
     let money = |amount| Money::new(amount, payout.currency);
     if terms.block(gross) {

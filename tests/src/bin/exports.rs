@@ -1,13 +1,17 @@
 //! `cargo exports`: how long a batch of many payouts takes, and how much memory, from gathering to the last byte of its files.
-//! `cargo exports 10000 100000` says for how many; those two are what it does without.
+//! `cargo exports 10000 100000` says for how many; those two are what it does without. `cargo exports --check` makes two small batches, and fails
+//! if a file does not download again with the same bytes, or if the larger batch takes much more memory.
 //!
 //! The table is in a file and the payouts are put there without their commissions, so that what is measured is the export. The embedded
 //! S3 keeps what it is given, in this process; that much is taken off the memory.
 
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use domain::ids::{PartnerId, PayoutId, RunId};
+use bytes::Bytes;
+use clap::Parser;
+use domain::ids::{Hash, PartnerId, PayoutId, RunId};
 use domain::payout::Payout;
 use domain::program::{Partner, PayoutMethod};
 use domain::remittance::RemittanceFormat;
@@ -25,10 +29,25 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// Payouts put at once.
 const WRITERS: usize = 8;
 
+const CHECKED: [usize; 2] = [50, 200];
+/// How much more memory the larger of the two batches may take: some pages of rows, and what else the process does.
+const MORE_MEMORY: usize = 8 << 20;
+
+#[derive(Parser)]
+#[command(name = "cargo exports")]
+struct Cli {
+    #[arg(default_values_t = [10_000, 100_000])]
+    payouts: Vec<usize>,
+    /// Fail if files do not come out the same, or memory grows.
+    #[arg(long)]
+    check: bool,
+}
+
 #[tokio::main]
-async fn main() -> Result<(), Error> {
-    let asked: Result<Vec<usize>, _> = std::env::args().skip(1).map(|count| count.parse()).collect();
-    let counts = Some(asked?).filter(|counts| !counts.is_empty()).unwrap_or_else(|| vec![10_000, 100_000]);
+async fn main() -> Result<ExitCode, Error> {
+    let cli = Cli::parse();
+    let counts = if cli.check { CHECKED.to_vec() } else { cli.payouts };
+    let mut held = Vec::new();
     println!("| payouts | files | gathering | files written | bytes | memory, at most |");
     println!("|---:|---:|---:|---:|---:|---:|");
     for count in counts {
@@ -36,6 +55,7 @@ async fn main() -> Result<(), Error> {
         let measured = measure(count, Storage::Directory(directory.clone())).await;
         std::fs::remove_dir_all(&directory)?;
         let (export, gathering, writing, bytes, memory) = measured?;
+        held.push(memory);
         println!(
             "| {} | {} | {:.1} s | {:.1} s | {:.1} MB | {:.1} MB |",
             export.payouts,
@@ -46,7 +66,11 @@ async fn main() -> Result<(), Error> {
             megabytes(memory),
         );
     }
-    Ok(())
+    if cli.check && held.windows(2).any(|pair| pair[1] > pair[0] + MORE_MEMORY) {
+        eprintln!("memory grows with the number of payouts: {held:?} bytes");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn measure(count: usize, storage: Storage) -> Result<(Export, Duration, Duration, usize, usize), Error> {
@@ -67,20 +91,32 @@ async fn measure(count: usize, storage: Storage) -> Result<(Export, Duration, Du
     let export = export(context, &asked, ADMIN.subject, || true).await?;
     let gathering = began.elapsed();
     let began = Instant::now();
-    let (mut bytes, mut kept) = (0, 0);
+    let (mut bytes, mut kept, mut hashes) = (0, 0, Vec::new());
     for number in 0..export.files.len() {
-        match file(context, &world.system.files, &export.id, number).await? {
-            Delivered::Whole(rows) => bytes += rows.len(),
-            Delivered::Link(link) => {
-                let request = http::Request::get(link).body(bytes::Bytes::new())?;
-                let length = world.system.embedded.handle(request).body().len();
-                bytes += length;
-                kept += length;
-            }
+        let (rows, is_kept) = download(&world, &export, number).await?;
+        bytes += rows.len();
+        kept += if is_kept { rows.len() } else { 0 };
+        hashes.push(Hash::of(&rows));
+    }
+    let (writing, memory) = (began.elapsed(), peak()?.saturating_sub(before).saturating_sub(kept));
+    for (number, hash) in hashes.iter().enumerate() {
+        let (again, _) = download(&world, &export, number).await?;
+        if Hash::of(&again) != *hash {
+            return Err(format!("file {number} of {} does not come out the same", export.id).into());
         }
     }
-    let writing = began.elapsed();
-    Ok((export, gathering, writing, bytes, peak()?.saturating_sub(before).saturating_sub(kept)))
+    Ok((export, gathering, writing, bytes, memory))
+}
+
+/// The bytes of a file, and whether the embedded S3 keeps them.
+async fn download(world: &World, export: &Export, number: usize) -> Result<(Bytes, bool), Error> {
+    Ok(match file(&world.system.context, &world.system.files, &export.id, number).await? {
+        Delivered::Whole(rows) => (rows.into(), false),
+        Delivered::Link(link) => {
+            let request = http::Request::get(link).body(Bytes::new())?;
+            (world.system.embedded.handle(request).into_body(), true)
+        }
+    })
 }
 
 /// More payouts like this one, each of a partner of its own.

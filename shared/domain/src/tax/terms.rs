@@ -137,6 +137,11 @@ impl Terms {
     pub fn withheld(&self, gross: Minor) -> Result<Minor, MoneyError> {
         self.withholding().map_or(Ok(Minor::ZERO), |terms| terms.of(gross))
     }
+
+    /// What is paid of a payout that comes to `gross`.
+    pub fn after(&self, gross: Minor) -> Result<Minor, MoneyError> {
+        gross.minus(self.withheld(gross)?)
+    }
 }
 
 impl MethodKind {

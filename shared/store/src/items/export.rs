@@ -29,6 +29,8 @@ pub struct Export {
     pub progress: ExportProgress,
     /// Pages written so far; they are numbered from 0.
     pub pages: u32,
+    /// Pages from which something went out: each has an entry.
+    pub entries: u32,
     pub payouts: u32,
     pub left_out: u32,
     pub files: Vec<ExportFile>,
@@ -103,7 +105,7 @@ pub struct LeftOut {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeftOutBecause {
-    /// A check before submitting does not pass: partner, destination, cooling-off, tax, dispute.
+    /// A check before submitting does not pass: partner, destination, cooling-off, tax.
     MayNotSubmit,
     UnsafeText,
     Currency,
@@ -145,6 +147,7 @@ impl Export {
             }
         }
         self.pages += 1;
+        self.entries += u32::from(!page.rows.is_empty());
         self.payouts += u32::try_from(page.rows.len()).unwrap_or(u32::MAX);
         self.left_out += u32::try_from(page.left_out.len()).unwrap_or(u32::MAX);
     }
@@ -245,6 +248,7 @@ mod tests {
             created_by: "fay".into(),
             progress: ExportProgress::Complete,
             pages: 0,
+            entries: 0,
             payouts: 0,
             left_out: 0,
             files: vec![],
@@ -281,6 +285,16 @@ mod tests {
         let mut wise = export(RemittanceFormat::Wise);
         wise.take_in(&page(0, &["USD", "EUR"]));
         assert_eq!(wise.files, [ExportFile { currency: None, page: 0, skip: 0, rows: 2 }]);
+    }
+
+    #[test]
+    fn a_page_from_which_nothing_went_out_takes_no_place_among_the_entries() {
+        let mut bank = export(RemittanceFormat::Bank);
+        let entries = [(0, &["USD"][..]), (1, &[]), (2, &["USD"])].map(|(number, rows)| {
+            bank.take_in(&page(number, rows));
+            bank.entries
+        });
+        assert_eq!((entries, bank.pages), ([1, 1, 2], 3));
     }
 
     #[test]

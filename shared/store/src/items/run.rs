@@ -25,6 +25,10 @@ pub struct Run {
     pub cut_off: Timestamp,
     /// Whether lines due at the cut-off itself are within: yes for runs "as of now", no for scheduled ones.
     pub cut_off_inclusive: bool,
+    /// When it was planned: earnings that became payable later wait for the next. `None` for a run about one partner, which is planned as it
+    /// is decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payable_by: Option<Timestamp>,
     /// When its payouts are to be paid, where the program's schedule says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pay_on: Option<Date>,
@@ -76,7 +80,8 @@ pub enum RunProgress {
     Completed { at: Timestamp, summary: RunSummary },
 }
 
-/// What a run decided, in numbers. Amounts are in the program's currency, as decided: what becomes of a payout later does not change them.
+/// What a run decided, in numbers. Amounts are in the program's currency and after tax, as drafted: what becomes of a payout later does not
+/// change them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RunSummary {
@@ -85,6 +90,9 @@ pub struct RunSummary {
     /// Payouts whose lines are still being claimed.
     pub drafting: u32,
     pub carried: Vec<CarriedSum>,
+    /// Partners about whom deciding failed so far.
+    #[serde(default)]
+    pub failed: u32,
 }
 
 /// Those who were carried for one reason.
@@ -96,7 +104,7 @@ pub struct CarriedSum {
 }
 
 impl RunSummary {
-    /// Partners who have a decision.
+    /// Partners who have a decision, which a failure is not.
     pub fn decided(&self) -> u32 {
         self.payouts + self.carried.iter().map(|carried| carried.partners).sum::<u32>()
     }
@@ -108,7 +116,8 @@ impl RunSummary {
                 self.drafting += u32::from(*drafting);
                 self.amount = self.amount.plus(amount.amount)?;
             }
-            Outcome::Carried { because, payable } => {
+            Outcome::Failed { .. } => self.failed += 1,
+            Outcome::Carried { because, payable, .. } => {
                 let at = self.carried.iter().position(|carried| carried.because == *because);
                 let none = CarriedSum { because: *because, partners: 0, payable: Minor::ZERO };
                 let mut sum = at.map_or(none, |at| self.carried.swap_remove(at));
@@ -146,7 +155,7 @@ pub fn run_position(run: &Run) -> String {
     format!("{}#{}", sortable(run.planned_at), run.id)
 }
 
-/// What a run decided about one partner. Written once: lines that become payable later wait for the next run.
+/// What a run decided about one partner. Written once: lines that become payable later wait for the next run. Only a failure is replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Decision {
@@ -155,12 +164,21 @@ pub struct Decision {
     #[serde(flatten)]
     pub outcome: Outcome,
     pub at: Timestamp,
+    /// How often deciding failed before, with this time if it did.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub failures: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_none_yet(failures: &u32) -> bool {
+    *failures == 0
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
-    /// The identity of the payout, fixed before its first line is claimed, and what it was decided to come to.
+    /// The identity of the payout, fixed before its first line is claimed, and what it comes to after tax: as decided while it is drafted,
+    /// then as drafted.
     Payout {
         payout: PayoutId,
         amount: Money,
@@ -169,12 +187,30 @@ pub enum Outcome {
         drafting: bool,
     },
     /// Nothing is paid this time; everything stays as it is.
-    Carried { because: CarriedBecause, payable: Money },
+    Carried {
+        because: CarriedBecause,
+        payable: Money,
+        /// The draft that was given up, because too little was left of it when its turn came.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        payout: Option<PayoutId>,
+    },
+    /// It could not be decided. Whoever asks again decides.
+    Failed { why: String },
+}
+
+impl Outcome {
+    pub const fn is_failed(&self) -> bool {
+        matches!(self, Self::Failed { .. })
+    }
 }
 
 impl Item for Decision {
     fn key(&self) -> Key {
         Key::decision(&self.run, &self.partner)
+    }
+
+    fn revision(&self) -> u32 {
+        self.failures
     }
 }
 
@@ -188,9 +224,12 @@ impl Transaction {
         self.replace(run, read.changes)
     }
 
-    /// Fails if the run decided about the partner already.
-    pub fn decide(&mut self, decision: &Decision) -> Result<(), StoreError> {
-        self.create(decision)
+    /// Fails if the run decided about the partner already, or failed to again. `failed` is the failure that was read.
+    pub fn decide(&mut self, decision: &Decision, failed: Option<&Decision>) -> Result<(), StoreError> {
+        match failed {
+            None => self.create(decision),
+            Some(failed) => self.replace(decision, failed.failures),
+        }
     }
 
     /// Notes that the lines of a decided payout are claimed. Written only together with the payout, whose revision guards it.

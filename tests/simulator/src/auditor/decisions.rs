@@ -22,7 +22,8 @@ fn is_scheduled(run: &Value) -> bool {
 fn within(run: &Value, line: &Line) -> Checked<bool> {
     let cut_off = time(run, "cutOff")?;
     let reached = line.due_at < cut_off || (run["cutOffInclusive"] == true && line.due_at == cut_off);
-    Ok(line.amount < 0 || line.kind == Kind::WriteOff || reached)
+    let in_time = run["payableBy"].is_null() || line.ready_at <= time(run, "payableBy")?;
+    Ok(line.amount < 0 || line.kind == Kind::WriteOff || (reached && in_time))
 }
 
 fn since_when(line: &Line) -> Timestamp {
@@ -40,7 +41,8 @@ impl Auditor {
         let runs = items.range(("RUN#".to_owned(), String::new())..("RUN$".to_owned(), String::new()));
         let mut known = std::mem::take(&mut self.known_decisions);
         for ((pk, sk), decision) in runs.filter(|((_, sk), _)| sk.starts_with("PAR#")) {
-            if known.insert((pk.clone(), sk.clone())) {
+            // It is asked again about whom deciding failed.
+            if decision["outcome"] != "failed" && known.insert((pk.clone(), sk.clone())) {
                 let name = format!("{pk} about {}", &sk[4..]);
                 self.decision(told, now, &name, get(items, pk, "RUN"), &sk[4..], decision)?;
             }
@@ -72,6 +74,8 @@ impl Auditor {
         }
         match because {
             None | Some("excluded") => Ok(()),
+            // What a draft that was given up came to is seen with it.
+            Some(_) if decision["payout"].is_string() => Ok(()),
             Some(because) => {
                 // Only of who stood still since the oldest function began can anybody tell what it saw.
                 let still = self.moved.get(partner).is_none_or(|tick| *tick < told.since.0);
@@ -105,7 +109,8 @@ impl Auditor {
         let entry =
             Entry { value: &Value::Null, stream: "", position: 0, hash: "", at: now, now, by: "", what: "decide" };
         let method = partner_told.method;
-        let asked = self.asked(told, &entry, (partner, method.unwrap_or("")), "", 0)?;
+        let asked =
+            self.asked(told, &Self::days(program, told, &entry, None), (partner, method.unwrap_or("")), "", 0)?;
         let minimum = i128::from(partner_told.minimum_payout.unwrap_or(program.minimum_payout));
         let swept = Self::is_dust(program, run, &taken)?;
         let drafting = self.payouts.values().any(|payout| payout.partner == partner && payout.state == "drafting");
@@ -149,7 +154,7 @@ impl Auditor {
             return Ok(());
         }
         let run = get(items, &format!("RUN#{}", text(item, "run")), "RUN");
-        let taken: Vec<&Line> = payout.claimed.iter().filter_map(|(id, ..)| self.lines.get(id)).collect();
+        let taken: Vec<&Line> = payout.claimed.iter().filter_map(|claimed| self.lines.get(&claimed.line)).collect();
         // What is reviewed anew later has been payable for less long by then.
         let known = taken.iter().all(|line| matches!(line.state, State::InPayout | State::Paid));
         let fits = is_scheduled(run) && (!known || Self::is_dust(program, run, &taken)?);
@@ -208,7 +213,7 @@ impl Auditor {
     /// At the end, nothing waits that a trusted partner was to be paid at once.
     pub(super) fn paid_instantly(&self, told: &Told, now: Timestamp, items: &Items) -> Checked {
         let touched: BTreeSet<&str> =
-            self.payouts.values().flat_map(|payout| &payout.claimed).map(|(id, ..)| id.as_str()).collect();
+            self.payouts.values().flat_map(|payout| &payout.claimed).map(|claimed| claimed.line.as_str()).collect();
         for partner in &told.partners {
             let Some(method) = partner.method else { continue };
             if !Self::is_instant(told, &partner.id)? || partner.paid_in.is_some() {
@@ -232,7 +237,7 @@ impl Auditor {
                 .collect();
             let entry =
                 Entry { value: &Value::Null, stream: "", position: 0, hash: "", at: now, now, by: "", what: "decide" };
-            let asked = self.asked(told, &entry, (&partner.id, method), "", 0)?;
+            let asked = self.asked(told, &Self::days(program, told, &entry, None), (&partner.id, method), "", 0)?;
             let blocked = asked.iter().any(|asked| asked.blocks(total));
             let due = total > 0 && total >= minimum && !gated && !blocked && !fresh.is_empty();
             ensure!(!due, Runs, "{}: is to be paid {total} at once, and {fresh:?} wait", partner.id);

@@ -29,7 +29,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::told::{About, Command, Partner, Program, SKEW_SECONDS, Told};
-use model::{Balance, Conversion, Customer, Kind, Line, PageLine, Payout, State, Tally, TallyKey};
+use model::{Balance, Claimed, Conversion, Customer, Kind, Line, PageLine, Payout, State, Tally, TallyKey};
 use quickbooks::RAIL;
 use rates::Ratio;
 
@@ -386,6 +386,7 @@ impl Auditor {
                 pages: Vec::new(),
                 settling: None,
                 claimed: Vec::new(),
+                drafted: None,
                 left: Vec::new(),
                 payments: Vec::new(),
                 terms: Vec::new(),
@@ -426,9 +427,15 @@ impl Auditor {
             line.payout = Some((id.to_owned(), payout.pages.len()));
             let (net, hands) = (line.net(), line.hands.clone());
             page.push(PageLine { id: line_id.to_owned(), net, withheld: false, hands });
-            // What writes debts off is claimed whatever the cut-off, as they are.
-            let due_at = if line.kind == Kind::WriteOff { Timestamp::MIN } else { line.due_at };
-            payout.claimed.push((line_id.to_owned(), line.amount, due_at));
+            // What writes debts off is claimed whatever the cut-off, and whenever it came, as they are.
+            let wipes = line.kind == Kind::WriteOff;
+            let whenever = |at: Timestamp| if wipes { Timestamp::MIN } else { at };
+            payout.claimed.push(Claimed {
+                line: line_id.to_owned(),
+                amount: line.amount,
+                due_at: whenever(line.due_at),
+                ready_at: whenever(line.ready_at),
+            });
             effect.lines.push((Some(line_id.to_owned()), line));
         }
         ensure!(page.len() <= PAGE_LINES, PayoutIsItsLines, "{name}: claims {} lines at once", page.len());
@@ -436,7 +443,7 @@ impl Auditor {
         if entry.what == "draft" && payout.lines().count() < PAGE_LINES {
             // All there is: it must be worth a payout.
             let (amount, minimum) = (payout.amount(), payout.minimum);
-            let nets = amount == 0 && payout.claimed.iter().any(|(_, amount, _)| *amount < 0);
+            let nets = amount == 0 && payout.claimed.iter().any(|claimed| claimed.amount < 0);
             payout.swept = !requested && amount < minimum && !nets && program.dust_sweep_days.is_some();
             let enough = amount > 0 && !payout.must_net && (requested || amount >= minimum || payout.swept);
             ensure!(nets || enough, PayoutIsItsLines, "{name}: drafts {amount} where the minimum is {minimum}");
@@ -456,6 +463,7 @@ impl Auditor {
             let claimed = entry.line_ids();
             payout.left = self.left_out(&payout, program, entry, |id| claimed.contains(&id));
             Self::tax(entry, id, &mut payout, &mut effect.lines, &self.lines);
+            payout.is_drafted();
         }
         effect.payouts.insert(id.to_owned(), payout);
         Ok(effect)
@@ -515,6 +523,7 @@ impl Auditor {
         payout.left = self.left_out(&payout, program, entry, |_| false);
         let mut lines = Vec::new();
         Self::tax(entry, entry.stream, &mut payout, &mut lines, &self.lines);
+        payout.is_drafted();
         Ok(Effect { lines, ..Self::alone(entry, payout) })
     }
 
@@ -639,6 +648,7 @@ impl Auditor {
             let payable_before = before.is_some_and(|before| before.state == State::Payable);
             if line.state == State::Payable && !payable_before {
                 line.payable_since = entry.now;
+                line.ready_at = if entry.what == "mature" { line.due_at } else { entry.at };
             }
             let before = self.lines.get(&id);
             if line.reviewed && !before.is_some_and(|before| before.reviewed) {

@@ -118,6 +118,8 @@ pub struct Line {
     pub due_at: Timestamp,
     /// The world's time when it was last seen to become payable.
     pub payable_since: Timestamp,
+    /// When that was, by the clock of whoever wrote it; where a hold period ended, when it did.
+    pub ready_at: Timestamp,
     /// The tick at which it last changed.
     pub changed: usize,
     /// The world's time when it was first seen, and when it was last seen to be rejected or reversed.
@@ -157,6 +159,7 @@ impl Line {
             occurred_at: entry.at,
             due_at: entry.at,
             payable_since: entry.now,
+            ready_at: entry.at,
             changed: 0,
             seen_at: entry.now,
             fell_at: Timestamp::MAX,
@@ -196,6 +199,21 @@ impl Line {
 }
 
 #[derive(Debug, Clone)]
+pub struct Claimed {
+    pub line: String,
+    pub amount: i128,
+    pub due_at: Timestamp,
+    pub ready_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drafted {
+    /// What was claimed and is payable again.
+    GivenUp(i128),
+    Stands(i128),
+}
+
+#[derive(Debug, Clone)]
 pub struct PageLine {
     pub id: String,
     pub net: i128,
@@ -227,8 +245,10 @@ pub struct Payout {
     pub pages: Vec<Vec<PageLine>>,
     /// The page whose lines follow next.
     pub settling: Option<usize>,
-    /// Everything it ever claimed: line, amount and when that was due.
-    pub claimed: Vec<(String, i128, Timestamp)>,
+    /// Everything it ever claimed.
+    pub claimed: Vec<Claimed>,
+    /// Once it is drafted: whether it was given up then, and else what it came to after tax.
+    pub drafted: Option<Drafted>,
     /// What else was payable when it was closed: line, amount, since when, and when that was due.
     pub left: Vec<(String, i128, Timestamp, Timestamp)>,
     /// What is paid of it under which reference, as long as it is not back.
@@ -278,6 +298,11 @@ impl Payout {
         if self.rates.iter().any(fits) {
             self.rates.retain(fits);
         }
+    }
+
+    pub fn is_drafted(&mut self) {
+        let given_up = self.state == "cancelled";
+        self.drafted = Some(if given_up { Drafted::GivenUp(self.gross()) } else { Drafted::Stands(self.amount()) });
     }
 
     /// What is kept back of it.

@@ -86,7 +86,7 @@ impl Auditor {
         let mut payout = self.payout(entry, &["approved"])?;
         let asked = entry.by == RAIL && payout.method == "quickbooks";
         ensure!(asked, Access, "{}: is paid by {}", entry.name(), payout.method);
-        self.tax_stands(told, entry, entry.stream, &payout, 0)?;
+        self.tax_stands(told, entry, (entry.stream, &payout), 0, None)?;
         payout.state = "submitting";
         Ok(Self::alone(entry, payout))
     }
@@ -340,7 +340,7 @@ impl Auditor {
     fn must_wait(&self, told: &Told, now: Timestamp, id: &str, payout: &Payout) -> bool {
         let entry =
             Entry { value: &Value::Null, stream: id, position: 0, hash: "", at: now, now, by: RAIL, what: "submit" };
-        self.tax_stands(told, &entry, id, payout, 0).is_err()
+        self.tax_stands(told, &entry, (id, payout), 0, None).is_err()
     }
 
     /// The last report agrees with both sides, and every Bill that names a payout wrongly was told of.

@@ -51,12 +51,13 @@ impl Auditor {
         ensure!(booked < told_times, OneEffect, "{name}: {part} under {reference:?} was attested {told_times} time(s)");
         let known = reference.is_some_and(|reference| payout.payments.contains(&(reference.to_owned(), part)));
         ensure!(!known, OneEffect, "{name}: {part} under {reference:?} counts twice");
-        if payout.state == "approved" {
-            self.tax_stands(told, entry, entry.stream, &payout, 0)?;
-        }
         let change = list(entry.value, "payouts").first();
         let said = by_them.flat_map(|command| &command.payments).filter(fits).find_map(|payment| payment.at);
-        let at = change.and_then(|change| time(change, "paidAt").ok()).or(said).unwrap_or(entry.at);
+        let attested_at = change.and_then(|change| time(change, "paidAt").ok()).or(said);
+        if payout.state == "approved" {
+            self.tax_stands(told, entry, (entry.stream, &payout), 0, attested_at)?;
+        }
+        let at = attested_at.unwrap_or(entry.at);
         payout.parts.push((part, at));
         payout.attested.push(booking);
         payout.payments.extend(reference.map(|reference| (reference.to_owned(), part)));
@@ -103,7 +104,7 @@ impl Auditor {
 
     pub(super) fn retry(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let mut payout = self.told_of(told, entry, "retry", &["failed", "returned"])?;
-        self.tax_stands(told, entry, entry.stream, &payout, 0)?;
+        self.tax_stands(told, entry, (entry.stream, &payout), 0, None)?;
         payout.state = "submitting";
         payout.attempts += 1;
         Ok(Self::alone(entry, payout))
@@ -150,7 +151,7 @@ impl Auditor {
             });
             ensure!(asked, Access, "{name}: nobody asked for {id}, which is paid by {}", payout.method);
             let along = along.entry(payout.partner.clone()).or_default();
-            self.tax_stands(told, entry, id, &payout, *along)?;
+            self.tax_stands(told, entry, (id, &payout), *along, None)?;
             if payout.method != "paypal" {
                 *along += payout.gross();
             }

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, Timestamp};
 use serde_json::{Value, json};
 
-use super::model::{Balance, Base, Conversion, PageLine, Payout, State, Tally, TallyKey};
+use super::model::{Balance, Base, Claimed, Conversion, Drafted, PageLine, Payout, State, Tally, TallyKey};
 use super::rates::Ratio;
 use super::{
     Auditor, Checked, Entry, Invariant, ensure, hash, int, list, partner_in, program_of, skew, text, time, violation,
@@ -521,8 +521,18 @@ fn check_run(
     instantly: bool,
 ) -> Checked {
     let place = format!("RUN#{}", text(item, "run"));
-    let decided = &get(items, &place, &format!("PAR#{}", payout.partner))["payout"];
-    ensure!(decided == id, Runs, "{id}: its run decided on {decided}");
+    let decided = get(items, &place, &format!("PAR#{}", payout.partner));
+    ensure!(decided["payout"] == id, Runs, "{id}: its run decided {decided}");
+    let told_as = match payout.drafted {
+        None => decided["outcome"] == "payout" && decided["drafting"] == true,
+        Some(Drafted::Stands(amount)) => {
+            decided["outcome"] == "payout"
+                && decided["drafting"].is_null()
+                && int(&decided["amount"], "minor") == amount
+        }
+        Some(Drafted::GivenUp(freed)) => decided["outcome"] == "carried" && int(&decided["payable"], "minor") == freed,
+    };
+    ensure!(told_as, Runs, "{id}: was drafted as {:?}, and its run tells {decided}", payout.drafted);
     let run = get(items, &place, "RUN");
     let (cut_off, planned_at) = (time(run, "cutOff")?, time(run, "plannedAt")?);
     let inclusive = run["cutOffInclusive"] == true;
@@ -553,12 +563,26 @@ fn check_run(
     ensure!(found == (&pay_on, &pay_on), Runs, "{id}: is to be paid on {found:?}, expected {pay_on}");
     ensure!(payout.drafted_at + skew() + skew() >= planned_at, Runs, "{id}: was drafted before its run, {run}");
     let within = |amount: i128, due_at: Timestamp| amount < 0 || due_at < cut_off || (inclusive && due_at == cut_off);
-    for (line, amount, due_at) in &payout.claimed {
+    // A run about one partner is planned as it is decided.
+    let payable_by = if run["payableBy"].is_null() { None } else { Some(time(run, "payableBy")?) };
+    let planned_in_time = match (text(run, "kind"), payable_by) {
+        ("on_demand" | "instant", by) => by.is_none(),
+        ("manual", by) => by == Some(planned_at),
+        (_, by) => by.is_some_and(|by| by >= planned_at && Some(by) <= day_after(program, run)),
+    };
+    ensure!(planned_in_time, Runs, "{id}: its run takes what was payable by {payable_by:?}: {run}");
+    for Claimed { line, amount, due_at, ready_at } in &payout.claimed {
         ensure!(within(*amount, *due_at), Runs, "{id}: {line} is due at {due_at}, the cut-off is {cut_off}");
+        let in_time = *amount < 0 || payable_by.is_none_or(|by| *ready_at <= by);
+        ensure!(
+            in_time,
+            Runs,
+            "{id}: {line} is payable since {ready_at}, and its run takes what was by {payable_by:?}"
+        );
     }
     if run["request"]["amount"].is_null() && payout.state != "cancelled" {
         for (line, amount, since, due_at) in &payout.left {
-            let missed = *since + skew() < planned_at && within(*amount, *due_at);
+            let missed = *since + skew() < payable_by.unwrap_or(planned_at) && within(*amount, *due_at);
             ensure!(!missed, Runs, "{id}: left out {line}, of {amount}, payable since {since} and due at {due_at}");
         }
     }
@@ -572,8 +596,11 @@ fn ended<'a>(id: &str, run: &Value, decisions: impl Iterator<Item = &'a Value>) 
     let mut last = Timestamp::MIN;
     let mut carried: BTreeMap<&str, (i128, i128)> = BTreeMap::new();
     for decision in decisions {
-        count += 1;
         last = last.max(time(decision, "at")?);
+        if decision["outcome"] == "failed" {
+            continue;
+        }
+        count += 1;
         ensure!(decision["drafting"].is_null(), Runs, "{id}: a payout is still being drafted: {decision}");
         if decision["outcome"] == "payout" {
             payouts += 1;
@@ -605,6 +632,13 @@ fn ended<'a>(id: &str, run: &Value, decisions: impl Iterator<Item = &'a Value>) 
     let same = (int(summary, "payouts"), int(summary, "amount")) == (payouts, amount);
     ensure!(same && carried == told, Runs, "{id}: decided {payouts} payout(s) of {amount}, carried {carried:?}: {run}");
     Ok(())
+}
+
+/// The midnight after a scheduled run's date.
+fn day_after(program: &Program, run: &Value) -> Option<Timestamp> {
+    let date = text(run, "period").parse::<Date>().ok()?.tomorrow().ok()?;
+    let zone = TimeZone::get(program.time_zone).ok()?;
+    date.to_zoned(zone).ok().map(|at| at.timestamp())
 }
 
 /// What was said of a run by hand by whoever started it.

@@ -108,6 +108,11 @@ fn counted(program: &Program, payout: &Payout) -> BTreeMap<i16, Counted> {
     years
 }
 
+/// What of a payout arrived, in all years.
+fn arrived(program: &Program, payout: &Payout) -> i128 {
+    counted(program, payout).values().map(|year| year.direct).sum()
+}
+
 impl Auditor {
     fn position_with_tax(&self, program: &Program, partner: &str) -> Position {
         let mut position = Position::default();
@@ -139,20 +144,28 @@ impl Auditor {
         Ok(())
     }
 
-    /// Everything that tax may be found to ask of a payout of the partner by this method. `besides` is not counted as on its way, and
-    /// `along` goes out together with it.
+    /// The days on which a payout may be found to be paid: `paid_at`, or whenever the entry is written.
+    pub(super) fn days(program: &Program, told: &Told, entry: &Entry, paid_at: Option<Timestamp>) -> BTreeSet<Date> {
+        let (_, since_at) = told.since;
+        match paid_at {
+            Some(at) => BTreeSet::from([date(program, at)]),
+            None => BTreeSet::from([date(program, since_at.min(entry.at) - skew()), date(program, entry.at)]),
+        }
+    }
+
+    /// Everything that tax may be found to ask on these days of a payout of the partner by this method. `besides` is not counted as on its
+    /// way, and `along` goes out together with it.
     pub(super) fn asked(
         &self,
         told: &Told,
-        entry: &Entry,
+        dates: &BTreeSet<Date>,
         (partner, method): (&str, &str),
         besides: &str,
         along: i128,
     ) -> Checked<Vec<Asked>> {
         let (partner_told, program) = super::program_of(told, partner)?;
         let Some(withholds) = program.withholds else { return Ok(vec![Asked::Nothing]) };
-        let (since, since_at) = told.since;
-        let dates = BTreeSet::from([date(program, since_at.min(entry.at) - skew()), date(program, entry.at)]);
+        let (since, _) = told.since;
         let mut forms: Vec<Option<&Form>> = vec![None];
         for form in told.forms.iter().filter(|form| form.partner == partner) {
             if form.since <= since {
@@ -204,7 +217,9 @@ impl Auditor {
         payout: &Payout,
         whole: bool,
     ) -> Checked<Vec<Option<Terms>>> {
-        let asked = self.asked(told, entry, (&payout.partner, payout.method), entry.stream, 0)?;
+        let (_, program) = super::program_of(told, &payout.partner)?;
+        let dates = Self::days(program, told, entry, None);
+        let asked = self.asked(told, &dates, (&payout.partner, payout.method), entry.stream, 0)?;
         let gross = payout.gross();
         let may_be = |asked: &&Asked| !whole || !asked.blocks(gross);
         let terms: Vec<_> = asked.iter().filter(may_be).map(|asked| asked.terms().cloned()).collect();
@@ -212,9 +227,19 @@ impl Auditor {
         Ok(terms)
     }
 
-    /// What is sent keeps back what tax asks for now.
-    pub(super) fn tax_stands(&self, told: &Told, entry: &Entry, id: &str, payout: &Payout, along: i128) -> Checked {
-        let asked = self.asked(told, entry, (&payout.partner, payout.method), id, along)?;
+    /// What is sent now, or was at `paid_at`, keeps back what tax asks for then.
+    pub(super) fn tax_stands(
+        &self,
+        told: &Told,
+        entry: &Entry,
+        (id, payout): (&str, &Payout),
+        along: i128,
+        paid_at: Option<Timestamp>,
+    ) -> Checked {
+        let (_, program) = super::program_of(told, &payout.partner)?;
+        let dates = Self::days(program, told, entry, paid_at);
+        let along = along - arrived(program, payout);
+        let asked = self.asked(told, &dates, (&payout.partner, payout.method), id, along)?;
         let (gross, withheld) = (payout.gross(), payout.withheld());
         let stands = asked.iter().any(|asked| !asked.blocks(gross) && asked.keeps(gross) == withheld);
         ensure!(stands, ExactCents, "{}: sends {id}, of {gross} less {withheld}, and tax asks {asked:?}", entry.name());
@@ -277,9 +302,15 @@ impl Auditor {
         for (_, other) in self.payouts.iter().filter(|(_, other)| other.partner == payout.partner).filter(others) {
             along.extend(along.clone().into_iter().map(|sum| sum + other.gross()));
         }
+        // Or somebody attests that it was paid on an earlier day.
+        let (_, program) = super::program_of(told, &payout.partner)?;
+        let attested =
+            told.commands.iter().flat_map(|command| &command.payments).filter(|payment| payment.payout == id);
+        let days = attested.filter_map(|payment| payment.at).map(|at| date(program, at));
+        let dates: BTreeSet<Date> = days.chain(Self::days(program, told, entry, None)).collect();
         let mut asked = Vec::new();
         for along in along {
-            asked.extend(self.asked(told, entry, (&payout.partner, payout.method), &id, along)?);
+            asked.extend(self.asked(told, &dates, (&payout.partner, payout.method), &id, along)?);
         }
         let former = payout.terms.first().cloned().flatten();
         let taxed = payout.pages.iter().flatten().any(|line| line.withheld);

@@ -981,11 +981,15 @@ fn stored_draft(book: &Book) -> BTreeMap<(String, String), Value> {
             "RUN#run_1".to_owned(),
             "RUN",
             json!({
-                "kind": "monthly", "period": "1970-01-01", "plannedAt": midnight, "cutOff": midnight, "createdBy": "batch-payouts",
-                "payOn": "1970-01-01",
+                "kind": "monthly", "period": "1970-01-01", "plannedAt": midnight, "cutOff": midnight, "payableBy": midnight,
+                "createdBy": "batch-payouts", "payOn": "1970-01-01",
             }),
         ),
-        ("RUN#run_1".to_owned(), "PAR#par_00000000000000000000000001", json!({"payout": id})),
+        (
+            "RUN#run_1".to_owned(),
+            "PAR#par_00000000000000000000000001",
+            json!({"payout": id, "outcome": "payout", "amount": {"minor": 1_000}}),
+        ),
     ];
     let mut all = stored(book);
     all.extend(items.into_iter().map(|(pk, sk, item)| ((pk, sk.to_owned()), item)));
@@ -1006,7 +1010,7 @@ fn stored_draft(book: &Book) -> BTreeMap<(String, String), Value> {
 fn a_payout_is_what_its_run_had_to_pay() {
     let mut book = drafted();
     // Due before its run's cut-off, as the entries do not tell.
-    let due = |book: &mut Book, due_at| book.auditor.payouts.get_mut(&payout(1)).unwrap().claimed[0].2 = due_at;
+    let due = |book: &mut Book, due_at| book.auditor.payouts.get_mut(&payout(1)).unwrap().claimed[0].due_at = due_at;
     let early = at("1969-12-31T23:59:59Z");
     due(&mut book, early);
     assert_eq!(book.auditor.compare(&book.told, &stored_draft(&book)), Ok(()));
@@ -1017,6 +1021,10 @@ fn a_payout_is_what_its_run_had_to_pay() {
         ("PAG#00000", "lines", json!([]), Invariant::PayoutIsItsLines),
         ("RUN", "cutOff", json!("1970-01-02T00:00:00Z"), Invariant::Runs),
         ("RUN", "kind", json!("manual"), Invariant::Runs),
+        ("RUN", "payableBy", json!("1970-01-02T00:00:01Z"), Invariant::Runs),
+        ("RUN", "payableBy", Value::Null, Invariant::Runs),
+        ("PAR#par_00000000000000000000000001", "amount", json!({"minor": 999}), Invariant::Runs),
+        ("PAR#par_00000000000000000000000001", "outcome", json!("carried"), Invariant::Runs),
         ("PAR#par_00000000000000000000000001", "payout", json!(payout(2)), Invariant::Runs),
     ] {
         let mut items = stored_draft(&book);
@@ -1029,6 +1037,10 @@ fn a_payout_is_what_its_run_had_to_pay() {
     };
     assert_eq!(left(early), Ok(()), "by a clock that is off, it may have been payable only later");
     assert_eq!(broken(left(at("1969-12-31T23:00:00Z"))), Invariant::Runs, "left out");
+    book.auditor.payouts.get_mut(&payout(1)).unwrap().claimed[0].ready_at = at("1970-01-01T00:00:01Z");
+    book.auditor.payouts.get_mut(&payout(1)).unwrap().left.clear();
+    assert_eq!(broken(book.auditor.compare(&book.told, &stored_draft(&book))), Invariant::Runs, "payable too late");
+    book.auditor.payouts.get_mut(&payout(1)).unwrap().claimed[0].ready_at = early;
     due(&mut book, Timestamp::UNIX_EPOCH);
     assert_eq!(broken(book.auditor.compare(&book.told, &stored_draft(&book))), Invariant::Runs, "due at the cut-off");
 }
