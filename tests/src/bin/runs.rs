@@ -138,17 +138,20 @@ impl Bench {
         Ok(Self { world, client, items })
     }
 
-    async fn put(&self, items: impl Iterator<Item = Attributes>) -> Result<(), Error> {
-        let items: Vec<_> = items.collect();
-        let mut progress = Progress::start("items put", items.len());
-        for batch in items.chunks(BATCH) {
-            let put = |item: &Attributes| PutRequest::builder().set_item(Some(item.clone())).build();
-            let requests = batch.iter().map(|item| Ok(WriteRequest::builder().put_request(put(item)?).build()));
+    /// Puts so many items, made a batch at a time: what is held of all at once would hide what the run takes after it.
+    async fn put(&self, count: usize, mut items: impl Iterator<Item = Attributes>) -> Result<(), Error> {
+        let mut progress = Progress::start("items put", count);
+        loop {
+            let put = |item| PutRequest::builder().set_item(Some(item)).build();
+            let requests =
+                items.by_ref().take(BATCH).map(|item| Ok(WriteRequest::builder().put_request(put(item)?).build()));
             let requests = requests.collect::<Result<Vec<_>, Error>>()?;
+            if requests.is_empty() {
+                return Ok(());
+            }
+            progress.more(requests.len());
             self.client.batch_write_item().request_items(TABLE, requests).send().await?;
-            progress.more(batch.len());
         }
-        Ok(())
     }
 
     fn units(&self) -> Units {
@@ -216,9 +219,8 @@ async fn run_of(partners: usize, storage: Storage) -> Result<Run, Error> {
     let bench = Bench::start(storage).await?;
     let own = bench.world.partner.trim_start_matches("par_").to_owned();
     let names = (1..partners).map(|n| format!("{n:026}"));
-    bench
-        .put(names.flat_map(|name| bench.items.iter().map(|item| renamed(item, &own, &name)).collect::<Vec<_>>()))
-        .await?;
+    let others = names.flat_map(|name| bench.items.iter().map(|item| renamed(item, &own, &name)).collect::<Vec<_>>());
+    bench.put((partners - 1) * bench.items.len(), others).await?;
     let (world, context) = (&bench.world, &bench.world.system.context);
     world.clock_at("2026-02-01T00:20:00Z");
     bench.units();
@@ -270,7 +272,7 @@ async fn claim(commissions: usize, storage: Storage) -> Result<usize, Error> {
     let balance = found("sk", "BAL#").ok_or("the partner has no balance")?;
     let own = text(line, "sk").to_owned();
     let (time, _) = own.split_at(own.len() - 8);
-    bench.put((1..commissions).map(|n| renamed(line, &own, &format!("{time}{n:08}")))).await?;
+    bench.put(commissions - 1, (1..commissions).map(|n| renamed(line, &own, &format!("{time}{n:08}")))).await?;
     let times = |name: &str, value: &AttributeValue| match value {
         AttributeValue::N(number) if name != "rev" => {
             let number = number.parse::<i64>().unwrap_or_default() * i64::try_from(commissions).unwrap_or_default();
@@ -278,9 +280,8 @@ async fn claim(commissions: usize, storage: Storage) -> Result<usize, Error> {
         }
         other => other.clone(),
     };
-    bench
-        .put(std::iter::once(balance.iter().map(|(name, value)| (name.clone(), times(name, value))).collect()))
-        .await?;
+    let total = balance.iter().map(|(name, value)| (name.clone(), times(name, value))).collect();
+    bench.put(1, std::iter::once(total)).await?;
     let (world, context) = (&bench.world, &bench.world.system.context);
     let mut reads = Vec::new();
     for _ in 0..READS {

@@ -308,7 +308,7 @@ fn in_turn(reward: Reward, amounts: &[i64]) -> Vec<i128> {
     let mut before = 0;
     let earn = |amount: &i64| {
         let sold = Sold { base: i128::from(*amount).into(), units: 1 };
-        let earned = rates::reward(&rule, sold, Ratio::new(1, 1), before, false, (0, 0)).1.round();
+        let earned = rates::reward(&rule, sold, Ratio::new(1, 1), before, false).1.round();
         before += match metric {
             Metric::Count => 1,
             Metric::Revenue => i128::from(*amount),
