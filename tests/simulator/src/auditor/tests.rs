@@ -1009,10 +1009,11 @@ fn stored_draft(book: &Book) -> BTreeMap<(String, String), Value> {
 #[test]
 fn a_payout_is_what_its_run_had_to_pay() {
     let mut book = drafted();
-    // Due before its run's cut-off, as the entries do not tell.
+    // Due and payable before its run's cut-off, as the entries do not tell.
     let due = |book: &mut Book, due_at| book.auditor.payouts.get_mut(&payout(1)).unwrap().claimed[0].due_at = due_at;
     let early = at("1969-12-31T23:59:59Z");
     due(&mut book, early);
+    book.auditor.payouts.get_mut(&payout(1)).unwrap().claimed[0].ready_at = early;
     assert_eq!(book.auditor.compare(&book.told, &stored_draft(&book)), Ok(()));
     for (sk, field, value, expect) in [
         ("PAY#1", "amount", json!(1_001), Invariant::PayoutIsItsLines),
