@@ -482,15 +482,26 @@ impl World {
     async fn suspend(&mut self, chance: &mut Chance) -> Outcome {
         let n = chance.below(self.told.partners.len());
         let path = format!("/partners/{}", self.told.partners[n].id);
+        let seconds = chance.from(60, 10 * 86_400);
+        self.before_passing(chance, seconds).await?;
         self.pass(1).await?;
         self.made("ann", &format!("{path}/suspend"), &json!({})).await?;
-        self.pass(chance.from(60, 10 * 86_400)).await?;
+        self.pass(seconds).await?;
         let shown = self.made("ben", &format!("{path}/activate"), &json!({})).await?;
         let last = shown["suspensions"].as_array().and_then(|all| all.last()).cloned().unwrap_or_default();
         let at = |end: &str| text(&last[end]).parse::<Timestamp>().map_err(broken);
         let (from, until) = (at("from")?, at("until")?);
         self.note(|| format!("  partner {n} was suspended from {from} to {until}"));
         self.told.partners[n].suspended.push((from, until));
+        Ok(())
+    }
+
+    /// What has to come before so much time passes.
+    async fn before_passing(&mut self, chance: &mut Chance, seconds: i64) -> Outcome {
+        self.before_long(chance, seconds).await?;
+        if self.books.forget() {
+            self.take_turns(chance, usize::MAX).await?;
+        }
         Ok(())
     }
 
@@ -618,10 +629,7 @@ impl World {
                     2 => chance.from(86_400, 10 * 86_400),
                     _ => chance.from(10 * 86_400, 40 * 86_400),
                 };
-                self.before_long(chance, seconds).await?;
-                if self.books.forget() {
-                    self.take_turns(chance, usize::MAX).await?;
-                }
+                self.before_passing(chance, seconds).await?;
                 self.pass(seconds).await?;
             }
             Act::Books => {

@@ -111,6 +111,9 @@ impl Auditor {
         let method = partner_told.method;
         let asked =
             self.asked(told, &Self::days(program, told, &entry, None), (partner, method.unwrap_or("")), "", 0)?;
+        // What is payable in all, though this run may not take all of it, is blocked from its first cent.
+        let untaxed =
+            payable.iter().map(|line| line.net()).sum::<i128>() > 0 && asked.iter().any(|asked| asked.blocks(1));
         let minimum = i128::from(partner_told.minimum_payout.unwrap_or(program.minimum_payout));
         let swept = Self::is_dust(program, run, &taken)?;
         let drafting = self.payouts.values().any(|payout| payout.partner == partner && payout.state == "drafting");
@@ -120,7 +123,8 @@ impl Auditor {
             "minimum_sales" => total == 0 && !nets && blocked && method.is_some(),
             "no_payout_method" => method.is_none() && !nets && (total != 0 || blocked),
             "tax_form_missing" => {
-                (total > 0 || blocked) && !nets && asked.iter().any(|asked| asked.blocks(total.max(1)))
+                let blocks = asked.iter().any(|asked| asked.blocks(total.max(1)));
+                ((total > 0 || blocked) && !nets && blocks) || (total < 0 && untaxed)
             }
             "below_threshold" => total > 0 && total < minimum && !swept,
             "exchange_rate_missing" => partner_told.paid_in.is_some() && total != 0,
