@@ -87,7 +87,7 @@ async fn what_one_who_died_held_is_sent_by_another_some_minutes_later() {
         let died = Arc::clone(&died);
         async move {
             died.notify_one();
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     };
     let before = Mutex::new(Some(Box::pin(before) as BoxFuture<'static, ()>));

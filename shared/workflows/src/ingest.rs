@@ -187,7 +187,7 @@ async fn attempt(context: &Context, incoming: &Incoming<'_>) -> Result<Ingested,
             Box::pin(accrue(context, incoming, &conversion, &history, sale, order)).await
         }
         (_, None) => park(context, incoming, &conversion, &history).await,
-        (_, Some(order)) => change(context, incoming, &conversion, &history, order).await,
+        (_, Some(order)) => Box::pin(change(context, incoming, &conversion, &history, order)).await,
     }
 }
 

@@ -288,7 +288,7 @@ impl<'a> Books<'a> {
                 Err(error) => return Err(error),
             };
             match self.refused(named, record, &fault).await? {
-                Next::Send(anew) => *record = anew,
+                Next::Send(anew) => *record = *anew,
                 Next::Take(bill) => {
                     self.adopted.store(true, Ordering::Relaxed);
                     return self.keep(record, &bill).await;
@@ -303,7 +303,7 @@ impl<'a> Books<'a> {
         match fault.code.0.trim_start_matches('0') {
             "6140" => self.same_number(record, fault).await,
             "6200" | "6210" if record.dated == Dated::BeforeCutOff => {
-                Ok(Next::Send(self.write(named, Dated::WhenApproved, Some(record)).await?))
+                Ok(Next::Send(Box::new(self.write(named, Dated::WhenApproved, Some(record)).await?)))
             }
             "610" | "2500" => {
                 let currency = self.payout.paid_in();
@@ -312,7 +312,7 @@ impl<'a> Books<'a> {
                     // It went into another, or was never there in this company. Somebody may remember it once more who found it before.
                     None if record.anew < MOST_VENDORS => {
                         vendors::forget(self.context(), &self.session.realm, &self.payout.partner, currency).await?;
-                        Ok(Next::Send(self.write(named, record.dated, Some(record)).await?))
+                        Ok(Next::Send(Box::new(self.write(named, record.dated, Some(record)).await?)))
                     }
                     None => Ok(Next::Fail),
                 }
@@ -724,7 +724,7 @@ impl<'a> Books<'a> {
 /// What follows a refusal.
 enum Next {
     /// This instead.
-    Send(QuickbooksBill),
+    Send(Box<QuickbooksBill>),
     /// Nothing: it is there.
     Take(Box<Bill>),
     Fail,

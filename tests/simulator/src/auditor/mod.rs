@@ -232,6 +232,42 @@ pub struct Auditor {
     events: Vec<(String, Vec<String>)>,
 }
 
+/// A payout before anything is claimed for it.
+fn begun(entry: &Entry, partner: &Partner, program: &Program, requested: bool) -> Payout {
+    Payout {
+        partner: partner.id.clone(),
+        currency: program.currency,
+        paid_in: partner.paid_in.filter(|_| partner.method.is_some()).unwrap_or(program.currency),
+        rates: Vec::new(),
+        state: "drafting",
+        paid: 0,
+        version: 1,
+        minimum: partner.minimum_payout.unwrap_or(program.minimum_payout).into(),
+        method: partner.method.unwrap_or("manual"),
+        must_net: partner.method.is_none(),
+        overridden: if requested || program.dust_sweep_days.is_some() { None } else { Some(false) },
+        swept: false,
+        approvals: Vec::new(),
+        pages: Vec::new(),
+        settling: None,
+        claimed: Vec::new(),
+        drafted: None,
+        left: Vec::new(),
+        payments: Vec::new(),
+        terms: Vec::new(),
+        parts: Vec::new(),
+        attested: Vec::new(),
+        attempts: 0,
+        export: None,
+        bill: None,
+        drafted_at: entry.at,
+        changed_at: entry.now,
+        highest: 0,
+        entries: 0,
+        entry: String::new(),
+    }
+}
+
 impl Auditor {
     /// Reads one entry as it is stored; `now` is the world's time, at or after the entry was committed.
     pub fn read(&mut self, told: &Told, now: Timestamp, stored: &Value) -> Checked {
@@ -369,38 +405,7 @@ impl Auditor {
         }
         let mut payout = match (entry.what, self.payouts.get(id)) {
             ("claim", Some(payout)) if payout.state == "drafting" => payout.clone(),
-            ("draft", None) => Payout {
-                partner: partner_id.clone(),
-                currency: program.currency,
-                paid_in: partner.paid_in.filter(|_| partner.method.is_some()).unwrap_or(program.currency),
-                rates: Vec::new(),
-                state: "drafting",
-                paid: 0,
-                version: 1,
-                minimum: partner.minimum_payout.unwrap_or(program.minimum_payout).into(),
-                method: partner.method.unwrap_or("manual"),
-                must_net: partner.method.is_none(),
-                overridden: if requested || program.dust_sweep_days.is_some() { None } else { Some(false) },
-                swept: false,
-                approvals: Vec::new(),
-                pages: Vec::new(),
-                settling: None,
-                claimed: Vec::new(),
-                drafted: None,
-                left: Vec::new(),
-                payments: Vec::new(),
-                terms: Vec::new(),
-                parts: Vec::new(),
-                attested: Vec::new(),
-                attempts: 0,
-                export: None,
-                bill: None,
-                drafted_at: entry.at,
-                changed_at: entry.now,
-                highest: 0,
-                entries: 0,
-                entry: String::new(),
-            },
+            ("draft", None) => begun(entry, partner, program, requested),
             (_, found) => {
                 let state = found.map(|payout| payout.state);
                 return violation(Invariant::OneState, format!("{name}: {id} is {state:?}"));

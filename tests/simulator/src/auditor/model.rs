@@ -77,6 +77,7 @@ impl Kind {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Line {
     pub kind: Kind,
     pub partner: String,
@@ -467,7 +468,9 @@ impl Tally {
             own.earned += sign * base.earned;
             own.partial += sign * base.partial;
             for (own, other) in [(&mut own.kept, &base.kept), (&mut own.lacking, &base.lacking)] {
-                other.iter().for_each(|(tier, kept)| *own.entry(*tier).or_default() += sign * kept);
+                for (tier, kept) in other {
+                    *own.entry(*tier).or_default() += sign * kept;
+                }
                 own.retain(|_, kept| *kept != 0);
             }
         }
