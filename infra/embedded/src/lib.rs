@@ -33,7 +33,7 @@ pub use dynamodb::DatabaseError;
 pub use eventbridge::{AcceptedEvent, Delivery, Outcome};
 pub use faults::{Fate, Fault, Faulty, ServiceName};
 pub use scheduler::{Schedule, ScheduleState, ScheduleTarget};
-pub use state::SnapshotError;
+pub use state::FileError;
 pub use system::{Embedded, OpenError};
 
 /// The one account everything lives in.

@@ -1,12 +1,14 @@
 //! The state of the services written here, and the file it survives in.
 //!
-//! A snapshot is the whole state, written after each request that changed it: simple, and fast enough for a local
-//! system's few thousand messages. It is never used for tests in memory.
+//! The file is a line for each request that changed something: of messages, of which there may be very many, what changed; of all else,
+//! which is little, all. So a request costs the same however many messages wait. It is never used for tests in memory.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::{fs, io, mem};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -17,7 +19,7 @@ use crate::ids::Ids;
 use crate::kms::Key;
 use crate::scheduler::Schedule;
 use crate::secrets::Secret;
-use crate::sqs::Queue;
+use crate::sqs::{Changes, Queue};
 
 /// Everything but the database and the event log.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -44,9 +46,9 @@ impl<T> Tracked<T> {
         Self { value, touched: false }
     }
 
-    /// Whether the value was borrowed for writing since the last time this was asked.
-    pub(crate) fn take_touched(&mut self) -> bool {
-        std::mem::take(&mut self.touched)
+    /// The value, if it was borrowed for writing since the last time this was asked.
+    pub(crate) fn take_touched(&mut self) -> Option<&mut T> {
+        mem::take(&mut self.touched).then_some(&mut self.value)
     }
 }
 
@@ -74,45 +76,117 @@ pub(crate) struct Call<'a> {
     pub(crate) host: &'a str,
 }
 
-/// Why a snapshot could not be read or written.
+/// Why the file could not be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
+pub enum FileError {
     #[error("{path} cannot be read or written: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path} is not a snapshot of the services: {source}")]
+    #[error("{path} does not hold the services: {source}")]
     Content { path: PathBuf, source: serde_json::Error },
+}
+
+/// How much the file may grow beyond twice what it was when it was written as one line.
+const GROWTH: u64 = 16 << 20;
+
+/// A line of the file.
+#[derive(Serialize)]
+struct Line<'a> {
+    services: &'a Services,
+    messages: BTreeMap<&'a str, Changes>,
+}
+
+/// The same as it is read.
+#[derive(Deserialize)]
+struct ReadLine {
+    services: Services,
+    messages: BTreeMap<String, Changes>,
 }
 
 /// The file the state survives in.
 #[derive(Debug)]
-pub(crate) struct SnapshotFile(PathBuf);
+pub(crate) struct ServicesFile {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    /// Length of the line that held everything.
+    whole: u64,
+}
 
-impl SnapshotFile {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self(path)
-    }
-
+impl ServicesFile {
     /// The saved state, or an empty one if nothing was saved yet.
-    pub(crate) fn load(&self) -> Result<Services, SnapshotError> {
-        match fs::read(&self.0) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|source| SnapshotError::Content { path: self.0.clone(), source })
+    pub(crate) fn open(path: PathBuf) -> Result<(Self, Services), FileError> {
+        let saved = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(source) => return Err(FileError::Io { path, source }),
+        };
+        let mut services = Services::default();
+        // What follows the last line break was never answered for.
+        for line in saved.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
+            let line: ReadLine = serde_json::from_slice(line)
+                .map_err(|source| FileError::Content { path: path.clone(), source })?;
+            let mut before = mem::replace(&mut services, line.services).queues;
+            for (name, queue) in &mut services.queues {
+                if let Some(before) = before.remove(name) {
+                    queue.take_messages_of(before);
+                }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Services::default()),
-            Err(source) => Err(io_error(&self.0, source)),
+            for (name, changes) in line.messages {
+                if let Some(queue) = services.queues.get_mut(&name) {
+                    queue.apply(changes);
+                }
+            }
         }
+        let (file, whole) = replace(&path, &mut services)?;
+        Ok((Self { path, file, length: whole, whole }, services))
     }
 
-    /// Replaces the file in one step: a crash leaves the former snapshot or the new one, never half of one.
-    pub(crate) fn save(&self, services: &Services) -> Result<(), SnapshotError> {
-        let bytes =
-            serde_json::to_vec(services).map_err(|source| SnapshotError::Content { path: self.0.clone(), source })?;
-        let unfinished = self.0.with_extension("json.new");
-        fs::write(&unfinished, bytes).map_err(|source| io_error(&unfinished, source))?;
-        fs::rename(&unfinished, &self.0).map_err(|source| io_error(&self.0, source))
+    /// Adds what changed. After a failure the file is as before, and what changed is written with the next.
+    pub(crate) fn save(&mut self, services: &mut Services) -> Result<(), FileError> {
+        if self.length > 2 * self.whole + GROWTH {
+            (self.file, self.whole) = replace(&self.path, services)?;
+            self.length = self.whole;
+            return Ok(());
+        }
+        let line = line(&self.path, services, Queue::changes)?;
+        if let Err(source) = self.file.write_all(&line) {
+            // A line that follows half of one could not be read.
+            let _ = self.file.set_len(self.length);
+            return Err(io_error(&self.path, source));
+        }
+        self.length += line.len() as u64;
+        forget_changes(services);
+        Ok(())
     }
 }
 
-fn io_error(path: &Path, source: io::Error) -> SnapshotError {
-    SnapshotError::Io { path: path.to_owned(), source }
+/// Everything in one line in place of the file, in one step: a crash leaves the former file or the new one, never half of one.
+fn replace(path: &Path, services: &mut Services) -> Result<(File, u64), FileError> {
+    let line = line(path, services, Queue::everything)?;
+    let unfinished = path.with_extension("new");
+    let written = || {
+        fs::write(&unfinished, &line)?;
+        fs::rename(&unfinished, path)?;
+        File::options().append(true).open(path)
+    };
+    let file = written().map_err(|source| io_error(path, source))?;
+    forget_changes(services);
+    Ok((file, line.len() as u64))
+}
+
+fn line(path: &Path, services: &Services, changes: fn(&Queue) -> Changes) -> Result<Vec<u8>, FileError> {
+    let messages = services.queues.iter().map(|(name, queue)| (name.as_str(), changes(queue)));
+    let line = Line { services, messages: messages.filter(|(_, changes)| !changes.is_empty()).collect() };
+    let mut bytes =
+        serde_json::to_vec(&line).map_err(|source| FileError::Content { path: path.to_owned(), source })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+pub(crate) fn forget_changes(services: &mut Services) {
+    services.queues.values_mut().for_each(Queue::forget_changes);
+}
+
+fn io_error(path: &Path, source: io::Error) -> FileError {
+    FileError::Io { path: path.to_owned(), source }
 }

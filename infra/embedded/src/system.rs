@@ -19,7 +19,7 @@ use crate::dynamodb::DatabaseError;
 use crate::eventbridge::{AcceptedEvent, EventLog};
 use crate::s3::Buckets;
 use crate::scheduler::Schedule;
-use crate::state::{Call, Services, SnapshotError, SnapshotFile, Tracked};
+use crate::state::{self, Call, FileError, Services, ServicesFile, Tracked};
 use crate::{dynamodb, endpoint, eventbridge, kms, s3, scheduler, secrets, sqs};
 
 /// Why the services could not be opened.
@@ -30,7 +30,7 @@ pub enum OpenError {
     #[error(transparent)]
     Database(#[from] DatabaseError),
     #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
+    File(#[from] FileError),
 }
 
 /// AWS in process. Clones share the same services.
@@ -42,15 +42,34 @@ pub struct Embedded {
 struct Inner {
     clock: Clock,
     database: Database,
-    services: Mutex<Tracked<Services>>,
+    services: Mutex<Kept>,
     events: Mutex<EventLog>,
     buckets: Mutex<Buckets>,
-    snapshot: Option<SnapshotFile>,
+}
+
+/// The state, and the file it survives in if there is one.
+struct Kept {
+    services: Tracked<Services>,
+    file: Option<ServicesFile>,
+}
+
+impl Kept {
+    /// Saves what the last request changed.
+    fn save(&mut self) -> Result<(), FileError> {
+        match (self.services.take_touched(), &mut self.file) {
+            (Some(services), Some(file)) => file.save(services),
+            (Some(services), None) => {
+                state::forget_changes(services);
+                Ok(())
+            }
+            (None, _) => Ok(()),
+        }
+    }
 }
 
 impl fmt::Debug for Embedded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Embedded").field("snapshot", &self.inner.snapshot).finish_non_exhaustive()
+        f.debug_struct("Embedded").finish_non_exhaustive()
     }
 }
 
@@ -61,19 +80,18 @@ impl Embedded {
         Ok(Self::new(clock, database, Services::default(), None))
     }
 
-    /// Services kept in `dir`: tables in `dynamodb.sqlite`, the rest in `services.json`.
+    /// Services kept in `dir`: tables in `dynamodb.sqlite`, the rest in `services.jsonl`.
     pub fn open(dir: &Path, clock: Clock) -> Result<Self, OpenError> {
         fs::create_dir_all(dir).map_err(|source| OpenError::Directory { path: dir.to_owned(), source })?;
         let database = dynamodb::open(&dir.join("dynamodb.sqlite"))?;
-        let snapshot = SnapshotFile::new(dir.join("services.json"));
-        let services = snapshot.load()?;
-        Ok(Self::new(clock, database, services, Some(snapshot)))
+        let (file, services) = ServicesFile::open(dir.join("services.jsonl"))?;
+        Ok(Self::new(clock, database, services, Some(file)))
     }
 
-    fn new(clock: Clock, database: Database, services: Services, snapshot: Option<SnapshotFile>) -> Self {
-        let services = Mutex::new(Tracked::new(services));
+    fn new(clock: Clock, database: Database, services: Services, file: Option<ServicesFile>) -> Self {
+        let services = Mutex::new(Kept { services: Tracked::new(services), file });
         let (events, buckets) = (Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { clock, database, services, events, buckets, snapshot }) }
+        Self { inner: Arc::new(Inner { clock, database, services, events, buckets }) }
     }
 
     /// Configuration for any AWS SDK client that shall use these services, without a socket.
@@ -123,13 +141,10 @@ impl Embedded {
 
     /// Runs one request on the state, and saves what it changed before anyone sees the answer.
     fn with_services(&self, host: &str, answer: impl FnOnce(&mut Call<'_>) -> Response<Bytes>) -> Response<Bytes> {
-        let mut services = self.services();
+        let mut kept = self.kept();
         let now = Millis::now(&self.inner.clock);
-        let response = answer(&mut Call { services: &mut services, now, host });
-        if let Some(snapshot) = &self.inner.snapshot
-            && services.take_touched()
-            && let Err(error) = snapshot.save(&services)
-        {
+        let response = answer(&mut Call { services: &mut kept.services, now, host });
+        if let Err(error) = kept.save() {
             tracing::error!(%error, "the services could not be saved");
             return aws_json::internal_failure(JSON_1_1, &error.to_string());
         }
@@ -150,7 +165,7 @@ impl Embedded {
 
     /// The schedules as they are defined now. Firing them is the caller's job.
     pub fn schedules(&self) -> Vec<Schedule> {
-        self.services().schedules.values().cloned().collect()
+        self.kept().services.schedules.values().cloned().collect()
     }
 
     /// The database itself, for bulk loading and inspection.
@@ -158,7 +173,7 @@ impl Embedded {
         &self.inner.database
     }
 
-    fn services(&self) -> MutexGuard<'_, Tracked<Services>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.inner.services.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

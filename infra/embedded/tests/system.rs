@@ -92,6 +92,71 @@ async fn everything_survives_a_restart() {
     assert_eq!(embedded.schedules().len(), 1);
 }
 
+/// Sends a batch of ten, receives it, and deletes nine of the ten.
+async fn take_nine_of_ten(queues: &aws_sdk_sqs::Client, url: &str, body: &str) {
+    for _ in 0..10 {
+        queues.send_message().queue_url(url).message_body(body).send().await.unwrap();
+    }
+    let received = queues.receive_message().queue_url(url).max_number_of_messages(10).send().await.unwrap();
+    for message in &received.messages()[1..] {
+        queues.delete_message().queue_url(url).receipt_handle(message.receipt_handle().unwrap()).send().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_request_costs_the_same_however_many_messages_wait_and_the_file_stays_small() {
+    let directory = Directory::new("many-messages");
+    let clock = common::FakeClock::new();
+    let file = directory.path().join("services.jsonl");
+    let length = || std::fs::metadata(&file).unwrap().len();
+    {
+        let embedded = Embedded::open(directory.path(), clock.clock()).unwrap();
+        let queues = aws_sdk_sqs::Client::new(&embedded.sdk_config());
+        let url = queues.create_queue().queue_name("q").send().await.unwrap().queue_url.unwrap();
+        queues.send_message().queue_url(&url).message_body("x".repeat(900_000)).delay_seconds(900).send().await.unwrap();
+        let before = length();
+        queues.send_message().queue_url(&url).message_body("small").delay_seconds(900).send().await.unwrap();
+        assert!(length() - before < 2_000, "{} bytes for a small message", length() - before);
+        for _ in 0..30 {
+            take_nine_of_ten(&queues, &url, &"y".repeat(100_000)).await;
+        }
+        assert!(length() < 40 << 20, "{} bytes though most messages are gone", length());
+    }
+    let embedded = Embedded::open(directory.path(), clock.clock()).unwrap();
+    let queues = aws_sdk_sqs::Client::new(&embedded.sdk_config());
+    let url = queues.get_queue_url().queue_name("q").send().await.unwrap().queue_url.unwrap();
+    clock.advance(1_000);
+    let mut waiting = Vec::new();
+    while let received = queues.receive_message().queue_url(&url).max_number_of_messages(10).send().await.unwrap()
+        && !received.messages().is_empty()
+    {
+        waiting.extend(received.messages().iter().map(|message| message.body().unwrap().len()));
+    }
+    assert_eq!(waiting, [&[900_000, 5][..], &[100_000; 30]].concat());
+}
+
+#[tokio::test]
+async fn what_a_crash_left_half_written_is_not_there() {
+    let directory = Directory::new("half-written");
+    let clock = common::FakeClock::new();
+    let file = directory.path().join("services.jsonl");
+    let sends = async |bodies: &[&str]| {
+        let embedded = Embedded::open(directory.path(), clock.clock()).unwrap();
+        let queues = aws_sdk_sqs::Client::new(&embedded.sdk_config());
+        let url = queues.create_queue().queue_name("q").send().await.unwrap().queue_url.unwrap();
+        for body in bodies {
+            queues.send_message().queue_url(&url).message_body(*body).send().await.unwrap();
+        }
+        let counted = queues.get_queue_attributes().queue_url(&url).attribute_names("All".into()).send().await.unwrap();
+        counted.attributes.unwrap()[&aws_sdk_sqs::types::QueueAttributeName::ApproximateNumberOfMessages].clone()
+    };
+    assert_eq!(sends(&["a", "b"]).await, "2");
+    let saved = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &saved[..saved.len() - 10]).unwrap();
+    assert_eq!(sends(&["c"]).await, "2");
+    assert_eq!(sends(&[]).await, "2");
+}
+
 #[tokio::test]
 async fn the_endpoint_serves_the_same_services() {
     let (embedded, _) = common::memory();

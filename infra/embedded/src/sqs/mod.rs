@@ -11,7 +11,7 @@ mod queue;
 mod queues;
 mod wire;
 
-pub(crate) use queue::{Queue, deliver};
+pub(crate) use queue::{Changes, Queue, deliver};
 
 use bytes::Bytes;
 

@@ -1,6 +1,7 @@
 //! One queue and its messages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,11 +43,18 @@ pub(crate) struct Queue {
     modified: Millis,
     next: u64,
     /// By order of arrival.
+    #[serde(skip)]
     messages: BTreeMap<u64, Message>,
+    /// Those that came, changed or went since that was last forgotten.
+    #[serde(skip)]
+    changed: BTreeSet<u64>,
 }
 
+/// Messages as they are now, or nothing where they are gone.
+pub(crate) type Changes = BTreeMap<u64, Option<Message>>;
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Message {
+pub(crate) struct Message {
     id: String,
     body: String,
     attributes: BTreeMap<String, MessageAttribute>,
@@ -127,8 +135,9 @@ impl Draft {
 
 impl Queue {
     pub(super) fn new(arn: String, attributes: Attributes, now: Millis) -> Result<Self, SqsError> {
-        let messages = BTreeMap::new();
-        let mut queue = Self { arn, attributes: Attributes::new(), created: now, modified: now, next: 0, messages };
+        let (messages, changed) = (BTreeMap::new(), BTreeSet::new());
+        let mut queue =
+            Self { arn, attributes: Attributes::new(), created: now, modified: now, next: 0, messages, changed };
         queue.set_attributes(attributes, now)?;
         Ok(queue)
     }
@@ -200,8 +209,39 @@ impl Queue {
     }
 
     fn append(&mut self, message: Message) {
+        self.changed.insert(self.next);
         self.messages.insert(self.next, message);
         self.next += 1;
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Message> {
+        self.changed.insert(number);
+        self.messages.remove(&number)
+    }
+
+    pub(crate) fn changes(&self) -> Changes {
+        self.changed.iter().map(|number| (*number, self.messages.get(number).cloned())).collect()
+    }
+
+    pub(crate) fn everything(&self) -> Changes {
+        self.messages.iter().map(|(number, message)| (*number, Some(message.clone()))).collect()
+    }
+
+    pub(crate) fn forget_changes(&mut self) {
+        self.changed.clear();
+    }
+
+    pub(crate) fn take_messages_of(&mut self, former: Self) {
+        self.messages = former.messages;
+    }
+
+    pub(crate) fn apply(&mut self, changes: Changes) {
+        for (number, message) in changes {
+            match message {
+                Some(message) => drop(self.messages.insert(number, message)),
+                None => drop(self.messages.remove(&number)),
+            }
+        }
     }
 
     pub(super) fn has_visible(&self, now: Millis) -> bool {
@@ -213,27 +253,29 @@ impl Queue {
     pub(super) fn delete(&mut self, receipt: &str) -> Result<(), SqsError> {
         let number = number_in(receipt)?;
         if self.messages.get(&number).is_some_and(|message| message.receipt.as_deref() == Some(receipt)) {
-            self.messages.remove(&number);
+            self.remove(number);
         }
         Ok(())
     }
 
     pub(super) fn change_visibility(&mut self, change: &VisibilityChange, now: Millis) -> Result<(), SqsError> {
         let seconds = change.seconds()?;
+        let number = number_in(&change.receipt_handle)?;
         let message = self
             .messages
-            .get_mut(&number_in(&change.receipt_handle)?)
+            .get_mut(&number)
             .filter(|message| message.receipt.as_ref() == Some(&change.receipt_handle))
             .ok_or(SqsError::InvalidParameterValue("The message does not exist or was received again since."))?;
         if message.visible <= now {
             return Err(SqsError::MessageNotInflight);
         }
         message.visible = now.plus_seconds(seconds);
+        self.changed.insert(number);
         Ok(())
     }
 
     pub(super) fn purge(&mut self) {
-        self.messages.clear();
+        self.changed.extend(mem::take(&mut self.messages).into_keys());
     }
 
     fn redrive(&self) -> Option<(String, u32)> {
@@ -271,6 +313,7 @@ pub(super) fn receive(
         message.visible = hidden_until;
         message.receipt = Some(format!("{number:016x}{}", services.ids.next("receipt").simple()));
         received.push(message.clone());
+        queue.changed.insert(number);
     }
     if let Some((dead_letter_name, _)) = redrive {
         move_to(services, name, &dead_letter_name, &exhausted, now);
@@ -285,7 +328,7 @@ fn move_to(services: &mut Services, from: &str, to: &str, numbers: &[u64], now: 
     }
     let Some(source) = services.queues.get_mut(from) else { return };
     let arn = source.arn.clone();
-    let moved: Vec<Message> = numbers.iter().filter_map(|number| source.messages.remove(number)).collect();
+    let moved: Vec<Message> = numbers.iter().filter_map(|number| source.remove(*number)).collect();
     let Some(target) = services.queues.get_mut(to) else { return };
     for message in moved {
         target.append(Message {
