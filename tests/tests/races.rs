@@ -5,14 +5,16 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use domain::ids::{LineId, ProgramId, SourceId};
+use domain::ids::{LineId, PayoutId, ProgramId, SourceId};
 use embedded::{CallFuture, Embedded, Service};
 use http::Request;
 use serde_json::json;
 use tests::books::REALM;
-use tests::{ADMIN, APPROVER, FINANCE, Plan, REVIEWER, World};
+use tests::{ADMIN, APPROVER, FINANCE, Plan, REVIEWER, World, percent};
 use workflows::Context;
+use workflows::Refusal;
 use workflows::ingest::{Incoming, UnknownPartner, ingest};
+use workflows::payouts::{Attested, begin_submit, mark_paid};
 use workflows::review::{Verdict, review};
 
 type Meanwhile = Box<dyn FnOnce() + Send>;
@@ -216,5 +218,28 @@ async fn a_bill_made_of_a_payout_that_ended_meanwhile_is_told() {
     let bill = world.bill_id(&id);
     world.there(|company, now| company.delete_bill(&bill, now)).await;
     assert_eq!(world.exceptions().await, [] as [serde_json::Value; 0]);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn of_two_payouts_that_leave_at_once_the_second_is_held_to_what_both_come_to() {
+    let plan = Plan::new().at("2026-06-01T12:00:00Z").program("taxPayer", "US").program("withoutTaxNumber", "block");
+    let world = Arc::new(plan.rules([percent("100")]).start().await);
+    let mut ids: Vec<PayoutId> = Vec::new();
+    for order in ["o1", "o2"] {
+        world.sale(order, "1200.00").await;
+        let id = world.request_payout().await["id"].clone();
+        assert_eq!(world.approve_payout(APPROVER, &id).await, 200);
+        ids.push(id.as_str().unwrap().parse().unwrap());
+    }
+    let other = ids[1].clone();
+    // What is on its way to the partner is looked at, and nothing is.
+    let context = interrupted(&world, ["Query", "PAY#"], async move |world| {
+        begin_submit(&world.system.context, &other, "rail").await.unwrap();
+    });
+    let wired = Attested { reference: Some("wire 1"), paid_at: None, amount: None };
+    let refused = Box::pin(mark_paid(&context, &ids[0], &wired, "fred")).await.unwrap_err();
+    assert!(matches!(&refused, Refusal::Illegal(why) if why.contains("tax form")), "{refused:?}");
+    assert_eq!(world.payout_stands(&json!(ids[0])).await.0, "approved");
     world.audit_holds().await;
 }

@@ -188,15 +188,15 @@ async fn terms_are_frozen_in_the_payout_and_checked_again_before_money_leaves() 
     let first = world.request_payout().await["id"].clone();
     world.sale("o2", "1500.00").await;
     let second = world.request_payout().await["id"].clone();
-    assert_eq!(valid(&world, &first).await, Validity::Stands);
-    assert_eq!(valid(&world, &second).await, Validity::Stands, "nothing was paid or sent so far");
+    assert!(matches!(valid(&world, &first).await, Validity::Stands(_)));
+    assert!(matches!(valid(&world, &second).await, Validity::Stands(_)), "nothing was paid or sent so far");
     world.pay(&first).await;
     let Validity::Changed { terms, why } = valid(&world, &second).await else { panic!("unchanged") };
     let withholding = serde_json::to_value(terms.withholding()).unwrap();
     assert_eq!((withholding["kind"].as_str(), withholding["from"].as_i64()), (Some("backup"), Some(100_000)));
     assert!(why.contains("360.00 USD is to be withheld, not 0.00 USD"), "{why}");
     give(&world, &w9()).await;
-    assert_eq!(valid(&world, &second).await, Validity::Stands);
+    assert!(matches!(valid(&world, &second).await, Validity::Stands(_)));
     give(&world, &w8()).await;
     assert!(matches!(valid(&world, &second).await, Validity::Changed { .. }), "thirty percent");
     world.clock_at("2030-01-01T05:00:00Z");

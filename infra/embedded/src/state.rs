@@ -123,8 +123,8 @@ impl ServicesFile {
         let mut services = Services::default();
         // What follows the last line break was never answered for.
         for line in saved.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
-            let line: ReadLine = serde_json::from_slice(line)
-                .map_err(|source| FileError::Content { path: path.clone(), source })?;
+            let line: ReadLine =
+                serde_json::from_slice(line).map_err(|source| FileError::Content { path: path.clone(), source })?;
             let mut before = mem::replace(&mut services, line.services).queues;
             for (name, queue) in &mut services.queues {
                 if let Some(before) = before.remove(name) {
@@ -177,8 +177,7 @@ fn replace(path: &Path, services: &mut Services) -> Result<(File, u64), FileErro
 fn line(path: &Path, services: &Services, changes: fn(&Queue) -> Changes) -> Result<Vec<u8>, FileError> {
     let messages = services.queues.iter().map(|(name, queue)| (name.as_str(), changes(queue)));
     let line = Line { services, messages: messages.filter(|(_, changes)| !changes.is_empty()).collect() };
-    let mut bytes =
-        serde_json::to_vec(&line).map_err(|source| FileError::Content { path: path.to_owned(), source })?;
+    let mut bytes = serde_json::to_vec(&line).map_err(|source| FileError::Content { path: path.to_owned(), source })?;
     bytes.push(b'\n');
     Ok(bytes)
 }

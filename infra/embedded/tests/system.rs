@@ -113,7 +113,14 @@ async fn a_request_costs_the_same_however_many_messages_wait_and_the_file_stays_
         let embedded = Embedded::open(directory.path(), clock.clock()).unwrap();
         let queues = aws_sdk_sqs::Client::new(&embedded.sdk_config());
         let url = queues.create_queue().queue_name("q").send().await.unwrap().queue_url.unwrap();
-        queues.send_message().queue_url(&url).message_body("x".repeat(900_000)).delay_seconds(900).send().await.unwrap();
+        queues
+            .send_message()
+            .queue_url(&url)
+            .message_body("x".repeat(900_000))
+            .delay_seconds(900)
+            .send()
+            .await
+            .unwrap();
         let before = length();
         queues.send_message().queue_url(&url).message_body("small").delay_seconds(900).send().await.unwrap();
         assert!(length() - before < 2_000, "{} bytes for a small message", length() - before);

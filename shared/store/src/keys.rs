@@ -27,6 +27,7 @@
 //! | tally of a rule and window | `PAR#<partner>` or `PRG#<program>` | `TLY#<rule>#<window>` |
 //! | pulse for anomaly rules | `PAR#<partner>` | `PUL` |
 //! | tax form, and its earlier versions | `PAR#<partner>` | `TAX`, `TXF#<version>` |
+//! | count of payouts let go below a tax limit | `PAR#<partner>` | `DEP` |
 //! | partner who gave a tax number | `TIN#<keyed hash>` | `<partner>` |
 //! | payer of taxes | `TAX` | `TAX` |
 //! | what a partner was paid in a year | `TAX#<year>#<bucket>` | `<partner>` |
@@ -202,6 +203,10 @@ impl Key {
 
     pub fn tax_form(partner: &PartnerId) -> Self {
         Self::new(partner_partition(partner), "TAX")
+    }
+
+    pub fn departures(partner: &PartnerId) -> Self {
+        Self::new(partner_partition(partner), "DEP")
     }
 
     pub fn earlier_tax_form(partner: &PartnerId, version: u32) -> Self {

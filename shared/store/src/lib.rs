@@ -36,7 +36,7 @@ pub use items::rate::ToldRate;
 pub use items::run::{CarriedSum, Decision, Outcome, PayoutRequest, Run, RunProgress, RunSummary, run_position};
 pub use items::source::{CodeClaim, EventClaim, Source};
 pub use items::tally::{ReadTallies, StoredTally};
-pub use items::tax::{Payer, TaxYear};
+pub use items::tax::{Departures, Payer, TaxYear};
 pub use items::unrewarded::{Because, Unrewarded};
 pub use keys::Key;
 pub use meter::{Meter, Units};

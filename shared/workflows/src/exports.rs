@@ -13,8 +13,8 @@ use domain::payout::{PAGE_LINES, Payout, PayoutState};
 use domain::program::{Partner, Program};
 use domain::remittance::{Remittance, RemittanceFormat};
 use store::{
-    Export, ExportPage, ExportProgress, ExportRow, LeftOut, LeftOutBecause, StoreError, Transaction, UnpaidPosition,
-    Whose,
+    Departures, Export, ExportPage, ExportProgress, ExportRow, LeftOut, LeftOutBecause, StoreError, Transaction,
+    UnpaidPosition, Whose,
 };
 
 use crate::changes::until_fresh;
@@ -26,6 +26,8 @@ use crate::tax::Leaving;
 const OPERATION: &str = "export";
 /// Payouts on a page of rows: one transaction moves them all, and each costs it one of a hundred actions.
 const PAGE_PAYOUTS: usize = PAGE_LINES;
+/// The same where each may cost it two, as its partner's departures change with it.
+const TAXED_PAGE_PAYOUTS: usize = PAGE_PAYOUTS / 2;
 /// Pages read at once where a file is written.
 const READ_PAGES: i32 = 10;
 
@@ -82,11 +84,12 @@ async fn next_page(context: &Context, id: &ExportId) -> Result<(Export, bool)> {
     let program = context.store.program(OPERATION, &read.program).await?.ok_or(Refusal::NotFound("program"))?;
     let mut fits: Vec<(Payout, Partner)> = Vec::new();
     let mut next = Some(after.clone());
-    while fits.len() < PAGE_PAYOUTS
+    let most = if program.tax.is_some() { TAXED_PAGE_PAYOUTS } else { PAGE_PAYOUTS };
+    while fits.len() < most
         && let Some(at) = next
     {
         // Read no further than the page can take, so that the position is that of the last payout taken in.
-        let room = i32::try_from(PAGE_PAYOUTS - fits.len()).unwrap_or(i32::MAX);
+        let room = i32::try_from(most - fits.len()).unwrap_or(i32::MAX);
         let (payouts, then) = context.store.unpaid_payouts(OPERATION, &at, room).await?;
         fits.extend(fitting(context, &read, payouts).await?);
         next = then;
@@ -147,7 +150,13 @@ async fn write_page(
         let along = along.entry(partner.id.clone()).or_default();
         match row(context, export.format, &payout, &partner, program, *along).await? {
             Err(left_out) => page.left_out.push(left_out),
-            Ok(row) => {
+            Ok((row, departures)) => {
+                // Once for all of the partner.
+                if let Some(departures) = departures
+                    && along.is_zero()
+                {
+                    transaction.departs(&departures)?;
+                }
                 *along = along.plus(payout.gross()?)?;
                 let mut submitted = payout.clone().submit_in(&export.id, now)?;
                 submitted.entries += 1;
@@ -171,7 +180,7 @@ async fn write_page(
     Ok(())
 }
 
-/// A payout as its row, or why it must stay.
+/// A payout as its row and the departures of its partner that it follows, or why it must stay.
 async fn row(
     context: &Context,
     format: RemittanceFormat,
@@ -179,20 +188,21 @@ async fn row(
     partner: &Partner,
     program: &Program,
     along: Minor,
-) -> Result<Result<ExportRow, LeftOut>> {
+) -> Result<Result<(ExportRow, Option<Departures>), LeftOut>> {
     let left_out = |because, detail: String| LeftOut { payout: payout.id.clone(), because, detail };
     let now = context.now();
     let destination = match payout.sendable(partner, program, now) {
         Ok(destination) => destination,
         Err(why) => return Ok(Err(left_out(LeftOutBecause::MayNotSubmit, why.to_string()))),
     };
-    match crate::payouts::tax_stands(context, program, partner, payout, Leaving { at: now, along }).await {
-        Ok(()) => {}
-        Err(why @ (Refusal::Illegal(_) | Refusal::Stale(_))) => {
-            return Ok(Err(left_out(LeftOutBecause::MayNotSubmit, why.to_string())));
-        }
-        Err(refusal) => return Err(refusal),
-    }
+    let departures =
+        match crate::payouts::tax_stands(context, program, partner, payout, Leaving { at: now, along }).await {
+            Ok(departures) => departures,
+            Err(why @ (Refusal::Illegal(_) | Refusal::Stale(_))) => {
+                return Ok(Err(left_out(LeftOutBecause::MayNotSubmit, why.to_string())));
+            }
+            Err(refusal) => return Err(refusal),
+        };
     let pays = payout.pays()?;
     let made = format.row(&Remittance {
         payout: payout.id.as_str(),
@@ -205,7 +215,7 @@ async fn row(
         approved_at: payout.approved_at,
     });
     Ok(match made {
-        Ok(cells) => Ok(ExportRow { payout: payout.id.clone(), currency: pays.currency, cells }),
+        Ok(cells) => Ok((ExportRow { payout: payout.id.clone(), currency: pays.currency, cells }, departures)),
         Err(unfit) => Err(left_out(unfit.into(), unfit.to_string())),
     })
 }

@@ -8,7 +8,7 @@ use domain::payout::{Payout, PayoutAction, PayoutError, PayoutState, Retallied, 
 use domain::program::{Partner, PayoutMethod, Program};
 use domain::tax::Terms;
 use jiff::{SignedDuration, Timestamp};
-use store::{ExceptionCode, Store, StoreError, Transaction};
+use store::{Departures, ExceptionCode, Store, StoreError, Transaction};
 
 use crate::changes::{command_stream, until_fresh};
 use crate::context::Context;
@@ -98,15 +98,20 @@ pub async fn cancel(context: &Context, id: &PayoutId, why: &str, by: &str) -> Re
 }
 
 /// What is checked again before a payout is sent, with one answer for every way of sending it: where to, or why not and until when. `paid_at`
-/// is when its money leaves, or left, as somebody says: tax asks what it asks of a payment of that day. Where the payout details are no longer those that were approved, the payout is redirected and must be approved anew.
-pub async fn may_be_sent(context: &Context, payout: &Payout, paid_at: Timestamp) -> Result<PayoutMethod> {
+/// is when its money leaves, or left, as somebody says: tax asks what it asks of a payment of that day. Where the payout details are no longer
+/// those that were approved, the payout is redirected and must be approved anew. The departures, if any, go into the write that sends it.
+pub async fn may_be_sent(
+    context: &Context,
+    payout: &Payout,
+    paid_at: Timestamp,
+) -> Result<(PayoutMethod, Option<Departures>)> {
     let operation = "may be sent";
     let partner = partner_of(context, operation, payout).await?;
     let program = context.store.program(operation, &payout.program).await?.ok_or(Refusal::NotFound("program"))?;
     match payout.sendable(&partner, &program, context.now()) {
         Ok(method) => {
-            tax_stands(context, &program, &partner, payout, Leaving { at: paid_at, along: Minor::ZERO }).await?;
-            Ok(method.clone())
+            let leaving = Leaving { at: paid_at, along: Minor::ZERO };
+            Ok((method.clone(), tax_stands(context, &program, &partner, payout, leaving).await?))
         }
         Err(Unsendable::OtherDetails) => Err(redirected(context, payout, &partner).await?),
         Err(unsendable) => Err(Refusal::Illegal(unsendable.to_string())),
@@ -121,9 +126,9 @@ pub async fn tax_stands(
     partner: &Partner,
     payout: &Payout,
     leaving: Leaving,
-) -> Result<()> {
+) -> Result<Option<Departures>> {
     match tax::valid_for(context, program, partner, payout, leaving).await? {
-        Validity::Stands => Ok(()),
+        Validity::Stands(departures) => Ok(departures),
         Validity::Blocked { why } => Err(Refusal::Illegal(why)),
         Validity::Changed { why, .. } if payout.open().is_none() => {
             Err(Refusal::Illegal(format!("{why}: void it, and its commissions are paid on the new terms")))
@@ -186,12 +191,12 @@ pub async fn begin_submit(context: &Context, id: &PayoutId, by: &str) -> Result<
             return Ok((payout, method));
         }
         let now = context.now();
-        let method = match payout.state {
+        let (method, departures) = match payout.state {
             PayoutState::Approved => may_be_sent(context, &payout, now).await?,
             from => return Err(PayoutError::Illegal { from, action: PayoutAction::BeginSubmit }.into()),
         };
         let after = payout.clone().begin_submit(&method, now)?;
-        Ok((change(context, &payout, after, &step).await?, method))
+        Ok((leave(context, &payout, after, &step, departures).await?, method))
     })
     .await
 }
@@ -276,9 +281,10 @@ pub async fn retry(context: &Context, id: &PayoutId, why: &str, by: &str) -> Res
             }
             other => Refusal::Illegal(other.to_string()),
         })?;
-        tax_stands(context, &program, &partner, &payout, Leaving { at: now, along: Minor::ZERO }).await?;
+        let leaving = Leaving { at: now, along: Minor::ZERO };
+        let departures = tax_stands(context, &program, &partner, &payout, leaving).await?;
         let after = payout.clone().retry(method, now)?;
-        change(context, &payout, after, &step).await
+        leave(context, &payout, after, &step, departures).await
     })
     .await?;
     let sent = if again.is_sent_by_people() {
@@ -338,10 +344,11 @@ pub async fn mark_paid(context: &Context, id: &PayoutId, attested: &Attested<'_>
         }
         let after = payout.clone().mark_paid(attested.reference, at, attested.amount)?;
         // Nobody has sent it so far: whoever does now is held to the same as a rail.
-        if payout.state == PayoutState::Approved {
-            may_be_sent(context, &payout, at).await?;
-        }
-        done(context, change(context, &payout, after, &step).await?).await
+        let departures = match payout.state {
+            PayoutState::Approved => may_be_sent(context, &payout, at).await?.1,
+            _ => None,
+        };
+        done(context, leave(context, &payout, after, &step, departures).await?).await
     })
     .await
 }
@@ -386,8 +393,22 @@ async fn done(context: &Context, payout: Payout) -> Result<Payout> {
 }
 
 /// Writes a payout's change, and with it the first page of lines that follow it, if any do.
-async fn change(context: &Context, before: &Payout, mut after: Payout, step: &Step<'_>) -> Result<Payout> {
+async fn change(context: &Context, before: &Payout, after: Payout, step: &Step<'_>) -> Result<Payout> {
+    leave(context, before, after, step, None).await
+}
+
+/// The same of a payout that leaves, unless others of the partner departed since that was allowed.
+async fn leave(
+    context: &Context,
+    before: &Payout,
+    mut after: Payout,
+    step: &Step<'_>,
+    departures: Option<Departures>,
+) -> Result<Payout> {
     let (mut transaction, now) = (Transaction::new(step.operation), context.now());
+    if let Some(departures) = departures {
+        transaction.departs(&departures)?;
+    }
     after.entries += 1;
     after.trouble = trouble(context, &mut transaction, before, &after, step).await?;
     let mut changes = follow_page(context, step.operation, &mut after, now).await?;

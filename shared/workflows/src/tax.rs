@@ -10,7 +10,7 @@ use domain::payout::{Payout, PayoutState};
 use domain::program::{MethodKind, Partner, Program};
 use domain::tax::{self, Payee, Position, Terms, YearRules, counted};
 use jiff::{SignedDuration, Timestamp};
-use store::{StoreError, TaxYear};
+use store::{Departures, StoreError, TaxYear};
 
 use crate::changes::STALE_TRIES;
 use crate::context::Context;
@@ -27,7 +27,7 @@ pub async fn terms(
     partner: &Partner,
     method: Option<MethodKind>,
 ) -> Result<Terms> {
-    asked(context, program, partner, method, context.now(), None).await
+    Ok(asked(context, program, partner, method, context.now(), None).await?.0)
 }
 
 /// How a payout leaves.
@@ -42,6 +42,7 @@ pub struct Leaving {
 /// A payout that is about to leave, and what leaves along with it: it is not on its way itself.
 type Besides<'a> = Option<(&'a Payout, Minor)>;
 
+/// What is asked, and which departures that is true after, where it depends on them.
 async fn asked(
     context: &Context,
     program: &Program,
@@ -49,8 +50,8 @@ async fn asked(
     method: Option<MethodKind>,
     at: Timestamp,
     besides: Besides<'_>,
-) -> Result<Terms> {
-    let Some(settings) = program.tax else { return Ok(Terms::Clear) };
+) -> Result<(Terms, Option<Departures>)> {
+    let Some(settings) = program.tax else { return Ok((Terms::Clear, None)) };
     let today = at.to_zoned(program.time_zone.time_zone()).date();
     let form = context.store.tax_form(OPERATION, &partner.id).await?;
     let payee = Payee::of(form.as_ref(), partner.country, today);
@@ -61,13 +62,18 @@ async fn asked(
     };
     let years = payer.map(|payer| payer.years).unwrap_or_default();
     let rules = YearRules::of(today.year(), &years)?;
-    let position = match payee {
+    let (position, departures) = match payee {
         Payee::Unidentified if !method.is_some_and(MethodKind::is_reported_by_processor) => {
-            position(context, partner, &years, today.year(), besides).await?
+            // Before what they count is looked at; a payout that is only drafted does not leave.
+            let departures = match besides {
+                Some(_) => Some(context.store.departures(OPERATION, &partner.id).await?),
+                None => None,
+            };
+            (position(context, partner, &years, today.year(), besides).await?, departures)
         }
-        _ => Position::default(),
+        _ => (Position::default(), None),
     };
-    Ok(tax::terms(&payee, settings, &rules, &position, method)?)
+    Ok((tax::terms(&payee, settings, &rules, &position, method)?, departures))
 }
 
 /// Where a partner without a tax number stands: nobody else's payments can be theirs.
@@ -138,16 +144,12 @@ async fn on_their_way(context: &Context, partner: &Partner, besides: Option<&Pay
 /// Whether what a payout keeps back is still what tax asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Validity {
-    Stands,
+    /// Unless other payouts of the partner depart first, where that is said.
+    Stands(Option<Departures>),
     /// It must be retallied under these terms, and approved again.
-    Changed {
-        terms: Terms,
-        why: String,
-    },
+    Changed { terms: Terms, why: String },
     /// It must not be paid before there is a form.
-    Blocked {
-        why: String,
-    },
+    Blocked { why: String },
 }
 
 /// To be asked before the first byte of a payout leaves: a form may have ended since it was drafted, or come in, and other payouts may
@@ -160,7 +162,7 @@ pub async fn valid_for(
     leaving: Leaving,
 ) -> Result<Validity> {
     let besides = Some((payout, leaving.along));
-    let terms = asked(context, program, partner, Some(payout.method), leaving.at, besides).await?;
+    let (terms, departures) = asked(context, program, partner, Some(payout.method), leaving.at, besides).await?;
     let gross = payout.gross()?;
     let money = |amount| Money::new(amount, payout.currency);
     if terms.block(gross) {
@@ -169,7 +171,7 @@ pub async fn valid_for(
     }
     let withheld = terms.withheld(gross)?;
     if withheld == payout.withheld {
-        return Ok(Validity::Stands);
+        return Ok(Validity::Stands(departures));
     }
     let why = format!(
         "the partner's tax changed since it was drafted: {} is to be withheld, not {}",

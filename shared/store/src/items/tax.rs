@@ -76,7 +76,31 @@ pub struct TaxYear {
     pub counted: Counted,
 }
 
+/// How often a payout of the partner was let go by where the partner stands below a limit. Each such payout changes it, so that of two
+/// which leave at once the later looks again, and sees the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departures {
+    pub partner: PartnerId,
+    changes: u32,
+}
+
+impl Item for Departures {
+    fn key(&self) -> Key {
+        Key::departures(&self.partner)
+    }
+
+    fn revision(&self) -> u32 {
+        self.changes
+    }
+}
+
 impl Transaction {
+    /// Fails if another payout of the partner was let go since this was read.
+    pub fn departs(&mut self, read: &Departures) -> Result<(), StoreError> {
+        let after = Departures { changes: read.changes + 1, ..read.clone() };
+        if read.changes == 0 { self.create(&after) } else { self.replace(&after, read.changes) }
+    }
+
     /// Keeps a form, and the one it replaces. Fails if there is another by now.
     pub fn put_tax_form(&mut self, form: &TaxForm, read: Option<&TaxForm>) -> Result<(), StoreError> {
         match read {
@@ -129,6 +153,11 @@ impl Store {
     pub async fn tax_forms(&self, operation: &'static str, partners: &[PartnerId]) -> Result<Vec<TaxForm>, StoreError> {
         let keys: Vec<_> = partners.iter().map(Key::tax_form).collect();
         self.get_many(operation, &keys).await
+    }
+
+    pub async fn departures(&self, operation: &'static str, partner: &PartnerId) -> Result<Departures, StoreError> {
+        let stored = self.get(operation, &Key::departures(partner)).await?;
+        Ok(stored.unwrap_or_else(|| Departures { partner: partner.clone(), changes: 0 }))
     }
 
     pub async fn payer(&self, operation: &'static str) -> Result<Option<Payer>, StoreError> {
