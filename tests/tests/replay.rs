@@ -9,7 +9,7 @@ use domain::line::{Line, LineKind};
 use local::{LocalClock, Options, QuickbooksOptions, Storage, System};
 use serde_json::{Value, json};
 use store::Everything;
-use tests::{ADMIN, APPROVER, Plan, SECOND_ADMIN, Who, World, percent, result_codes};
+use tests::{ADMIN, APPROVER, Plan, Request, SECOND_ADMIN, Who, World, percent, result_codes};
 use workflows::Clock;
 use workflows::replay::{Replayed, of_program, replay};
 
@@ -456,6 +456,43 @@ async fn rules_that_were_changed_under_a_commission_show() {
     }
     let told: Vec<_> = replay(&all).differing.iter().map(ToString::to_string).collect();
     assert!(told.iter().any(|told| told.contains("amount is 1000 and was replayed as 1100")), "{told:?}");
+}
+
+#[tokio::test]
+async fn weights_and_touches_that_were_changed_under_a_sale_show() {
+    let weights = json!({"model": "position_based", "weights": {"first": "60", "middle": "10", "last": "30"}});
+    let plan = Plan::new().at("2026-03-01T12:00:00Z").program("landingPage", "https://shop.example/");
+    let world = plan.program("attribution", weights).start().await;
+    world.add_partner(&json!({"code": "BEN20", "email": "ben@partners.example"})).await;
+    let mut cookie = String::new();
+    for code in ["ANNA10", "BEN20"] {
+        let visit = Request::get("")
+            .at(&format!("/r/{code}"))
+            .header("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0");
+        let reply = world.send(visit.header("cookie", &cookie)).await;
+        assert_eq!(reply.status, 302, "{}", reply.text);
+        cookie = reply.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+        world.pass("1h");
+    }
+    let visitor = cookie.split_once('=').unwrap().1;
+    let sale =
+        json!({"id": "o1", "type": "sale", "partner": null, "amount": {"total": "100.00"}, "visitorId": visitor});
+    world.report(&world.event(sale)).await.ok();
+    let all = world.system.context.store.everything().await.unwrap();
+    assert_eq!((all.lines.len(), replay(&all).differing), (2, Vec::new()));
+    let accrued = all.entries.iter().position(|sealed| sealed.entry.what == What::Accrue).unwrap();
+    let told = json!(all.entries[accrued].entry.circumstances);
+    let (mut other_weights, mut other_order) = (told.clone(), told.clone());
+    other_weights["weights"] = json!({"first": "30", "middle": "10", "last": "60"});
+    other_order["touches"][0]["at"] = json!("2026-03-01T13:30:00Z");
+    other_order["touches"].as_array_mut().unwrap().swap(0, 1);
+    for altered in [other_weights, other_order] {
+        let mut entries = all.entries.clone();
+        entries[accrued].entry.circumstances = serde_json::from_value(altered.clone()).unwrap();
+        let differing = replay(&books(&all, all.lines.clone(), entries)).differing;
+        let differing: Vec<_> = differing.iter().map(ToString::to_string).collect();
+        assert!(differing.iter().any(|told| told.contains("and by its touches")), "{altered}: {differing:?}");
+    }
 }
 
 #[tokio::test]
