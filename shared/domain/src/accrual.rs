@@ -495,11 +495,11 @@ impl<'a> Accrual<'a> {
             window: window.clone(),
         };
         let tally = tallies.get(&key)?;
-        let crossed = tiers.at(*before).0 != tiers.at(tally.position(tiers.metric)).0;
+        let version = self.circumstances.rule_set;
+        let crossed = tiers.at(*before).0 != tally.reached(tiers, version)?.0;
         if !(crossed || self.edit.is_some()) || !tiers.window.is_open(date, self.now, zone) {
             return Ok(None);
         }
-        let version = self.circumstances.rule_set;
         let owed = tally.outstanding(tiers, version)?;
         if owed.is_zero() {
             return Ok(None);
@@ -611,7 +611,7 @@ fn true_up_basis(
     amount: Minor,
 ) -> Result<Basis, MoneyError> {
     let base = tally.base(version);
-    let (_, tier) = tiers.at(tally.position(tiers.metric));
+    let (_, tier) = tally.reached(tiers, version)?;
     let (target, had) = match tier.pay {
         Pay::Rate(rate) => (rate.of(base.revenue)?, base.earned),
         // For each conversion that counts, with what partial refunds took of it.

@@ -17,6 +17,13 @@
 //!
 //! What a month has nothing left of, of a true-up, is not owed later, either.
 //!
+//! # Retroactive tiers by commission
+//!
+//! What such a tier pays counts for itself: at 10 %, and at 20 % once more than 100.00 are earned, 1,100.00 sold come to 110.00 and so to
+//! 220.00, which may be enough for the tier after that. So the tier reached is found from the first one on: the next is reached if what
+//! the window comes to at the one before exceeds it. That depends on what the window holds and not on how it came there: what is refunded
+//! leaves it as if it had never been sold.
+//!
 //! What is kept back is told for each tier, since leaving a tier changes it: who earned 10.00 of 50.00 at 50 % had nothing kept back at
 //! 10 %.
 
@@ -261,9 +268,25 @@ impl Tally {
         self.bases.get(&version).cloned().unwrap_or_default()
     }
 
+    /// The tier that a window has reached which is rated as a whole, with its number.
+    pub fn reached(&self, tiers: &Tiers, version: u32) -> Result<(usize, Tier), MoneyError> {
+        if tiers.metric != Metric::Commission {
+            return Ok(tiers.at(self.position(tiers.metric)));
+        }
+        let mut reached = tiers.at(0);
+        while let Some(next) = tiers.tiers.get(reached.0 + 1) {
+            let comes_to = self.commission.plus(self.outstanding_at(&reached.1, version)?)?;
+            if comes_to.units() <= next.after {
+                break;
+            }
+            reached = (reached.0 + 1, *next);
+        }
+        Ok(reached)
+    }
+
     /// What the window still lacks for all its conversions to have been rated at the tier it has reached: negative where it has too much.
     pub fn outstanding(&self, tiers: &Tiers, version: u32) -> Result<Minor, MoneyError> {
-        let (_, tier) = tiers.at(self.position(tiers.metric));
+        let (_, tier) = self.reached(tiers, version)?;
         self.outstanding_at(&tier, version)
     }
 

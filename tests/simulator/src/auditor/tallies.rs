@@ -198,7 +198,7 @@ impl Auditor {
         let Some(tiers) = retroactive(&of.rule) else { return };
         let window = rates::window_key(tiers.window, of.date);
         let tally = self.accrued(work, &(of.partner.clone(), of.rule.key.clone(), window));
-        let crossed = tier_number(tiers, before) != tier_number(tiers, at(tiers.metric, &tally));
+        let crossed = tier_number(tiers, before) != reached(tiers, &tally, of.rule_set);
         if !(crossed || of.part > 0) || !rates::is_open(tiers.window, of.date, today(entry, program)) {
             return;
         }
@@ -306,8 +306,21 @@ pub const fn at(metric: Metric, tally: &Tally) -> i128 {
 
 /// What the window lacks for all of it to have been rated at the tier it reached.
 fn outstanding(tiers: &Tiers, tally: &Tally, rule_set: u32) -> i128 {
-    let tier = tiers.steps.get(tier_number(tiers, at(tiers.metric, tally)));
+    let tier = tiers.steps.get(reached(tiers, tally, rule_set));
     tier.map_or(0, |(after, pay)| outstanding_at(*after, *pay, tally, rule_set))
+}
+
+/// Which tier a window has reached that is rated as a whole. Silent in the rules: what is earned counts for itself, so by commission it is the
+/// first tier that does not earn enough for the next.
+fn reached(tiers: &Tiers, tally: &Tally, rule_set: u32) -> usize {
+    if tiers.metric != Metric::Commission {
+        return tier_number(tiers, at(tiers.metric, tally));
+    }
+    let is_enough = |of: &[(i64, Pay)]| {
+        let (after, pay) = of[0];
+        tally.commission + outstanding_at(after, pay, tally, rule_set) > i128::from(of[1].0)
+    };
+    tiers.steps.windows(2).take_while(|of| is_enough(of)).count()
 }
 
 fn outstanding_at(after: i64, pay: Pay, tally: &Tally, rule_set: u32) -> i128 {
