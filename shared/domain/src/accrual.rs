@@ -329,7 +329,7 @@ impl<'a> Accrual<'a> {
             Some(from) => tallies.sum(&at(from), &key)?,
             None => tallies.get(&key)?,
         };
-        Ok((tally.position(tiers.metric), window))
+        Ok((tally.position(tiers.metric, self.circumstances.rule_set), window))
     }
 
     fn full(
@@ -676,20 +676,29 @@ pub fn true_ups(
             window: window.clone(),
         };
         let tally = tallies.get(&key)?;
-        let mut amount = tally.outstanding(tiers, version)?;
+        let owed = tally.outstanding(tiers, version)?;
+        let mut amount = owed;
+        let mut caps = Vec::new();
         // What caps kept back is not outstanding. What is, a month pays that has something left; and what was taken for this sale returns.
-        for (limit, owner) in
-            [(one.rule.caps.per_partner_month, key.owner.clone()), (one.rule.caps.per_program_month, Owner::Program)]
-        {
+        for (cap, limit, owner) in [
+            (Cap::PerPartnerMonth, one.rule.caps.per_partner_month, key.owner.clone()),
+            (Cap::PerProgramMonth, one.rule.caps.per_program_month, Owner::Program),
+        ] {
             let Some(limit) = limit else { continue };
             let month = TallyKey { owner, rule: one.rule.key.clone(), window: WindowKey::month(date) };
             let left = limit.minus(tallies.get(&month)?.commission)?;
-            amount = amount.min(left.max(taken(lines, &one.of.partner, &one.rule.key, &window)?));
+            let to = left.max(taken(lines, &one.of.partner, &one.rule.key, &window)?);
+            if to < amount {
+                caps.push(Capped { cap, limit, from: amount, to });
+                amount = to;
+            }
         }
-        if amount.is_zero() {
+        // As where a sale crosses: what a cap keeps back is written down, even all of it.
+        let kept_back = KeptBack::of(tiers, |tier| kept_of(tally.outstanding_at(tier, version)?, owed, amount))?;
+        if amount.is_zero() && kept_back.is_empty() {
             continue;
         }
-        let basis = true_up_basis(basis, tiers, &window, &tally, version, amount)?;
+        let basis = Basis { caps, kept_back, ..true_up_basis(basis, tiers, &window, &tally, version, amount)? };
         for key in tally::keys(one.rule, &one.of.partner, date) {
             tallies.add(&key, &true_up_step(version, &basis))?;
         }

@@ -17,6 +17,9 @@
 //!
 //! What a month has nothing left of, of a true-up, is not owed later, either.
 //!
+//! What is kept back is told for each tier, since leaving a tier changes it: who earned 10.00 of 50.00 at 50 % had nothing kept back at
+//! 10 %.
+//!
 //! # Retroactive tiers by commission
 //!
 //! What such a tier pays counts for itself: at 10 %, and at 20 % once more than 100.00 are earned, 1,100.00 sold come to 110.00 and so to
@@ -24,10 +27,13 @@
 //! the window comes to at the one before exceeds it. That depends on what the window holds and not on how it came there: what is refunded
 //! leaves it as if it had never been sold.
 //!
-//! What is kept back is told for each tier, since leaving a tier changes it: who earned 10.00 of 50.00 at 50 % had nothing kept back at
-//! 10 %.
+//! # Retroactive tiers and rule set versions
+//!
+//! Each version rates its own conversions again and no other's. How far they came is told by them and those of earlier versions: what a
+//! later version sold brings a later sale further, and is no reason to pay more for an earlier one when some of that goes back.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -255,13 +261,15 @@ impl Tally {
         }
     }
 
-    /// How far the metric has come: conversions or minor units.
-    pub const fn position(&self, metric: Metric) -> i64 {
-        match metric {
-            Metric::Count => self.count,
-            Metric::Revenue => self.revenue.units(),
-            Metric::Commission => self.commission.units(),
-        }
+    /// How far the metric has come for a rule set version: conversions or minor units. A version goes on where those before it came to.
+    pub fn position(&self, metric: Metric, version: u32) -> i64 {
+        let (all, one): (i64, fn(&Base) -> i64) = match metric {
+            Metric::Count => (self.count, |base| base.count),
+            Metric::Revenue => (self.revenue.units(), |base| base.revenue.units()),
+            Metric::Commission => (self.commission.units(), |base| base.earned.units()),
+        };
+        let later = self.bases.range((Bound::Excluded(version), Bound::Unbounded));
+        all - later.map(|(_, base)| one(base)).sum::<i64>()
     }
 
     pub fn base(&self, version: u32) -> Base {
@@ -270,13 +278,14 @@ impl Tally {
 
     /// The tier that a window has reached which is rated as a whole, with its number.
     pub fn reached(&self, tiers: &Tiers, version: u32) -> Result<(usize, Tier), MoneyError> {
+        let position = self.position(tiers.metric, version);
         if tiers.metric != Metric::Commission {
-            return Ok(tiers.at(self.position(tiers.metric)));
+            return Ok(tiers.at(position));
         }
         let mut reached = tiers.at(0);
         while let Some(next) = tiers.tiers.get(reached.0 + 1) {
-            let comes_to = self.commission.plus(self.outstanding_at(&reached.1, version)?)?;
-            if comes_to.units() <= next.after {
+            let comes_to = position.saturating_add(self.outstanding_at(&reached.1, version)?.units());
+            if comes_to <= next.after {
                 break;
             }
             reached = (reached.0 + 1, *next);
@@ -529,7 +538,7 @@ mod tests {
         let nothing = two.clone().minus(&two).unwrap();
         assert!(nothing.is_zero() && nothing.bases.is_empty());
         assert_eq!(
-            [Metric::Count, Metric::Revenue, Metric::Commission].map(|metric| two.position(metric)),
+            [Metric::Count, Metric::Revenue, Metric::Commission].map(|metric| two.position(metric, 1)),
             [3, 300, 30]
         );
         assert_eq!((two.base(1).partial, two.base(2)), (minor(4), Base::default()));

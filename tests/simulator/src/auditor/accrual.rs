@@ -185,7 +185,7 @@ impl Auditor {
                 let before = match work.conversion.before.get(&(id.clone(), rule.key.clone())) {
                     // What an edit adds is rated where its order started, if orders are rated whole.
                     Some(before) if occasion.part > 0 && rates_orders(rule) => *before,
-                    _ => self.position(work, rule, id, date),
+                    _ => self.position(work, (rule, set.version), id, date),
                 };
                 let sold = Sold {
                     base: Ratio::from(rates::base(part, rule, &items)).times(exchange),

@@ -212,11 +212,7 @@ impl Auditor {
             let key = (owner.clone(), of.rule.key.clone(), rates::month_key(of.date));
             owed = owed.min((i128::from(cap) - self.accrued(work, &key).commission).max(0));
         }
-        // Silent in the rules: what a cap keeps back of it stays so, even all of it.
-        let kept_at = |(after, pay): &(i64, Pay)| {
-            (*after, (outstanding_at(*after, *pay, &tally, of.rule_set).min(all) - owed).max(0))
-        };
-        let kept: BTreeMap<_, _> = tiers.steps.iter().map(kept_at).filter(|(_, kept)| *kept != 0).collect();
+        let kept = kept_of(tiers, &tally, of.rule_set, all, owed);
         let base = Base { earned: owed, lacking: kept.clone(), ..Base::default() };
         let step = Tally { commission: owed, bases: BTreeMap::from([(of.rule_set, base)]), ..Tally::default() };
         let keys = keys(&of, &work.conversion.program);
@@ -233,7 +229,7 @@ impl Auditor {
     }
 
     /// Where a partner stands under a tiered rule, in conversions or minor units.
-    pub(super) fn position(&self, work: &Work, rule: &Rule, partner: &str, date: Date) -> i128 {
+    pub(super) fn position(&self, work: &Work, (rule, rule_set): (&Rule, u32), partner: &str, date: Date) -> i128 {
         let Reward::Tiered(tiers) = &rule.reward else { return 0 };
         let first = match tiers.window {
             Window::Rolling(days) => i64::from(days) - 1,
@@ -242,7 +238,7 @@ impl Auditor {
         let of_day = |back: i64| {
             let date = date.checked_sub(jiff::Span::new().days(back)).unwrap_or(date);
             let key = (partner.to_owned(), rule.key.clone(), rates::window_key(tiers.window, date));
-            at(tiers.metric, &self.accrued(work, &key))
+            at(tiers.metric, &self.accrued(work, &key), rule_set)
         };
         (0..=first).map(of_day).sum()
     }
@@ -273,7 +269,8 @@ impl Auditor {
             if before == after || !rates::is_open(tiers.window, earning.date, today) {
                 continue;
             }
-            let mut owed = outstanding(tiers, &after, earning.rule_set);
+            let all = outstanding(tiers, &after, earning.rule_set);
+            let mut owed = all;
             let caps = &earning.rule.caps;
             for (cap, owner) in [(caps.partner_month, &earning.partner), (caps.program_month, &program.id)] {
                 let Some(cap) = cap else { continue };
@@ -288,19 +285,25 @@ impl Auditor {
                 let moved: i128 = work.lines().into_iter().filter(same).map(|line| line.amount).sum();
                 owed = owed.min((-moved).max(0).max(left));
             }
-            if owed != 0 {
-                let line = true_up_line(entry, program, work, n, owed);
+            let kept = kept_of(tiers, &after, earning.rule_set, all, owed);
+            if owed != 0 || !kept.is_empty() {
+                let line = Line { kept, ..true_up_line(entry, program, work, n, owed) };
                 work.add(line);
             }
         }
     }
 }
 
-pub const fn at(metric: Metric, tally: &Tally) -> i128 {
+/// How far a version's sales came, with those before. Silent in the rules: what later versions sold is no step of theirs where the whole
+/// window is rated again.
+fn at(metric: Metric, tally: &Tally, rule_set: u32) -> i128 {
+    let come = |all: i128, of: &dyn Fn(&Base) -> i128| {
+        all - tally.bases.iter().filter(|(version, _)| **version > rule_set).map(|(_, base)| of(base)).sum::<i128>()
+    };
     match metric {
-        Metric::Count => tally.count,
-        Metric::Revenue => tally.revenue,
-        Metric::Commission => tally.commission,
+        Metric::Count => come(tally.count, &|base| base.count),
+        Metric::Revenue => come(tally.revenue, &|base| base.revenue),
+        Metric::Commission => come(tally.commission, &|base| base.earned),
     }
 }
 
@@ -314,13 +317,20 @@ fn outstanding(tiers: &Tiers, tally: &Tally, rule_set: u32) -> i128 {
 /// first tier that does not earn enough for the next.
 fn reached(tiers: &Tiers, tally: &Tally, rule_set: u32) -> usize {
     if tiers.metric != Metric::Commission {
-        return tier_number(tiers, at(tiers.metric, tally));
+        return tier_number(tiers, at(tiers.metric, tally, rule_set));
     }
     let is_enough = |of: &[(i64, Pay)]| {
         let (after, pay) = of[0];
-        tally.commission + outstanding_at(after, pay, tally, rule_set) > i128::from(of[1].0)
+        at(tiers.metric, tally, rule_set) + outstanding_at(after, pay, tally, rule_set) > i128::from(of[1].0)
     };
     tiers.steps.windows(2).take_while(|of| is_enough(of)).count()
+}
+
+/// What caps keep back of a true-up, at each tier. Silent in the rules: it stays so, even all of it.
+fn kept_of(tiers: &Tiers, tally: &Tally, rule_set: u32, all: i128, owed: i128) -> BTreeMap<i64, i128> {
+    let kept_at =
+        |(after, pay): &(i64, Pay)| (*after, (outstanding_at(*after, *pay, tally, rule_set).min(all) - owed).max(0));
+    tiers.steps.iter().map(kept_at).filter(|(_, kept)| *kept != 0).collect()
 }
 
 fn outstanding_at(after: i64, pay: Pay, tally: &Tally, rule_set: u32) -> i128 {
