@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{BufWriter, Write};
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::{fs, io, mem};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::clock::Millis;
@@ -88,11 +88,30 @@ pub enum FileError {
 /// How much the file may grow beyond twice what it was when it was written as one line.
 const GROWTH: u64 = 16 << 20;
 
-/// A line of the file.
+/// A line of the file, written without a copy of the messages.
 #[derive(Serialize)]
 struct Line<'a> {
     services: &'a Services,
-    messages: BTreeMap<&'a str, Changes>,
+    messages: Messages<'a>,
+}
+
+struct Messages<'a> {
+    queues: &'a BTreeMap<String, Queue>,
+    all: bool,
+}
+
+struct MessagesOf<'a>(&'a Queue, bool);
+
+impl Serialize for Messages<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.queues.iter().map(|(name, queue)| (name, MessagesOf(queue, self.all))))
+    }
+}
+
+impl Serialize for MessagesOf<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.0.write_messages(to, self.1)
+    }
 }
 
 /// The same as it is read.
@@ -148,8 +167,8 @@ impl ServicesFile {
             self.length = self.whole;
             return Ok(());
         }
-        let line = line(&self.path, services, Queue::changes)?;
-        if let Err(source) = self.file.write_all(&line) {
+        let mut line = Vec::new();
+        if let Err(source) = write_line(&mut line, services, false).and_then(|()| self.file.write_all(&line)) {
             // A line that follows half of one could not be read.
             let _ = self.file.set_len(self.length);
             return Err(io_error(&self.path, source));
@@ -162,24 +181,24 @@ impl ServicesFile {
 
 /// Everything in one line in place of the file, in one step: a crash leaves the former file or the new one, never half of one.
 fn replace(path: &Path, services: &mut Services) -> Result<(File, u64), FileError> {
-    let line = line(path, services, Queue::everything)?;
     let unfinished = path.with_extension("new");
     let written = || {
-        fs::write(&unfinished, &line)?;
+        let mut line = BufWriter::new(File::create(&unfinished)?);
+        write_line(&mut line, services, true)?;
+        line.flush()?;
         fs::rename(&unfinished, path)?;
-        File::options().append(true).open(path)
+        let file = File::options().append(true).open(path)?;
+        let length = file.metadata()?.len();
+        Ok((file, length))
     };
-    let file = written().map_err(|source| io_error(path, source))?;
+    let written = written().map_err(|source| io_error(path, source))?;
     forget_changes(services);
-    Ok((file, line.len() as u64))
+    Ok(written)
 }
 
-fn line(path: &Path, services: &Services, changes: fn(&Queue) -> Changes) -> Result<Vec<u8>, FileError> {
-    let messages = services.queues.iter().map(|(name, queue)| (name.as_str(), changes(queue)));
-    let line = Line { services, messages: messages.filter(|(_, changes)| !changes.is_empty()).collect() };
-    let mut bytes = serde_json::to_vec(&line).map_err(|source| FileError::Content { path: path.to_owned(), source })?;
-    bytes.push(b'\n');
-    Ok(bytes)
+fn write_line(to: &mut impl Write, services: &Services, all: bool) -> io::Result<()> {
+    serde_json::to_writer(&mut *to, &Line { services, messages: Messages { queues: &services.queues, all } })?;
+    to.write_all(b"\n")
 }
 
 pub(crate) fn forget_changes(services: &mut Services) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::digest;
 use super::error::SqsError;
@@ -219,12 +219,12 @@ impl Queue {
         self.messages.remove(&number)
     }
 
-    pub(crate) fn changes(&self) -> Changes {
-        self.changed.iter().map(|number| (*number, self.messages.get(number).cloned())).collect()
-    }
-
-    pub(crate) fn everything(&self) -> Changes {
-        self.messages.iter().map(|(number, message)| (*number, Some(message.clone()))).collect()
+    /// What [`Queue::apply`] takes: what changed of the messages, or all of them.
+    pub(crate) fn write_messages<S: Serializer>(&self, to: S, all: bool) -> Result<S::Ok, S::Error> {
+        if all {
+            return to.collect_map(&self.messages);
+        }
+        to.collect_map(self.changed.iter().map(|number| (number, self.messages.get(number))))
     }
 
     pub(crate) fn forget_changes(&mut self) {
