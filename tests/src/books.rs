@@ -94,16 +94,21 @@ impl World {
         self.there(|company, now| company.pay(&bill, part.map(Decimal::from), now)).await.unwrap()
     }
 
-    /// Somebody goes to Intuit, chooses a company, and comes back.
-    pub async fn connect_company(&self, realm: &str) -> Value {
+    /// Somebody goes to Intuit and chooses a company: the address they come back by, naming that company or another.
+    pub async fn way_back(&self, chosen: &str, named: &str) -> String {
         let begun = self.get(FINANCE, "/quickbooks/connect").await.ok();
         let url = begun["url"].as_str().unwrap();
         let field = |name: &str| {
             let query = url.split_once('?').unwrap().1.as_bytes();
             form_urlencoded::parse(query).find(|(is, _)| is == name).unwrap().1.into_owned()
         };
-        let code = self.system.quickbooks.consent(realm, &field("redirect_uri"));
-        let callback = format!("/quickbooks/callback?code={code}&state={}&realmId={realm}", field("state"));
+        let code = self.system.quickbooks.consent(chosen, &field("redirect_uri"));
+        format!("/quickbooks/callback?code={code}&state={}&realmId={named}", field("state"))
+    }
+
+    /// Somebody goes to Intuit, chooses a company, and comes back.
+    pub async fn connect_company(&self, realm: &str) -> Value {
+        let callback = self.way_back(realm, realm).await;
         let done = self.send(Request::get(&callback)).await.ok();
         self.send(Request::get(&callback)).await.refused(409);
         done

@@ -722,11 +722,7 @@ async fn who_comes_back_for_another_company_than_they_chose_breaks_no_connection
     const OTHER: &str = "9130000000000002";
     let world = world().await;
     world.system.quickbooks.open_company(OTHER, "USD");
-    let begun = world.get(FINANCE, "/quickbooks/connect").await.ok();
-    let query = begun["url"].as_str().unwrap().split_once('?').unwrap().1.as_bytes().to_vec();
-    let field = |name: &str| form_urlencoded::parse(&query).find(|(is, _)| is == name).unwrap().1.into_owned();
-    let code = world.system.quickbooks.consent(OTHER, &field("redirect_uri"));
-    let callback = format!("/quickbooks/callback?code={code}&state={}&realmId={REALM}", field("state"));
+    let callback = world.way_back(OTHER, REALM).await;
     let refused = world.send(Request::get(&callback)).await.refused(409);
     assert!(refused.text.contains("begin again, and choose the company"), "{}", refused.text);
     let id = world.send_payout().await;

@@ -89,6 +89,9 @@ struct Options {
     /// Reports a failing history as it is, without looking for a shorter one.
     #[arg(long)]
     no_shrinking: bool,
+    /// Begins no other world once one failed.
+    #[arg(long)]
+    until_found: bool,
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -171,6 +174,9 @@ fn many(seeds: &Range<u64>, options: &Options) -> bool {
                         *sum.written.entry(what).or_default() += times;
                     }
                     if let Err(failure) = played.result {
+                        if options.until_found {
+                            next.store(seeds.end, Ordering::Relaxed);
+                        }
                         eprintln!("seed {seed} FAILED ({}): {}", failure.invariant, failure.what);
                         sum.failed.insert(seed, failure);
                     }

@@ -36,7 +36,7 @@ pub struct Wanted<'a> {
 pub async fn of(session: &Session<'_>, wanted: &Wanted<'_>) -> Result<String, Failed> {
     let Wanted { partner, currency, named, .. } = *wanted;
     let known = session.context.store.quickbooks_vendor(OPERATION, &partner.id, &session.realm, currency).await?;
-    let made_before = known.as_ref().map_or(0, |known| known.version);
+    let version = known.as_ref().map_or(0, |known| known.version);
     let fits = |vendor: &str| !vendor.is_empty() && named.is_none_or(|named| named == vendor);
     if let Some(known) = known.filter(|known| fits(&known.vendor)) {
         return Ok(known.vendor);
@@ -45,7 +45,7 @@ pub async fn of(session: &Session<'_>, wanted: &Wanted<'_>) -> Result<String, Fa
         Some(id) => chosen(session, id, wanted).await?,
         None => match found(session, wanted).await? {
             Some(vendor) => vendor.id,
-            None => made(session, wanted, made_before).await?,
+            None => made(session, wanted, version).await?,
         },
     };
     remember(session.context, &session.realm, &partner.id, currency, &vendor).await?;
@@ -196,8 +196,8 @@ async fn found(session: &Session<'_>, wanted: &Wanted<'_>) -> Result<Option<Vend
     }
 }
 
-/// Under the first of its names that nobody has: vendors, customers and employees share them.
-async fn made(session: &Session<'_>, wanted: &Wanted<'_>, made_before: u32) -> Result<String, Failed> {
+/// Under the first of its names that nobody has: vendors, customers and employees share them. `version` is that of what is remembered.
+async fn made(session: &Session<'_>, wanted: &Wanted<'_>, version: u32) -> Result<String, Failed> {
     let mut refused = String::new();
     for name in names(wanted) {
         let vendor = Vendor {
@@ -210,7 +210,7 @@ async fn made(session: &Session<'_>, wanted: &Wanted<'_>, made_before: u32) -> R
         };
         let body = serde_json::to_string(&vendor).map_err(|error| Failed::Permanent(error.to_string()))?;
         // What was asked before is answered as before, with a vendor that may be gone: whoever forgot one asks for another.
-        let asked = format!("{}/{made_before}/{body}", session.realm);
+        let asked = format!("{}/{version}/{body}", session.realm);
         let request = format!("v{}", &Hash::of(asked.as_bytes()).as_str()[..40]);
         match session.create::<Vendor>(&body, &request).await {
             Ok(vendor) => return Ok(vendor.id),
