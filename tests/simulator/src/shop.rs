@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::chance::Chance;
 use crate::told::{
-    Anomalies, Attribution, Caps, Customer, ENGINE, Edit, Form, GIFT_CARD, Item, Match, Metric, Model, Named, Partner, Pay,
-    Program, Rate, Recurrence, Refund, Reward, Rule, Sale, Shape, Tiers, Touch, Window, Withdrawal, exponent,
+    Anomalies, Attribution, Caps, Customer, ENGINE, Edit, Form, GIFT_CARD, Item, Match, Metric, Model, Named, Partner,
+    Pay, Program, Rate, Recurrence, Refund, Reward, Rule, Sale, Shape, Tiers, Touch, Window, Withdrawal, exponent,
 };
 
 /// Products and their categories.

@@ -29,12 +29,13 @@ use crate::chance::Chance;
 use crate::clock::WorldClock;
 use crate::cloud::{Sky, context_under};
 use crate::items::{Items, plain};
+use crate::ledgers::Bill;
 use crate::script::{Act, Step};
 use crate::shop;
 use crate::tasks::{Ended, Lot, Tasks};
 use crate::told::{
-    About, Answer, ByHand, Command, Customer, ENGINE, Edit, Model, Partner, Payment, RuleSet, SKEW_SECONDS, Sale, Told,
-    Touch, exponent,
+    About, Answer, ByHand, Call, Command, Customer, ENGINE, Edit, Model, Partner, Payment, RuleSet, SKEW_SECONDS, Sale,
+    Told, Touch, exponent,
 };
 
 /// Why a world failed.
@@ -1454,6 +1455,10 @@ impl World {
                         let told: Value =
                             serde_json::from_str(entry["text"].as_str().unwrap_or_default()).unwrap_or_default();
                         *self.written.entry(text(&told["what"])).or_default() += 1;
+                        let objection = text(&told["circumstances"]["objection"]);
+                        if let Some(rule) = objection.strip_prefix("anomaly: ").and_then(|why| why.split(':').next()) {
+                            *self.written.entry(format!("unusual: {rule}")).or_default() += 1;
+                        }
                         entries.push((entry.clone(), told));
                     }
                 }
@@ -1594,7 +1599,23 @@ impl World {
         let published: Vec<Value> = self.embedded.events().into_iter().map(|accepted| json!(accepted.event)).collect();
         let finished = self.auditor.finish(&self.told, self.clock.now(), self.items.all(), &published);
         finished.map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
+        self.count();
         self.own_audit().await
+    }
+
+    /// What else there was in this world, to be told at the end.
+    fn count(&mut self) {
+        let bill = |bill: &Bill| if bill.rate.is_some() { "Bill: in another currency" } else { "Bill" };
+        let bills: Vec<_> = self.told.ledgers.made().map(|(_, made)| bill(made)).collect();
+        let call = |call: &Call| {
+            let done = call.said.as_ref()?.iter().all(|said| said.status == 200);
+            let several = call.atomic && call.asked.len() > 1;
+            several.then_some(if done { "together: all" } else { "together: nothing" })
+        };
+        let calls: Vec<_> = self.told.calls.iter().filter_map(call).collect();
+        for what in bills.into_iter().chain(calls) {
+            *self.written.entry(what.to_owned()).or_default() += 1;
+        }
     }
 
     /// Each partner's statement of this month, and of another.

@@ -82,7 +82,8 @@ impl Auditor {
             if is >= 500 || is == 429 {
                 continue;
             }
-            let what = || format!("{} of {id} by {}: expected {expected:?}, found {said:?} of {call:?}", call.verb, call.by);
+            let what =
+                || format!("{} of {id} by {}: expected {expected:?}, found {said:?} of {call:?}", call.verb, call.by);
             if is_done(said) {
                 ensure!(was_done(id), Converges, "{}: nothing was done", what());
             } else if first(n) && !is_silent(call.verb) {
@@ -126,11 +127,16 @@ impl Auditor {
             };
             Some((!may).then_some(409))
         };
+        if !twice {
+            return own;
+        }
+        let is_verdict = asked.amount.is_none() && asked.shares.is_empty();
         match own {
             // Verdicts one after the other find what the first did.
-            Some(None) if twice && !call.atomic && asked.amount.is_none() && asked.shares.is_empty() => None,
-            Some(None) if twice => Some(Some(409)),
-            own => own,
+            Some(None) if is_verdict && !call.atomic => None,
+            // What cannot be done as it is told is refused for that before it is looked for.
+            own if is_verdict || asked.senseless => own.map(|own| own.or(Some(409))),
+            _ => Some(Some(409)),
         }
     }
 

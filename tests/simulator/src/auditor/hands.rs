@@ -37,7 +37,8 @@ impl Auditor {
         let adjustable = matches!(line.kind, Kind::Commission | Kind::Bonus);
         let stands = line.stands();
         let signed = amount.signum() * line.amount.signum() >= 0 && (line.kind == Kind::Bonus || amount >= 0);
-        let present = if self.is_open(line) || line.state == State::Held { line.amount } else { self.adjusted(id, line) };
+        let present =
+            if self.is_open(line) || line.state == State::Held { line.amount } else { self.adjusted(id, line) };
         adjustable && stands && signed && amount != present
     }
 

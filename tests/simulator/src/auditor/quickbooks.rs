@@ -10,11 +10,9 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::model::Payout;
-use super::stored::Items;
 use super::rates::{self, Ratio};
-use super::{
-    Auditor, Checked, Effect, Entry, Invariant, caused, ensure, int, list, program_of, text, time, violation,
-};
+use super::stored::Items;
+use super::{Auditor, Checked, Effect, Entry, Invariant, caused, ensure, int, list, program_of, text, time, violation};
 use crate::ledgers::{Bill, Books, Vendor};
 use crate::told::{About, Told, exponent};
 
@@ -50,7 +48,8 @@ fn is_of(told: &Told, partner: &str, id: &str, vendor: &Vendor) -> bool {
     let name = vendor.name.strip_suffix(" (deleted)").unwrap_or(&vendor.name);
     let by_name = vendor.reference.is_empty()
         && (vendor.email.is_empty() || vendor.email == format!("partner{number}@partners.example"))
-        && (name == format!("{PARTNERS_NAME}{number}") || name == format!("{PARTNERS_NAME}{number} {}", vendor.currency));
+        && (name == format!("{PARTNERS_NAME}{number}")
+            || name == format!("{PARTNERS_NAME}{number} {}", vendor.currency));
     match named {
         Some(named) => named == id,
         None => vendor.reference == reference_of(partner) || by_name,

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use super::rates::{self, Ratio, Sold, Standing};
 use super::{Auditor, Checked, Invariant, hash};
 use crate::told::{
-    About, Anomalies, Answer, Asked, Attribution, Call, Caps, Command, Customer, Edit, Item, Match, Metric, Model, Named, Partner, Pay,
-    Payment, Program, Rate, Recurrence, Refund, Reward, Rule, RuleSet, Said, Sale, Shape, Tiers, Told, Touch, Window,
-    Withdrawal,
+    About, Anomalies, Answer, Asked, Attribution, Call, Caps, Command, Customer, Edit, Item, Match, Metric, Model,
+    Named, Partner, Pay, Payment, Program, Rate, Recurrence, Refund, Reward, Rule, RuleSet, Said, Sale, Shape, Tiers,
+    Told, Touch, Window, Withdrawal,
 };
 
 const PARTNER: &str = "par_00000000000000000000000001";
@@ -1088,9 +1088,8 @@ fn a_verdict_about_several_is_given_about_all_of_them_or_none() {
     call.since = since;
     assert_eq!(book.read(hold(), &[held(1)], |_| {}), Ok(()));
     assert_eq!(book.auditor.calls(&book.told), Ok(()), "not answered yet");
-    let answer = |second, third| {
-        said(&[(line(1), 200), (line(2), second), ("com_nothing".to_owned(), third), (line(1), 409)])
-    };
+    let answer =
+        |second, third| said(&[(line(1), 200), (line(2), second), ("com_nothing".to_owned(), third), (line(1), 409)]);
     for (second, third, expect) in [
         (200, 404, Err(Invariant::Converges)),
         (409, 404, Err(Invariant::Converges)),
@@ -1147,8 +1146,7 @@ fn after_one(anomalies: &Anomalies, refunded: bool, withdrawn: bool, next: &Sale
             occurred_at: now(),
             accepted: true,
         };
-        let event =
-            json!({"type": "withdrawal", "id": "w1", "conversion": "o1", "refund": "r1", "occurredAt": now()});
+        let event = json!({"type": "withdrawal", "id": "w1", "conversion": "o1", "refund": "r1", "occurredAt": now()});
         let entry = json!({"stream": "cnv_o1", "what": "withdraw", "by": SOURCE, "event": event, "receivedAt": now()});
         book.told.withdrawals.push(withdrawal);
         assert_eq!(book.read(entry, &[(1, Some(("payable", 1_000, 900)), PAYABLE)], |_| {}), Ok(()));

@@ -207,7 +207,8 @@ impl World {
         let books = self.told.ledgers.now().find(|(of, _)| *of == realm).map(|(_, books)| books)?;
         // Mostly of the right currency.
         let any = chance.clone().permille(120);
-        let fits = |vendor: &ledgers::Vendor| vendor.name.starts_with("Supplier") && (any || vendor.currency == currency);
+        let fits =
+            |vendor: &ledgers::Vendor| vendor.name.starts_with("Supplier") && (any || vendor.currency == currency);
         let suppliers: Vec<_> = books.vendors.iter().filter(|(_, vendor)| fits(vendor)).map(|(id, _)| id).collect();
         let vendor = match chance.below(10) {
             0 | 1 => chance.pick(&suppliers).map(|id| (*id).clone()),
@@ -661,7 +662,8 @@ fn inhabit_elsewhere(company: &mut Company, chance: &mut Chance, now: Timestamp)
             _ => format!("Supplier {number} {currency}"),
         };
         // Perhaps somebody has the name.
-        let _ = company.write("vendor", &json!({"DisplayName": name, "CurrencyRef": {"value": currency}}), None, None, now);
+        let _ =
+            company.write("vendor", &json!({"DisplayName": name, "CurrencyRef": {"value": currency}}), None, None, now);
     }
 }
 

@@ -65,13 +65,7 @@ impl World {
     }
 
     /// One verdict about some commissions.
-    pub(super) fn judge(
-        &mut self,
-        chance: &mut Chance,
-        verb: &'static str,
-        ids: Vec<String>,
-        atomic: bool,
-    ) -> Outcome {
+    pub(super) fn judge(&mut self, chance: &mut Chance, verb: &'static str, ids: Vec<String>, atomic: bool) -> Outcome {
         let asked = ids.into_iter().map(Asked::about).collect();
         let in_query = atomic && chance.percent(50);
         self.call(chance, verb, asked, atomic, |asked, reason| {
@@ -133,7 +127,10 @@ impl World {
         let Some(line) = chance.pick(&lines) else { return Ok(()) };
         let asked = self.adjustment(chance, line);
         self.call(chance, "adjust", vec![asked], false, |asked, reason| {
-            ("/commissions/adjust".to_owned(), asked.first().map(|asked| adjustment_body(asked, reason)).unwrap_or_default())
+            (
+                "/commissions/adjust".to_owned(),
+                asked.first().map(|asked| adjustment_body(asked, reason)).unwrap_or_default(),
+            )
         })
     }
 
@@ -200,7 +197,8 @@ impl World {
                 asked[place].senseless = true;
             } else {
                 let id = self.nothings(chance, &ids);
-                let exponent = self.items.lines().iter().find(|line| line["id"] == id.as_str()).map(|line| self.exponent_of(line));
+                let exponent =
+                    self.items.lines().iter().find(|line| line["id"] == id.as_str()).map(|line| self.exponent_of(line));
                 let amount = Some(chance.from(0, 5_000));
                 asked.insert(place, Asked { amount, exponent: exponent.unwrap_or_default(), ..Asked::about(id) });
             }
@@ -228,8 +226,13 @@ impl World {
                 0 => Asked { senseless: true, ..asked[place].clone() },
                 1 => Asked { id: another(&id), ..asked[place].clone() },
                 2 => Asked { id: "nonsense".to_owned(), ..asked[place].clone() },
-                3 => Asked { id: chance.pick(&waiting).cloned().unwrap_or_else(|| another(&id)), ..asked[place].clone() },
-                4 => Asked { shares: partner.into_iter().map(|partner| (partner.id, 10_000)).collect(), ..asked[place].clone() },
+                3 => {
+                    Asked { id: chance.pick(&waiting).cloned().unwrap_or_else(|| another(&id)), ..asked[place].clone() }
+                }
+                4 => Asked {
+                    shares: partner.into_iter().map(|partner| (partner.id, 10_000)).collect(),
+                    ..asked[place].clone()
+                },
                 _ => asked[place].clone(),
             };
             if unfit.senseless || unfit.shares != asked[place].shares {
