@@ -102,7 +102,7 @@ fn anomalies(chance: &mut Chance) -> Anomalies {
             (points, after(chance))
         }),
         outlier: chance.percent(odds(15)).then(|| (*chance.pick(&[11, 15, 30]).unwrap_or(&15), after(chance))),
-        shared_device: chance.percent(odds(15)).then(|| (1 + chance.below(2), chance.from(1, 300))),
+        shared_device: chance.percent(odds(25)).then(|| (1, chance.from(24, 744))),
     }
 }
 

@@ -38,8 +38,8 @@ impl Heard {
 }
 
 impl Pulse {
-    /// Whether a sale of so much is unusual after these.
-    fn wonders(&self, program: &Program, sale: &Sale, goods: i128) -> bool {
+    /// What is unusual about a sale of so much after these, in the words of who holds it.
+    fn wonders(&self, program: &Program, sale: &Sale, goods: i128) -> Vec<&'static str> {
         let heard = Heard::of(sale);
         let near = |hours: i64| {
             let within = SignedDuration::from_hours(hours);
@@ -64,7 +64,8 @@ impl Pulse {
         let often = anomalies
             .refund_rate
             .is_some_and(|(points, after)| enough(after) && self.back * 10_000 > i128::from(points) * self.count);
-        hurried || crowded || large || often
+        let all = [(hurried, "velocity"), (crowded, "shared device"), (large, "outlier"), (often, "refund rate")];
+        all.into_iter().filter(|(unusual, _)| *unusual).map(|(_, word)| word).collect()
     }
 }
 
@@ -77,15 +78,20 @@ impl Conversion {
 }
 
 impl Auditor {
-    /// Whether a sale is unusual for one of its partners; from then on it is among theirs.
-    pub(super) fn is_unusual(&mut self, program: &Program, conversion: &mut Conversion, exchange: Ratio) -> bool {
-        let Some((sale, order)) = conversion.sale.clone().zip(conversion.order()) else { return false };
+    /// What is unusual about a sale for one of its partners; from then on it is among theirs.
+    pub(super) fn unusual(
+        &mut self,
+        program: &Program,
+        conversion: &mut Conversion,
+        exchange: Ratio,
+    ) -> Vec<&'static str> {
+        let Some((sale, order)) = conversion.sale.clone().zip(conversion.order()) else { return Vec::new() };
         let goods = Ratio::from(order.parts[0].net()).times(exchange).round();
         conversion.made_by = conversion.credits.iter().map(|(partner, _)| partner.clone()).collect();
-        let mut unusual = false;
+        let mut unusual = Vec::new();
         for partner in &conversion.made_by {
             let pulse = self.pulses.entry(partner.clone()).or_default();
-            unusual |= pulse.wonders(program, &sale, goods);
+            unusual.extend(pulse.wonders(program, &sale, goods));
             pulse.count += 1;
             pulse.back += i128::from(conversion.is_back());
             pulse.sold += goods;

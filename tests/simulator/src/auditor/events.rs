@@ -121,8 +121,19 @@ impl Auditor {
             let same = (*total, *currency) == (sale.total, sale.currency);
             *source != sale.source && same && apart <= days(1)
         };
-        conversion.suspicious = known().any(|known| known.sales.iter().any(alike));
-        conversion.suspicious |= self.is_unusual(program, &mut conversion, exchange);
+        let duplicate = known().any(|known| known.sales.iter().any(alike));
+        let unusual = self.unusual(program, &mut conversion, exchange);
+        conversion.suspicious = duplicate || !unusual.is_empty();
+        let objection = text(&entry.value["circumstances"], "objection");
+        let says = |word: &str| objection.starts_with(word);
+        let is_why = match conversion.suspicious {
+            false => objection.is_empty(),
+            true => {
+                let anomaly = |word: &&str| says(&format!("anomaly: {word}"));
+                duplicate && says("possible_duplicate") || unusual.iter().any(anomaly)
+            }
+        };
+        ensure!(nobody || is_why, ExactCents, "{name}: {unusual:?} and {duplicate} is why, and said was {objection:?}");
         self.remember(&sale, entry, &conversion.credits);
 
         let mut work = self.work(entry.stream, conversion);

@@ -172,7 +172,7 @@ impl World {
         let realm = first.filter(|_| same).unwrap_or_else(|| format!("91300000000001{n:02}"));
         if !self.told.ledgers.realms.values().any(|known| *known == realm) {
             let multicurrency = self.books.multicurrency;
-            let elsewhere = chance.percent(4) || multicurrency && self.abroad && money.percent(20);
+            let elsewhere = chance.percent(4) || multicurrency && self.abroad && money.percent(35);
             self.books.counterpart.open_company(&realm, if elsewhere { "EUR" } else { currency });
             self.told.ledgers.realms.insert(n, realm.clone());
             let unique = self.books.unique;
