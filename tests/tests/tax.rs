@@ -120,6 +120,19 @@ async fn a_payment_is_held_to_what_tax_asks_in_its_own_year_whenever_it_is_told(
 }
 
 #[tokio::test]
+async fn tax_that_is_kept_back_is_there_and_has_no_amount_that_a_person_may_set() {
+    let world = plan("withhold").at("2025-12-20T12:00:00Z").start().await;
+    world.sale("o1", "700.00").await;
+    world.request_payout().await;
+    let lines = world.lines().await;
+    let withheld = lines.iter().find(|line| line["kind"] == "withholding").unwrap();
+    let body = json!({"id": withheld["id"], "amount": "1.00", "reason": "agreed"});
+    let refused = world.post(ADMIN, "/commissions/adjust", &body).await.refused(409);
+    assert!(refused.text.contains("cannot be adjusted"), "{}", refused.text);
+    world.audit_holds().await;
+}
+
+#[tokio::test]
 async fn a_payment_told_of_the_new_year_is_held_to_the_new_years_limit() {
     let world = plan("withhold").at("2025-12-20T12:00:00Z").start().await;
     world.sale("o1", "700.00").await;

@@ -1,9 +1,9 @@
 //! Faults between the SDK and the services, as networks and services make them: refused before anything was done, applied with
 //! the answer lost, done in part, or answered from an index that lags.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use bytes::Bytes;
@@ -85,11 +85,13 @@ pub struct Faulty<S, F> {
     fate: F,
     /// The last answer to each question asked of an index.
     answered: Mutex<BTreeMap<String, Response<Bytes>>>,
+    /// Transactions that may be done though nobody was told.
+    untold: Mutex<BTreeSet<String>>,
 }
 
 impl<S: Service, F: Fate> Faulty<S, F> {
     pub fn new(service: S, fate: F) -> Self {
-        Self { service, fate, answered: Mutex::default() }
+        Self { service, fate, answered: Mutex::default(), untold: Mutex::default() }
     }
 
     async fn answer(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ConnectorError> {
@@ -100,7 +102,12 @@ impl<S: Service, F: Fate> Faulty<S, F> {
         let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
         let question = (operation == "Query").then(|| question(&body)).flatten();
         let earlier = question.as_ref().and_then(|question| self.answered().get(question).cloned());
-        let possible = possible(&service, &operation, &body, earlier.is_some());
+        let mut possible = possible(&service, &operation, &body, earlier.is_some());
+        let transaction = body["ClientRequestToken"].as_str().filter(|_| operation == "TransactWriteItems");
+        // What is done is not cancelled by being asked for once more.
+        if transaction.is_some_and(|transaction| self.untold().contains(transaction)) {
+            possible.retain(|fault| *fault != Fault::Conflict);
+        }
         let name = if service == dynamodb::TARGET { ServiceName::DynamoDb } else { ServiceName::Other };
         match self.fate.strike(name, &possible) {
             None => {}
@@ -109,10 +116,12 @@ impl<S: Service, F: Fate> Faulty<S, F> {
             Some(Fault::Unavailable) => return Ok(aws_json::internal_failure(JSON_1_0, "struck before it was done")),
             Some(Fault::Unreachable) => return Err(ConnectorError::io("no route to the service".into())),
             Some(Fault::AnswerLost) => {
+                self.untold().extend(transaction.map(str::to_owned));
                 self.service.call(request).await?;
                 return Err(ConnectorError::io("the connection broke before the answer".into()));
             }
             Some(Fault::FailedAfter) => {
+                self.untold().extend(transaction.map(str::to_owned));
                 self.service.call(request).await?;
                 return Ok(aws_json::internal_failure(JSON_1_0, "struck after it was done"));
             }
@@ -173,7 +182,11 @@ impl<S: Service, F: Fate> Faulty<S, F> {
         Ok(aws_json::response(StatusCode::OK, JSON_1_0, answer.to_string().into()))
     }
 
-    fn answered(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Response<Bytes>>> {
+    fn untold(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answered(&self) -> MutexGuard<'_, BTreeMap<String, Response<Bytes>>> {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -694,12 +694,13 @@ impl Company {
         true
     }
 
-    /// One vendor goes into another: its Bills are the other's from now on.
+    /// One vendor goes into another of the same currency: its Bills are the other's from now on.
     pub fn merge_vendors(&mut self, from: &str, into: &str, now: Timestamp) -> bool {
-        let Some(name) = self.find("Vendor", into).map(|vendor| vendor["DisplayName"].clone()) else { return false };
-        if self.find("Vendor", from).is_none() || from == into {
+        let (Some(one), Some(other)) = (self.find("Vendor", from), self.find("Vendor", into)) else { return false };
+        if from == into || one["CurrencyRef"] != other["CurrencyRef"] {
             return false;
         }
+        let name = other["DisplayName"].clone();
         for kind in ["Bill", "BillPayment", "VendorCredit", "JournalEntry"] {
             for entity in self.entities.get_mut(kind).into_iter().flat_map(BTreeMap::values_mut) {
                 if entity["VendorRef"]["value"] == from {

@@ -714,10 +714,16 @@ impl Line {
         })
     }
 
-    fn check_adjustment(&self, gross: Minor, present: Minor) -> Result<(), LineError> {
-        if !matches!(self.kind, LineKind::Commission | LineKind::Bonus) {
-            return Err(LineError::NotAdjustable(self.kind));
+    /// Only what is earned or given has an amount that a person may set.
+    pub const fn unless_fixed(&self) -> Result<(), LineError> {
+        match self.kind {
+            LineKind::Commission | LineKind::Bonus => Ok(()),
+            fixed => Err(LineError::NotAdjustable(fixed)),
         }
+    }
+
+    fn check_adjustment(&self, gross: Minor, present: Minor) -> Result<(), LineError> {
+        self.unless_fixed()?;
         let flips = gross.units().signum() * self.amount.units().signum() < 0
             || (self.kind == LineKind::Commission && gross.is_negative());
         if flips || gross == present {

@@ -34,6 +34,7 @@ pub async fn adjust(
     until_fresh(|| async {
         let line = context.store.line(ADJUST, id).await?.ok_or(Refusal::NotFound("commission"))?;
         Refusal::unless_seen(seen, line.version)?;
+        line.unless_fixed()?;
         let now = context.now();
         match &line.conversion {
             Some(conversion) => {

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde_json::Value;
 
+use crate::told::exponent;
+
 /// Everything that is known of companies, by their realm.
 #[derive(Debug, Clone, Default)]
 pub struct Ledgers {
@@ -31,6 +33,8 @@ pub struct Ledgers {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Books {
     pub currency: String,
+    /// Whether it has vendors and Bills in other currencies, too.
+    pub multicurrency: bool,
     pub closed: bool,
     pub bills: BTreeMap<String, Bill>,
     pub vendors: BTreeMap<String, Vendor>,
@@ -42,6 +46,9 @@ pub struct Bill {
     pub number: String,
     pub memo: String,
     pub currency: String,
+    pub date: Option<Date>,
+    /// What one unit of its currency is worth in the company's, in millionths: nothing where it is the company's.
+    pub rate: Option<i128>,
     /// Minor units, like all amounts.
     pub total: i128,
     /// Accounts and amounts.
@@ -72,6 +79,7 @@ pub struct Vendor {
     /// What stands in it as its account number: empty where nothing does.
     pub reference: String,
     pub email: String,
+    pub currency: String,
     pub active: bool,
 }
 
@@ -145,9 +153,9 @@ fn list(value: &Value) -> &[Value] {
 }
 
 /// A company's books, from its entities.
-pub fn read(currency: &str, exponent: u32, closed: bool, all: impl Fn(&str) -> Vec<Value>) -> Books {
+pub fn read(currency: &str, multicurrency: bool, closed: bool, all: impl Fn(&str) -> Vec<Value>) -> Books {
     let payments = all("BillPayment");
-    let paid_by = |bill: &str| {
+    let paid_by = |bill: &str, exponent: u32| {
         let mut paid = Vec::new();
         for payment in &payments {
             let amount = |line: &Value| minor(&line["Amount"], exponent);
@@ -167,28 +175,36 @@ pub fn read(currency: &str, exponent: u32, closed: bool, all: impl Fn(&str) -> V
         }
         paid
     };
-    let line = |line: &Value| {
-        (text(&line["AccountBasedExpenseLineDetail"]["AccountRef"]["value"]), minor(&line["Amount"], exponent))
-    };
-    let bill = |bill: &Value| Bill {
-        vendor: text(&bill["VendorRef"]["value"]),
-        number: text(&bill["DocNumber"]),
-        memo: text(&bill["PrivateNote"]),
-        currency: text(&bill["CurrencyRef"]["value"]),
-        total: minor(&bill["TotalAmt"], exponent),
-        lines: list(&bill["Line"]).iter().map(line).collect(),
-        open: minor(&bill["Balance"], exponent),
-        payments: paid_by(&text(&bill["Id"])),
-        changed: text(&bill["MetaData"]["LastUpdatedTime"]).parse().ok(),
+    let bill = |bill: &Value| {
+        let currency = text(&bill["CurrencyRef"]["value"]);
+        let exponent = exponent(&currency);
+        let line = |line: &Value| {
+            (text(&line["AccountBasedExpenseLineDetail"]["AccountRef"]["value"]), minor(&line["Amount"], exponent))
+        };
+        Bill {
+            vendor: text(&bill["VendorRef"]["value"]),
+            number: text(&bill["DocNumber"]),
+            memo: text(&bill["PrivateNote"]),
+            date: text(&bill["TxnDate"]).parse().ok(),
+            rate: (!bill["ExchangeRate"].is_null()).then(|| minor(&bill["ExchangeRate"], 6)),
+            total: minor(&bill["TotalAmt"], exponent),
+            lines: list(&bill["Line"]).iter().map(line).collect(),
+            open: minor(&bill["Balance"], exponent),
+            payments: paid_by(&text(&bill["Id"]), exponent),
+            changed: text(&bill["MetaData"]["LastUpdatedTime"]).parse().ok(),
+            currency,
+        }
     };
     let vendor = |vendor: &Value| Vendor {
         name: text(&vendor["DisplayName"]),
         reference: text(&vendor["AcctNum"]),
         email: text(&vendor["PrimaryEmailAddr"]["Address"]),
+        currency: text(&vendor["CurrencyRef"]["value"]),
         active: vendor["Active"] != false,
     };
     Books {
         currency: currency.to_owned(),
+        multicurrency,
         closed,
         bills: all("Bill").iter().map(|one| (text(&one["Id"]), bill(one))).collect(),
         vendors: all("Vendor").iter().map(|one| (text(&one["Id"]), vendor(one))).collect(),

@@ -37,6 +37,8 @@ pub enum Act {
     Adjust,
     Bonus,
     Attribute,
+    /// A person sets several amounts, or decides whose several conversions are, or judges several commissions, at once.
+    Together,
     /// A person starts a run, asks for a payout, or decides about payouts.
     Run,
     Request,
@@ -129,6 +131,8 @@ pub struct Step {
 const BOOKS: u64 = 1 << 42;
 /// And of who is suspended when.
 const SUSPENSIONS: u64 = 1 << 43;
+/// And of what people change together.
+const TOGETHER: u64 = 1 << 44;
 
 /// Whether anybody is paid in QuickBooks in the world with this seed.
 pub fn has_books(seed: u64) -> bool {
@@ -138,7 +142,7 @@ pub fn has_books(seed: u64) -> bool {
 /// The steps of the world with this seed. What is done with QuickBooks comes on top, mostly towards the end.
 pub fn script(seed: u64, steps: usize) -> Vec<Step> {
     let (mut chance, mut besides) = (Chance::of(seed, 1), Chance::of(seed, BOOKS + 1));
-    let mut suspensions = Chance::of(seed, SUSPENSIONS);
+    let (mut suspensions, mut together) = (Chance::of(seed, SUSPENSIONS), Chance::of(seed, TOGETHER));
     let mut all = Vec::new();
     for n in 0..steps {
         let payday = n >= steps - steps / 5;
@@ -149,6 +153,9 @@ pub fn script(seed: u64, steps: usize) -> Vec<Step> {
         }
         if ENGINE && suspensions.percent(3) {
             all.push(Step { act: Act::Suspend, chance: suspensions.number(), most: usize::MAX });
+        }
+        if ENGINE && together.percent(7) {
+            all.push(Step { act: Act::Together, chance: together.number(), most: usize::MAX });
         }
     }
     all

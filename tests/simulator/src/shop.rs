@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::chance::Chance;
 use crate::told::{
-    Attribution, Caps, Customer, ENGINE, Edit, Form, GIFT_CARD, Item, Match, Metric, Model, Named, Partner, Pay,
-    Program, Rate, Recurrence, Refund, Reward, Rule, Sale, Shape, Tiers, Touch, Window, Withdrawal, exponent,
+    Anomalies, Attribution, Caps, Customer, ENGINE, Edit, Form, GIFT_CARD, Item, Match, Metric, Model, Named, Partner,
+    Pay, Program, Rate, Recurrence, Refund, Reward, Rule, Sale, Shape, Tiers, Touch, Window, Withdrawal, exponent,
 };
 
 /// Products and their categories.
@@ -58,6 +58,7 @@ pub fn program(chance: &mut Chance) -> Program {
     let rarely = besides.percent(45).then(|| *besides.pick(&["quarterly", "instant", "instant"]).unwrap_or(&"instant"));
     let days = |besides: &mut Chance, some: [u32; 2]| besides.percent(60).then(|| *besides.pick(&some).unwrap_or(&1));
     let (dust_sweep_days, debt_write_off_days) = (days(&mut besides, [1, 20]), days(&mut besides, [1, 10]));
+    let anomalies = anomalies(&mut besides.clone());
     Program {
         id: String::new(),
         currency,
@@ -65,7 +66,10 @@ pub fn program(chance: &mut Chance) -> Program {
         time_zone: chance.pick(&["UTC", "America/New_York", "Asia/Tokyo", "Europe/Berlin"]).unwrap_or(&"UTC"),
         hold_days: chance.pick(&[0, 0, 1, 14, 30]).copied().unwrap_or(0),
         min_hold_days: if ENGINE { chance.pick(&[0, 0, 0, 3]).copied().unwrap_or(0) } else { 0 },
-        velocity: (ENGINE && chance.percent(20)).then(|| (1 + chance.below(4), chance.from(1, 48))),
+        anomalies: Anomalies {
+            velocity: (ENGINE && chance.percent(20)).then(|| (1 + chance.below(4), chance.from(1, 48))),
+            ..anomalies
+        },
         approves_automatically: chance.percent(60),
         minimum_payout: chance.pick(&[0, 0, 10, 50]).copied().unwrap_or(0) * major,
         withholds,
@@ -88,6 +92,29 @@ pub fn program(chance: &mut Chance) -> Program {
     }
 }
 
+fn anomalies(chance: &mut Chance) -> Anomalies {
+    let odds = |percent: u32| if ENGINE { percent } else { 0 };
+    let after = |chance: &mut Chance| u32::try_from(chance.below(6)).unwrap_or_default();
+    Anomalies {
+        velocity: None,
+        refund_rate: chance.percent(odds(30)).then(|| {
+            let points = *chance.pick(&[0, 1_250, 2_500, 3_333, 5_000, 10_000]).unwrap_or(&0);
+            (points, after(chance))
+        }),
+        outlier: chance.percent(odds(15)).then(|| (*chance.pick(&[11, 15, 30]).unwrap_or(&15), after(chance))),
+        shared_device: chance.percent(odds(25)).then(|| (1, chance.from(24, 744))),
+    }
+}
+
+fn anomalies_body(anomalies: &Anomalies) -> Value {
+    let within = |(most, hours): (usize, i64)| json!({"moreThan": most, "hours": hours});
+    json!({
+        "velocity": anomalies.velocity.map(within), "sharedDevice": anomalies.shared_device.map(within),
+        "outlier": anomalies.outlier.map(|(tenths, after)| json!({"times": decimal(tenths.into(), 1), "afterConversions": after})),
+        "refundRate": anomalies.refund_rate.map(|(points, after)| json!({"moreThan": percent(points), "afterConversions": after})),
+    })
+}
+
 fn attribution(chance: &mut Chance) -> Attribution {
     let model = match chance.below(6) {
         0 => Model::FirstTouch,
@@ -104,7 +131,7 @@ pub fn program_body(program: &Program, name: usize) -> Value {
         "name": format!("Program {name}"), "currency": program.currency, "timeZone": program.time_zone,
         "holdDays": program.hold_days, "approval": if program.approves_automatically { "automatic" } else { "manual" },
         "minHoldDays": program.min_hold_days,
-        "anomalyRules": {"velocity": program.velocity.map(|(most, hours)| json!({"moreThan": most, "hours": hours}))},
+        "anomalyRules": anomalies_body(&program.anomalies),
         "minimumPayout": decimal(program.minimum_payout, program.exponent),
         "largePayoutLimit": decimal(program.large_payout_limit, program.exponent), "ruleSignOff": false,
         "taxPayer": program.withholds.map(|_| "US"),

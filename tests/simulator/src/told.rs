@@ -22,6 +22,7 @@ pub struct Told {
     pub withdrawals: Vec<Withdrawal>,
     pub touches: Vec<Touch>,
     pub commands: Vec<Command>,
+    pub calls: Vec<Call>,
     pub forms: Vec<Form>,
     /// Exchange rates, in the order in which they were published.
     pub rates: Vec<Rate>,
@@ -91,8 +92,7 @@ pub struct Program {
     pub hold_days: u32,
     /// Counted from when a conversion was received.
     pub min_hold_days: u32,
-    /// More than so many conversions of a partner within so many hours are held.
-    pub velocity: Option<(usize, i64)>,
+    pub anomalies: Anomalies,
     pub approves_automatically: bool,
     /// Zero: any amount.
     pub minimum_payout: i64,
@@ -114,6 +114,19 @@ pub struct Program {
     pub attribution: Attribution,
     /// Published versions, oldest first.
     pub rule_sets: Vec<RuleSet>,
+}
+
+/// What of a partner's sales is held.
+#[derive(Debug, Clone, Default)]
+pub struct Anomalies {
+    /// More than so many within so many hours.
+    pub velocity: Option<(usize, i64)>,
+    /// More than so many customers in one browser within so many hours.
+    pub shared_device: Option<(usize, i64)>,
+    /// What is worth more than so many tenths of their average, once there are so many.
+    pub outlier: Option<(u32, u32)>,
+    /// Whatever comes while more of them than this, in basis points, went back, once there are so many.
+    pub refund_rate: Option<(u32, u32)>,
 }
 
 #[derive(Debug, Clone)]
@@ -416,21 +429,65 @@ pub struct Withdrawal {
     pub accepted: bool,
 }
 
+/// What a person says about commissions or conversions, of one or of several in one call, whether or not it was answered, applied or refused.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub by: String,
+    /// As in the API's path: `approve`, `hold`, `release`, `reject`, `reinstate`, `adjust` of commissions, `attribute` of conversions.
+    pub verb: &'static str,
+    /// In this order.
+    pub asked: Vec<Asked>,
+    /// All of it is to be done, or nothing.
+    pub atomic: bool,
+    /// No other call gives the same; entries of approvals and releases do not tell it.
+    pub reason: String,
+    pub at: Timestamp,
+    /// The tick at which it was told.
+    pub since: usize,
+    /// What the API answered about each, if it did.
+    pub said: Option<Vec<Said>>,
+}
+
+/// What is asked about one commission or conversion.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    pub id: String,
+    /// Of an adjustment, the new gross amount, and the decimal places it is told with.
+    pub amount: Option<i64>,
+    pub exponent: u32,
+    /// Of an attribution: partners and their basis points, or one partner outright.
+    pub shares: Vec<(String, u32)>,
+    pub outright: bool,
+    /// It is told in a way that means nothing.
+    pub senseless: bool,
+}
+
+impl Asked {
+    pub fn about(id: String) -> Self {
+        Self { id, ..Self::default() }
+    }
+}
+
+/// What became of one of them: 200 where it was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    pub id: String,
+    pub status: u16,
+    pub why: String,
+}
+
 /// A person's command, whether or not it was answered, applied or refused.
 #[derive(Debug, Clone)]
 pub struct Command {
     pub by: String,
-    /// As in the API's path: `approve`, `hold`, `release`, `reject`, `reinstate`, `adjust` about commissions; `approve`, `send-back`, `cancel`,
-    /// `mark-paid`, `mark-failed`, `mark-returned`, `retry`, `void`, `exclude` about payouts; `runs`, `payouts` (a request) about partners;
-    /// `exports` about a program.
+    /// As in the API's path: `approve`, `send-back`, `cancel`, `mark-paid`, `mark-failed`, `mark-returned`, `retry`, `void`, `exclude` about
+    /// payouts; `runs`, `payouts` (a request) about partners; `exports` about a program.
     pub about: About,
     pub verb: &'static str,
     pub ids: Vec<String>,
     pub reason: Option<String>,
-    /// Of an adjustment, the new gross amount; of a bonus, its amount.
+    /// Of a bonus.
     pub amount: Option<i64>,
-    /// Of an attribution by hand: partners and their basis points.
-    pub shares: Vec<(String, u32)>,
     /// Of an approval of payouts: the versions it named, if it named any.
     pub versions: Vec<(String, u64)>,
     /// Of payouts that are marked paid, what was sent for each.
@@ -475,8 +532,6 @@ pub struct Payment {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
-    Commissions,
-    Conversions,
     Payouts,
     Partners,
     Programs,

@@ -1,6 +1,7 @@
 //! One world: merchants, partners, people and the cloud, played from a script.
 
 mod books;
+mod calls;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,17 +24,18 @@ use store::{Membership, Transaction};
 use tests::sign::Connection;
 use workflows::Clock;
 
-use crate::auditor::Auditor;
+use crate::auditor::{Auditor, in_order};
 use crate::chance::Chance;
 use crate::clock::WorldClock;
 use crate::cloud::{Sky, context_under};
 use crate::items::{Items, plain};
+use crate::ledgers::Bill;
 use crate::script::{Act, Step};
 use crate::shop;
 use crate::tasks::{Ended, Lot, Tasks};
 use crate::told::{
-    About, Answer, ByHand, Command, Customer, ENGINE, Edit, Model, Partner, Payment, RuleSet, SKEW_SECONDS, Sale, Told,
-    Touch, exponent,
+    About, Answer, ByHand, Call, Command, Customer, ENGINE, Edit, Model, Partner, Payment, RuleSet, SKEW_SECONDS, Sale,
+    Told, Touch, exponent,
 };
 
 /// Why a world failed.
@@ -77,8 +79,9 @@ enum Job {
     Records(usize, usize),
     Schedule,
     Webhook(Webhook),
-    /// Which of the told commands.
+    /// Which of the told commands, and of the told calls.
     Command(usize),
+    Call(usize),
     /// What is looked at, and which status it must have.
     Look(String, u16),
 }
@@ -95,7 +98,6 @@ type Answered = Result<Reply, Failed>;
 #[derive(Debug, Default)]
 struct Besides {
     amount: Option<i64>,
-    shares: Vec<(String, u32)>,
     /// Payouts with the versions that were seen.
     versions: Vec<(String, u64)>,
     payments: Vec<Payment>,
@@ -323,7 +325,10 @@ impl World {
         let (id, exponent) = (program.id.clone(), program.exponent);
         let mut besides = Chance::of(self.seed, PARTNERS + number as u64);
         let method = *besides.pick(&METHODS).unwrap_or(&"manual");
-        let there = self.paid_there(n, number);
+        let mut money = Chance::of(self.seed, MONEY + 1 + number as u64);
+        let elsewhere = self.abroad && money.percent(35);
+        let paid_in = elsewhere.then(|| shop::other_currency(&mut money, program));
+        let there = self.paid_there(n, number, paid_in.unwrap_or(program.currency));
         let method = if there.is_some() { "quickbooks" } else { method };
         let mut partner = Partner {
             id: String::new(),
@@ -336,13 +341,10 @@ impl World {
             quiet: besides.clone().permille(180),
             trusted: besides.clone().percent(75),
             method: chance.percent(90).then_some(method),
-            paid_in: None,
+            paid_in,
             suspended: Vec::new(),
         };
         let vendor = there.and_then(|there| there.vendor).filter(|_| partner.method.is_some());
-        let mut money = Chance::of(self.seed, MONEY + 1 + number as u64);
-        let elsewhere = self.abroad && money.percent(35) && method != "quickbooks";
-        partner.paid_in = elsewhere.then(|| shop::other_currency(&mut money, program));
         let body = json!({
             "programId": id, "name": format!("Partner {number}"), "email": format!("partner{number}@partners.example"),
             "code": partner.code, "group": partner.group, "country": partner.country, "minimumPayout": partner.minimum_payout.map(|amount| shop::decimal(amount, exponent)),
@@ -587,6 +589,7 @@ impl World {
             Act::Adjust => self.adjust(chance)?,
             Act::Bonus => self.bonus(chance)?,
             Act::Attribute => self.attribute(chance)?,
+            Act::Together => self.together(chance)?,
             Act::Contradict => self.contradict(chance),
             Act::Tell => {
                 for _ in 0..=chance.below(self.crowd).min(step.most) {
@@ -1030,7 +1033,7 @@ impl World {
 
     fn tell_command(&mut self, by: &str, about: About, verb: &'static str, ids: Vec<String>, body: &Value) {
         let reason = body["reason"].as_str().map(str::to_owned);
-        let Besides { amount, shares, versions, payments, format, run } = std::mem::take(&mut self.telling);
+        let Besides { amount, versions, payments, format, run } = std::mem::take(&mut self.telling);
         self.told.commands.push(Command {
             by: by.to_owned(),
             about,
@@ -1038,7 +1041,6 @@ impl World {
             ids,
             reason,
             amount,
-            shares,
             versions,
             payments,
             format,
@@ -1046,53 +1048,6 @@ impl World {
             at: self.clock.now(),
             answer: None,
         });
-    }
-
-    fn review(&mut self, chance: &mut Chance) -> Outcome {
-        let (verb, from): (_, &[&str]) = *chance
-            .pick(&[
-                ("approve", &["pending"] as &[&str]),
-                ("approve", &["pending"]),
-                ("hold", &["pending", "approved", "payable", "in_payout"]),
-                ("release", &["held"]),
-                ("reject", &["pending", "approved", "payable", "held", "in_payout"]),
-                ("reinstate", &["rejected"]),
-            ])
-            .unwrap_or(&("approve", &["pending"]));
-        let anything = chance.percent(10);
-        let mut lines = self.items.lines();
-        lines.retain(|line| anything || from.iter().any(|state| line["state"] == *state));
-        let mut ids: Vec<String> = Vec::new();
-        for _ in 0..=chance.below(5) {
-            if let Some(id) = chance.pick(&lines).map(|line| text(&line["id"]))
-                && !ids.contains(&id)
-            {
-                ids.push(id);
-            }
-        }
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let body = json!({"ids": ids, "reason": "the seed says so", "atomic": chance.percent(30)});
-        self.command(chance, About::Commissions, verb, &format!("/commissions/{verb}"), ids, &body)
-    }
-
-    /// A new gross amount, for some line.
-    fn adjust(&mut self, chance: &mut Chance) -> Outcome {
-        let lines = self.items.lines();
-        let Some(line) = chance.pick(&lines) else { return Ok(()) };
-        let amount = line["amount"].as_i64().unwrap_or_default().abs();
-        let amount = match chance.below(6) {
-            0 => 0,
-            1 => amount,
-            2 | 3 => amount + chance.from(1, 3_000),
-            _ => chance.from(0, amount),
-        };
-        let id = text(&line["id"]);
-        let amount_told = shop::decimal(amount, self.exponent_of(line));
-        self.telling.amount = Some(amount);
-        let body = json!({"id": id, "amount": amount_told, "reason": "the seed says so"});
-        self.command(chance, About::Commissions, "adjust", "/commissions/adjust", vec![id], &body)
     }
 
     fn bonus(&mut self, chance: &mut Chance) -> Outcome {
@@ -1105,32 +1060,6 @@ impl World {
             "reason": "the seed says so",
         });
         self.command(chance, About::Partners, "bonus", "/commissions", vec![partner.id], &body)
-    }
-
-    /// A conversion is given to somebody by hand.
-    fn attribute(&mut self, chance: &mut Chance) -> Outcome {
-        let conversions = self.auditor.conversions_of(&self.told, chance.percent(50));
-        let Some((conversion, program)) = chance.pick(&conversions).cloned() else { return Ok(()) };
-        let partners = self.partners_of(program);
-        let mut body = json!({"reason": "the seed says so"});
-        let Some(first) = chance.pick(&partners) else { return Ok(()) };
-        let second = chance.pick(&partners).filter(|second| second.id != first.id && chance.percent(70));
-        let shares = match second {
-            Some(second) => {
-                let share = *chance.pick(&[5_000, 3_333, 6_000, 9_999]).unwrap_or(&5_000);
-                vec![(first.id.clone(), share), (second.id.clone(), 10_000 - share)]
-            }
-            None => vec![(first.id.clone(), 10_000)],
-        };
-        if shares.len() == 1 && chance.percent(70) {
-            body["partnerId"] = json!(first.id);
-        } else {
-            let one = |(id, share): &(String, u32)| json!({"partnerId": id, "percent": shop::percent(*share)});
-            body["shares"] = shares.iter().map(one).collect();
-        }
-        self.telling.shares = shares;
-        let path = format!("/conversions/{conversion}/attribute");
-        self.command(chance, About::Conversions, "attribute", &path, vec![conversion], &body)
     }
 
     fn payouts_in(&self, states: &[&str], anything: bool) -> Vec<Value> {
@@ -1485,13 +1414,14 @@ impl World {
                 }
             }
             (Job::Records(..), _) => {}
+            (Job::Call(n), Ended::Answered(Ok(Reply::Http(answer)))) => self.said(n, &answer),
             (Job::Command(n), Ended::Answered(Ok(Reply::Http(answer)))) => {
                 let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
                 let results = body["results"].as_array().into_iter().flatten();
                 let done = results.filter(|result| result["ok"] == true).map(|result| text(&result["id"])).collect();
                 self.told.commands[n].answer = Some(Answer { status: answer.status.as_u16(), done });
             }
-            (Job::Command(_), _) => {}
+            (Job::Command(_) | Job::Call(_), _) => {}
             (Job::Look(what, expected), Ended::Answered(Ok(Reply::Http(answer)))) => {
                 let found = answer.status.as_u16();
                 if found != expected && found < 500 && found != 429 {
@@ -1507,6 +1437,7 @@ impl World {
     /// Shows the auditor what was written since it last looked.
     fn audit(&mut self) -> Outcome {
         self.observe();
+        let mut entries = Vec::new();
         loop {
             let page = self.stream.next(&self.embedded).map_err(broken)?;
             let Some(last) = page.last() else { break };
@@ -1524,10 +1455,11 @@ impl World {
                         let told: Value =
                             serde_json::from_str(entry["text"].as_str().unwrap_or_default()).unwrap_or_default();
                         *self.written.entry(text(&told["what"])).or_default() += 1;
-                        if let Err(violation) = self.auditor.read(&self.told, self.clock.now(), entry) {
-                            self.note(|| format!("  against {told}"));
-                            return Err(failure(violation.invariant.as_str(), violation.what));
+                        let objection = text(&told["circumstances"]["objection"]);
+                        if let Some(rule) = objection.strip_prefix("anomaly: ").and_then(|why| why.split(':').next()) {
+                            *self.written.entry(format!("unusual: {rule}")).or_default() += 1;
                         }
+                        entries.push((entry.clone(), told));
                     }
                 }
                 if key.1 == "RUN" && record["eventName"] == "INSERT" {
@@ -1538,6 +1470,14 @@ impl World {
                 self.records.push(record);
             }
         }
+        for (entry, told) in in_order(&self.told.calls, entries) {
+            if let Err(violation) = self.auditor.read(&self.told, self.clock.now(), &entry) {
+                self.note(|| format!("  against {told}"));
+                return Err(failure(violation.invariant.as_str(), violation.what));
+            }
+        }
+        let answered = self.auditor.calls(&self.told);
+        answered.map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
         let decided = self.auditor.decided(&self.told, self.clock.now(), self.items.all());
         decided.map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
         self.told.tick += 1;
@@ -1659,7 +1599,23 @@ impl World {
         let published: Vec<Value> = self.embedded.events().into_iter().map(|accepted| json!(accepted.event)).collect();
         let finished = self.auditor.finish(&self.told, self.clock.now(), self.items.all(), &published);
         finished.map_err(|violation| failure(violation.invariant.as_str(), violation.what))?;
+        self.count();
         self.own_audit().await
+    }
+
+    /// What else there was in this world, to be told at the end.
+    fn count(&mut self) {
+        let bill = |bill: &Bill| if bill.rate.is_some() { "Bill: in another currency" } else { "Bill" };
+        let bills: Vec<_> = self.told.ledgers.made().map(|(_, made)| bill(made)).collect();
+        let call = |call: &Call| {
+            let done = call.said.as_ref()?.iter().all(|said| said.status == 200);
+            let several = call.atomic && call.asked.len() > 1;
+            several.then_some(if done { "together: all" } else { "together: nothing" })
+        };
+        let calls: Vec<_> = self.told.calls.iter().filter_map(call).collect();
+        for what in bills.into_iter().chain(calls) {
+            *self.written.entry(what.to_owned()).or_default() += 1;
+        }
     }
 
     /// Each partner's statement of this month, and of another.

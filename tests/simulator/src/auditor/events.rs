@@ -41,6 +41,7 @@ impl Auditor {
             let sale = told_sale(told, entry, order, occurred_at)?.clone();
             conversion.program.clone_from(&told.programs[sale.program].id);
             conversion.sale = Some(sale);
+            conversion.sold = told.tick;
             conversion.received_at = received_at;
             return self.accrue(told, entry, conversion);
         }
@@ -69,6 +70,9 @@ impl Auditor {
                 "withdraw"
             }
         };
+        if let Some(before) = self.conversions.get(entry.stream).cloned() {
+            self.notes_return(&before, &conversion);
+        }
         let what = if conversion.sale.is_some() { applied } else { "await_sale" };
         ensure!(entry.what == what, OneState, "{name}: must be {what}");
         let mut work = self.work(entry.stream, conversion);
@@ -91,7 +95,7 @@ impl Auditor {
         let Some((sale, program)) = conversion.sale.clone().zip(program_of(told, &conversion)) else {
             return violation(Invariant::OneEffect, format!("{name}: is of no program"));
         };
-        exchanged(told, entry, program, &sale)?;
+        let exchange = exchanged(told, entry, program, &sale)?;
         conversion.credits = self.attribute(told, &sale);
         conversion.channels = self.channels(told, &sale);
         let own = |(id, _): &(String, i128)| told.partners.iter().find(|partner| partner.id == *id);
@@ -117,11 +121,19 @@ impl Auditor {
             let same = (*total, *currency) == (sale.total, sale.currency);
             *source != sale.source && same && apart <= days(1)
         };
-        conversion.suspicious =
-            known().any(|known| known.sales.iter().any(alike)) || self.hurried(&sale, program, &conversion.credits);
-        for (partner, _) in &conversion.credits {
-            self.pulses.entry(partner.clone()).or_default().push(sale.occurred_at);
-        }
+        let duplicate = known().any(|known| known.sales.iter().any(alike));
+        let unusual = self.unusual(program, &mut conversion, exchange);
+        conversion.suspicious = duplicate || !unusual.is_empty();
+        let objection = text(&entry.value["circumstances"], "objection");
+        let says = |word: &str| objection.starts_with(word);
+        let is_why = match conversion.suspicious {
+            false => objection.is_empty(),
+            true => {
+                let anomaly = |word: &&str| says(&format!("anomaly: {word}"));
+                duplicate && says("possible_duplicate") || unusual.iter().any(anomaly)
+            }
+        };
+        ensure!(nobody || is_why, ExactCents, "{name}: {unusual:?} and {duplicate} is why, and said was {objection:?}");
         self.remember(&sale, entry, &conversion.credits);
 
         let mut work = self.work(entry.stream, conversion);
@@ -144,16 +156,6 @@ impl Auditor {
         self.true_up(entry, program, &[], &mut work);
         self.conversions.insert(entry.stream.to_owned(), work.conversion.clone());
         Ok(Effect { lines: work.into_changed(), ..Effect::default() })
-    }
-
-    /// Whether one of the partners has too many conversions within the hours before and after.
-    fn hurried(&self, sale: &Sale, program: &Program, credits: &[(String, i128)]) -> bool {
-        let Some((most, hours)) = program.velocity else { return false };
-        let near = |at: &&Timestamp| sale.occurred_at.duration_since(**at).abs() < SignedDuration::from_hours(hours);
-        credits.iter().filter_map(|(partner, _)| self.pulses.get(partner)).any(|pulse| {
-            // Of very many the latest are remembered.
-            pulse.iter().rev().take(100).filter(near).count() >= most
-        })
     }
 
     /// What is known of who bought, by id and by address.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::accrual::{Occasion, Work};
 use super::model::{Kind, Line, Payout, State};
 use super::{Auditor, Checked, Effect, Entry, Invariant, caused, ensure, leave_for, list, text, violation};
-use crate::told::{About, Told};
+use crate::told::{About, Asked, Told};
 
 impl Auditor {
     /// Whether a line may be stopped or changed in its amount.
@@ -19,23 +19,45 @@ impl Auditor {
         }
     }
 
-    pub(super) fn review(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
+    /// Whether a verdict about a line means anything.
+    pub(super) fn may_be(&self, verdict: &str, line: &Line) -> bool {
+        let stoppable = self.is_open(line) && line.kind != Kind::Withholding;
+        match verdict {
+            "approve" => line.state == State::Pending,
+            "hold" => stoppable,
+            "release" => line.state == State::Held,
+            "reject" => stoppable || line.state == State::Held,
+            _ => line.state == State::Rejected,
+        }
+    }
+
+    /// Whether a line may be given another amount, itself or by an adjustment beside it. Silent in the rules: it keeps its sign, and only
+    /// what is earned or given is adjusted.
+    pub(super) fn may_become(&self, id: &str, line: &Line, amount: i128) -> bool {
+        let adjustable = matches!(line.kind, Kind::Commission | Kind::Bonus);
+        let stands = line.stands();
+        let signed = amount.signum() * line.amount.signum() >= 0 && (line.kind == Kind::Bonus || amount >= 0);
+        let present =
+            if self.is_open(line) || line.state == State::Held { line.amount } else { self.adjusted(id, line) };
+        adjustable && stands && signed && amount != present
+    }
+
+    /// What a line comes to with its adjustments.
+    fn adjusted(&self, id: &str, line: &Line) -> i128 {
+        let adjustments = self.lines.values().filter(|other| other.of.as_deref() == Some(id));
+        line.amount + adjustments.map(|other| other.amount).sum::<i128>()
+    }
+
+    pub(super) fn review(&mut self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let (name, ids) = (entry.name(), entry.line_ids());
         let judged: Vec<&str> = ids.into_iter().filter(|id| self.lines.contains_key(*id)).collect();
-        caused(told, entry, About::Commissions, entry.what, &judged)?;
+        self.called(told, entry, &judged, |_| true)?;
         let needs_reason = matches!(entry.what, "hold" | "reject" | "reinstate");
         ensure!(!needs_reason || entry.value["why"].is_string(), Access, "{name}: has no reason");
         let mut lines = Vec::new();
         for id in judged {
             let mut line = self.line(entry, id)?.clone();
-            let stoppable = self.is_open(&line);
-            let legal = match entry.what {
-                "approve" => line.state == State::Pending,
-                "hold" => stoppable,
-                "release" => line.state == State::Held,
-                "reject" => stoppable || line.state == State::Held,
-                _ => line.state == State::Rejected,
-            };
+            let legal = self.may_be(entry.what, &line);
             ensure!(legal, OneState, "{name}: {id} is {} and cannot change so", line.state.as_str());
             match entry.what {
                 "hold" => leave_for(&mut line, State::Held),
@@ -133,20 +155,15 @@ impl Auditor {
 
     // --- Amounts set by hand --------------------------------------------------------------------------------------
 
-    pub(super) fn adjust(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
+    pub(super) fn adjust(&mut self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let name = entry.name();
         let set = &entry.value["adjusted"];
         let (id, amount) = (text(set, "line"), super::int(set, "amount"));
-        let commanded = told.commands.iter().any(|command| {
-            (command.about, command.verb, command.by.as_str()) == (About::Commissions, "adjust", entry.by)
-                && command.ids == [id]
-                && command.amount.map(i128::from) == Some(amount)
-        });
-        ensure!(commanded, Access, "{name}: nobody commanded it");
+        self.called(told, entry, &[id], |asked| asked.amount.map(i128::from) == Some(amount))?;
         let mut line = self.line(entry, id)?.clone();
         let own_stream = if line.conversion.is_empty() { id } else { line.conversion.as_str() };
         ensure!(own_stream == entry.stream, OneEffect, "{name}: is about {id}, of {own_stream}");
-        let legal = !matches!(line.state, State::Rejected | State::Reversed);
+        let legal = self.may_become(id, &line, amount);
         ensure!(legal, OneState, "{name}: {id} is {} and cannot be adjusted", line.state.as_str());
         let changed = if self.is_open(&line) || line.state == State::Held {
             let up = amount > line.amount;
@@ -187,8 +204,7 @@ impl Auditor {
 
     /// What is paid or being paid stays as it is; another line has the difference.
     fn adjustment(&self, entry: &Entry, id: &str, line: Line, amount: i128) -> Line {
-        let adjustments = self.lines.values().filter(|other| other.of.as_deref() == Some(id));
-        let amount = amount - line.amount - adjustments.map(|other| other.amount).sum::<i128>();
+        let amount = amount - self.adjusted(id, &line);
         let reviewed = amount < 0;
         Line {
             kind: Kind::Adjustment,
@@ -239,29 +255,18 @@ impl Auditor {
         let Some(mut conversion) = self.conversions.get(entry.stream).cloned() else {
             return violation(Invariant::OneEffect, format!("{name}: there is no such conversion"));
         };
-        let commands: Vec<_> = told
-            .commands
-            .iter()
-            .filter(|command| {
-                (command.about, command.verb, command.by.as_str()) == (About::Conversions, "attribute", entry.by)
-                    && command.ids.iter().any(|id| id == entry.stream)
-            })
-            .collect();
         let credited = list(&entry.value["circumstances"], "partners");
         let whole: i128 = credited.iter().map(|of| super::int(of, "part")).sum();
-        // Which of several commands it was, it says itself.
-        let fits = |command: &&&crate::told::Command| {
-            let all: i128 = command.shares.iter().map(|(_, share)| i128::from(*share)).sum();
+        let fits = |asked: &Asked| {
+            let all: i128 = asked.shares.iter().map(|(_, share)| i128::from(*share)).sum();
             let is_told = |(id, share): &(String, _)| {
                 credited
                     .iter()
                     .any(|of| text(of, "partner") == id && super::int(of, "part") * all == i128::from(*share) * whole)
             };
-            command.shares.len() == credited.len() && command.shares.iter().all(is_told)
+            asked.shares.len() == credited.len() && asked.shares.iter().all(is_told)
         };
-        let Some(command) = commands.iter().rfind(fits) else {
-            return violation(Invariant::Access, format!("{name}: nobody commanded it"));
-        };
+        let asked = self.called(told, entry, &[entry.stream], fits)?;
         let Some((sale, program)) =
             conversion.sale.clone().and_then(|sale| Some((sale.clone(), told.programs.get(sale.program)?)))
         else {
@@ -278,7 +283,7 @@ impl Auditor {
         for earning in &mut conversion.earnings {
             earning.given_away = true;
         }
-        conversion.credits = command.shares.iter().map(|(id, share)| (id.clone(), i128::from(*share))).collect();
+        conversion.credits = asked.shares.iter().map(|(id, share)| (id.clone(), i128::from(*share))).collect();
         let suspended = |(id, _): &(String, i128)| {
             told.partners.iter().any(|partner| partner.id == *id && partner.was_suspended(sale.occurred_at))
         };
@@ -316,5 +321,10 @@ impl Auditor {
         let with_program =
             known.filter_map(|(stream, conversion)| Some((stream.clone(), conversion.sale.as_ref()?.program)));
         with_program.filter(|(_, program)| told.programs.len() > *program).collect()
+    }
+
+    /// Conversions of which only what came later is known.
+    pub fn without_sale(&self) -> Vec<String> {
+        self.conversions.iter().filter(|(_, known)| known.sale.is_none()).map(|(stream, _)| stream.clone()).collect()
     }
 }

@@ -4,6 +4,8 @@
 //! applies the rules to its own model, and compares the outcome with what the entry says was done; later, with what is stored.
 
 mod accrual;
+mod anomalies;
+mod calls;
 mod decisions;
 mod events;
 mod hands;
@@ -29,6 +31,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::told::{About, Command, Partner, Program, SKEW_SECONDS, Told};
+use anomalies::Pulse;
+pub use calls::in_order;
 use model::{Balance, Claimed, Conversion, Customer, Kind, Line, PageLine, Payout, State, Tally, TallyKey};
 use quickbooks::RAIL;
 use rates::Ratio;
@@ -209,8 +213,8 @@ pub struct Auditor {
     claims: BTreeMap<(String, String, String), String>,
     /// By program, and id or address.
     customers: BTreeMap<(usize, String), Customer>,
-    /// When the conversions of a partner happened, as they were accepted.
-    pulses: BTreeMap<String, Vec<Timestamp>>,
+    /// What partners' sales were like so far.
+    pulses: BTreeMap<String, Pulse>,
     tallies: BTreeMap<TallyKey, Tally>,
     /// What each stream adds to tallies.
     contributed: BTreeMap<String, Vec<(TallyKey, Tally)>>,
@@ -228,6 +232,10 @@ pub struct Auditor {
     entries: usize,
     /// Who did what to which line or payout.
     done: BTreeSet<(String, String, String)>,
+    /// What was done for which reason to which line or conversion.
+    made: BTreeSet<(String, String)>,
+    /// Calls whose answers were looked at.
+    heard: BTreeSet<usize>,
     /// What must be published: stream and event id, entry by entry.
     events: Vec<(String, Vec<String>)>,
 }
@@ -262,6 +270,7 @@ fn begun(entry: &Entry, partner: &Partner, program: &Program, requested: bool) -
         bill: None,
         drafted_at: entry.at,
         changed_at: entry.now,
+        changed: 0,
         highest: 0,
         entries: 0,
         entry: String::new(),
@@ -710,6 +719,7 @@ impl Auditor {
             ensure!(from == was, History, "{name}: expected {id} to have been {was:?}, found {from:?}");
             self.moved.insert(payout.partner.clone(), tick);
             self.note_settled(entry, &id, &payout);
+            payout.changed = tick;
             payout.highest = payout.highest.max(payout.gross());
             payout.changed_at = entry.now;
             payout.entries += 1;

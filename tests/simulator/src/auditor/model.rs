@@ -267,8 +267,9 @@ pub struct Payout {
     /// The batch whose files it went out in.
     pub export: Option<String>,
     pub drafted_at: Timestamp,
-    /// The world's time when it was last seen to change.
+    /// The world's time when it was last seen to change, and the tick.
     pub changed_at: Timestamp,
+    pub changed: usize,
     /// The most it ever was.
     pub highest: i128,
     pub entries: u64,
@@ -287,6 +288,11 @@ impl Payout {
     /// What is sent, in the currency it is sent in.
     pub fn due(&self) -> i128 {
         self.rates.first().map_or(0, |rate| Ratio::from(self.amount()).times(*rate).round())
+    }
+
+    /// What that may be by each of the rates.
+    pub fn dues(&self) -> Vec<i128> {
+        self.rates.iter().map(|rate| Ratio::from(self.amount()).times(*rate).round()).collect()
     }
 
     /// Keeps the rates by which so much of it is all, or not all.
@@ -333,6 +339,8 @@ pub struct Conversion {
     pub source: String,
     pub order: String,
     pub sale: Option<Sale>,
+    /// The tick at which its sale was read.
+    pub sold: usize,
     pub received_at: Timestamp,
     pub refunds: Vec<Refund>,
     pub edits: Vec<Edit>,
@@ -341,6 +349,8 @@ pub struct Conversion {
     pub standing: Standing,
     /// Whose it is, by how many parts.
     pub credits: Vec<(String, i128)>,
+    /// Whose it was when its sale came.
+    pub made_by: Vec<String>,
     /// The entry by which a person last gave it to them; zero: nobody had to.
     pub attribution: u64,
     /// The channels of the links by which partners were found: rules that ask for one take it where the sale tells none.
@@ -360,12 +370,14 @@ impl Conversion {
             source: source.to_owned(),
             order: order.to_owned(),
             sale: None,
+            sold: 0,
             received_at,
             refunds: Vec::new(),
             edits: Vec::new(),
             withdrawn: BTreeSet::new(),
             standing: Standing::default(),
             credits: Vec::new(),
+            made_by: Vec::new(),
             attribution: 0,
             channels: BTreeMap::new(),
             before: BTreeMap::new(),

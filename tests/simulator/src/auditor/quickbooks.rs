@@ -10,10 +10,11 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::model::Payout;
+use super::rates::{self, Ratio};
 use super::stored::Items;
 use super::{Auditor, Checked, Effect, Entry, Invariant, caused, ensure, int, list, program_of, text, time, violation};
 use crate::ledgers::{Bill, Books, Vendor};
-use crate::told::{About, Told};
+use crate::told::{About, Told, exponent};
 
 /// Whoever asks companies.
 pub const RAIL: &str = "submit-payouts";
@@ -47,7 +48,8 @@ fn is_of(told: &Told, partner: &str, id: &str, vendor: &Vendor) -> bool {
     let name = vendor.name.strip_suffix(" (deleted)").unwrap_or(&vendor.name);
     let by_name = vendor.reference.is_empty()
         && (vendor.email.is_empty() || vendor.email == format!("partner{number}@partners.example"))
-        && name == format!("{PARTNERS_NAME}{number}");
+        && (name == format!("{PARTNERS_NAME}{number}")
+            || name == format!("{PARTNERS_NAME}{number} {}", vendor.currency));
     match named {
         Some(named) => named == id,
         None => vendor.reference == reference_of(partner) || by_name,
@@ -70,11 +72,43 @@ fn is_marked(bill: &Bill, payout: &str) -> bool {
 
 /// So much is paid of a payout by its Bill; of one that is gone or comes to nothing, nothing is.
 fn paid_by(bill: Option<&Bill>, payout: &Payout) -> i128 {
-    bill.filter(|bill| bill.total != 0).map_or(0, |bill| bill.cash().min(payout.amount()))
+    bill.filter(|bill| bill.total != 0).map_or(0, |bill| bill.cash().min(payout.due()))
 }
 
 fn last_payment(bill: &Bill) -> Option<&(String, i128, Option<Date>)> {
     bill.payments.iter().max_by_key(|(.., date)| *date)
+}
+
+/// What one unit of a currency is worth in a company's, on a day, in millionths: nothing where nobody told.
+fn worth(told: &Told, from: &str, to: &str, day: Date) -> Option<Ratio> {
+    let minor = rates::exchange(told.rates.iter(), from, to, day)?;
+    let one = |currency: &str| 10_i128.pow(exponent(currency));
+    Some(minor.times(Ratio::new(one(from) * 1_000_000, one(to))))
+}
+
+/// A Bill in another currency says what that is worth in the company's on its day. Silent in the rules: to six decimals, and of two that are
+/// as near either.
+fn rated(told: &Told, realm: &str, name: &str, bill: &Bill) -> Checked {
+    let home = told.ledgers.since(realm, 0).next().map_or("", |books| books.currency.as_str());
+    let rate = bill.date.and_then(|day| worth(told, &bill.currency, home, day));
+    let near = |says: i128, rate: Ratio| {
+        let twice = rate.times(Ratio::from(2));
+        !Ratio::from(2 * says - 1).compare(twice).is_gt() && !Ratio::from(2 * says + 1).compare(twice).is_lt()
+    };
+    let right = match bill.rate {
+        None => bill.currency == home,
+        Some(says) => bill.currency != home && rate.is_some_and(|rate| near(says, rate)),
+    };
+    ensure!(right, ExactCents, "{name}: is worth {rate:?} millionths of {home}, and says {bill:?}");
+    Ok(())
+}
+
+/// Whether nobody told what a payout's currency is worth in the company's on the day that is complained of.
+fn unrated(told: &Told, payout: &Payout, why: &str) -> Checked<bool> {
+    let realm = realm_of(told, &payout.partner)?;
+    let home = told.ledgers.since(realm, 0).next().map_or("", |books| books.currency.as_str());
+    let day = why.split_once(" of ").and_then(|(_, rest)| rest.get(..10)?.parse::<Date>().ok());
+    Ok(day.is_some_and(|day| worth(told, payout.paid_in, home, day).is_none()))
 }
 
 impl Auditor {
@@ -97,9 +131,12 @@ impl Auditor {
         ensure!(payout.method == "quickbooks", Access, "{name}: is paid by {}", payout.method);
         let realm = realm_of(told, &payout.partner)?;
         let bill = text(entry.value, "why");
-        let ours = |seen: &Bill| is_marked(seen, entry.stream) && seen.total == payout.amount();
-        let there = told.ledgers.ever(realm, bill).any(ours);
-        ensure!(there, OneBill, "{name}: Bill {bill} in {realm} was never its, of {}", payout.amount());
+        let dues = payout.dues();
+        let ours = |seen: &&Bill| is_marked(seen, entry.stream) && dues.contains(&seen.total);
+        let Some(there) = told.ledgers.ever(realm, bill).find(ours) else {
+            return violation(Invariant::OneBill, format!("{name}: Bill {bill} in {realm} was never its, of {dues:?}"));
+        };
+        payout.narrow(there.total, true);
         payout.bill = Some(bill.to_owned());
         payout.state = "submitted";
         Ok(Self::alone(entry, payout))
@@ -118,7 +155,7 @@ impl Auditor {
         let mut payout = self.payout(entry, &["submitted", "partially_paid", "paid"])?;
         ensure!(payout.method == "quickbooks" && entry.by == RAIL, Access, "{name}: is paid by {}", payout.method);
         let change = list(entry.value, "payouts").first().unwrap_or(&Value::Null);
-        let (paid, amount) = (int(change, "paid"), payout.amount());
+        let (paid, amount) = (int(change, "paid"), payout.due());
         let seen = Self::looked_at(told, &payout)?;
         let reference = entry.value["why"].as_str();
         let says = |bill: Option<&Bill>| {
@@ -165,7 +202,7 @@ impl Auditor {
         let (name, mut payout) = (entry.name(), self.payout(entry, &["submitting"])?);
         ensure!(payout.method == "quickbooks", Access, "{name}: is paid by {}", payout.method);
         let why = text(entry.value, "why");
-        let possible = Self::hindered(told, entry.stream, &payout)?;
+        let possible = Self::hindered(told, entry.stream, &payout)? || unrated(told, &payout, why)?;
         ensure!(possible, OneBill, "{name}: nothing speaks against it, and it is said that {why}");
         payout.state = "failed";
         Ok(Self::alone(entry, payout))
@@ -188,13 +225,15 @@ impl Auditor {
         let number = number_of(id);
         Ok(told.ledgers.since(realm, since).any(|books| {
             let named = told.ledgers.named.get(&payout.partner);
-            let unusable = named.is_some_and(|named| !books.vendors.contains_key(named))
+            let of_currency = |vendor: &Vendor| vendor.currency == payout.paid_in;
+            let unusable = named.is_some_and(|named| !books.vendors.get(named).is_some_and(of_currency))
                 || own.iter().any(|id| books.vendors.get(id).is_some_and(|vendor| !vendor.active));
             let numbered: Vec<_> = books.bills.values().filter(|bill| bill.number == number).collect();
             let ours =
-                |bill: &&Bill| is_marked(bill, id) && bill.total == payout.amount() && own.contains(&bill.vendor);
+                |bill: &&Bill| is_marked(bill, id) && payout.dues().contains(&bill.total) && own.contains(&bill.vendor);
             let taken = numbered.len() > 1 || numbered.iter().any(|bill| !ours(bill));
-            books.closed || books.currency != payout.currency || unusable || taken
+            let foreign = books.currency != payout.paid_in && !books.multicurrency;
+            books.closed || foreign || unusable || taken
         }))
     }
 
@@ -244,12 +283,15 @@ impl Auditor {
             ensure!(realm_of(told, &payout.partner)? == realm, OneBill, "{name}: {of} is billed elsewhere");
             ensure!(bill.number == number_of(of), OneBill, "{name}: of {of} has the number {}", bill.number);
             let (gross, withheld) = (payout.gross(), payout.withheld());
-            let mut lines = vec![(EXPENSES.to_owned(), gross)];
-            if withheld != 0 {
-                lines.push((TAXES.to_owned(), -withheld));
-            }
-            let same = bill.total == payout.amount() && bill.lines == lines && bill.currency == payout.currency;
+            let says = |rate: &Ratio| {
+                let due = Ratio::from(payout.amount()).times(*rate).round();
+                let kept = Ratio::from(withheld).times(*rate).round();
+                let tax = (withheld != 0).then(|| (TAXES.to_owned(), -kept));
+                bill.total == due && bill.lines.iter().eq([(EXPENSES.to_owned(), due + kept)].iter().chain(&tax))
+            };
+            let same = payout.rates.iter().any(says) && bill.currency == payout.paid_in;
             ensure!(same, OneBill, "{name}: of {of}, which is {gross} less {withheld}, says {bill:?}");
+            rated(told, realm, &name, bill)?;
             let own = vendors_of(told, realm, &payout.partner, told.ledgers.since(realm, 0));
             ensure!(own.contains(&bill.vendor), OneBill, "{name}: of {of} is vendor {}'s, not {own:?}'s", bill.vendor);
         }
@@ -262,9 +304,10 @@ impl Auditor {
                     ensure!(other.is_none(), OneBill, "{payout} has Bills {id} and {other:?} in {realm}");
                 }
             }
-            let mut known: BTreeMap<&str, &str> = BTreeMap::new();
+            // One for each currency that a partner is paid in.
+            let mut known: BTreeMap<(&str, &str), &str> = BTreeMap::new();
             for (id, vendor) in books.vendors.iter().filter(|(_, vendor)| vendor.reference.starts_with("PP-")) {
-                let other = known.insert(&vendor.reference, id);
+                let other = known.insert((&vendor.reference, &vendor.currency), id);
                 ensure!(other.is_none(), OneBill, "{} is vendors {id} and {other:?} in {realm}", vendor.reference);
             }
         }
@@ -326,7 +369,7 @@ impl Auditor {
         if payout.state == "void" {
             return Some("the payout is void");
         }
-        if bill.total != payout.amount() {
+        if bill.total != payout.due() {
             return Some("another amount");
         }
         let own = vendors_of(told, realm, &payout.partner, told.ledgers.since(realm, 0));
@@ -381,7 +424,7 @@ impl Auditor {
         let days = list(report, "days");
         let sum = |field: &str| days.iter().map(|day| int(day, field)).sum::<i128>();
         let bills = i128::try_from(summed.len()).unwrap_or_default();
-        let ours: i128 = summed.values().map(|payout| payout.amount()).sum();
+        let ours: i128 = summed.values().map(|payout| payout.due()).sum();
         let theirs: i128 =
             summed.values().filter_map(|payout| books.bills.get(payout.bill.as_ref()?)).map(|bill| bill.total).sum();
         let (expected, found) = ((bills, ours, theirs), (sum("bills"), sum("ours"), sum("theirs")));

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use super::rates::{self, Ratio, Sold, Standing};
 use super::{Auditor, Checked, Invariant, hash};
 use crate::told::{
-    About, Answer, Attribution, Caps, Command, Customer, Edit, Item, Match, Metric, Model, Named, Partner, Pay,
-    Payment, Program, Rate, Recurrence, Refund, Reward, Rule, RuleSet, Sale, Shape, Tiers, Told, Touch, Window,
-    Withdrawal,
+    About, Anomalies, Answer, Asked, Attribution, Call, Caps, Command, Customer, Edit, Item, Match, Metric, Model,
+    Named, Partner, Pay, Payment, Program, Rate, Recurrence, Refund, Reward, Rule, RuleSet, Said, Sale, Shape, Tiers,
+    Told, Touch, Window, Withdrawal,
 };
 
 const PARTNER: &str = "par_00000000000000000000000001";
@@ -143,7 +143,7 @@ impl Book {
             time_zone: "UTC",
             hold_days: 0,
             min_hold_days: 0,
-            velocity: None,
+            anomalies: Anomalies::default(),
             approves_automatically: true,
             minimum_payout: 1_000,
             large_payout_limit: 100_000,
@@ -188,7 +188,6 @@ impl Book {
             ids,
             reason,
             amount: None,
-            shares: vec![],
             versions: vec![],
             payments,
             format: None,
@@ -196,6 +195,14 @@ impl Book {
             at: now(),
             answer,
         });
+    }
+
+    /// Somebody asks for the same about several at once.
+    fn call(&mut self, verb: &'static str, ids: &[&str], atomic: bool) -> &mut Call {
+        let asked = ids.iter().map(|id| Asked::about((*id).to_owned())).collect();
+        let (by, reason) = ("ann".to_owned(), format!("because {}", self.told.calls.len()));
+        self.told.calls.push(Call { by, verb, asked, atomic, reason, at: now(), since: 0, said: None });
+        self.told.calls.last_mut().unwrap()
     }
 
     /// Has the auditor read an entry, changed at will before it is sealed.
@@ -872,7 +879,7 @@ fn broken_postings_and_altered_history() {
 fn maturing_before_time_and_steps_the_table_does_not_have() {
     let mut book = Book::new(Rule { hold_days: Some(1), ..rule(percent(10)) });
     assert_eq!(book.sell(&sale(10_000, 0, &[]), &[(1, None, ("approved", 1_000, 1_000))]), Ok(()));
-    book.command("ann", About::Commissions, "release", &line(1));
+    book.call("release", &[&line(1)], false);
     let due = [(1, Some(("approved", 1_000, 1_000)), ("payable", 1_000, 1_000))];
     let mature = |what, by| json!({"stream": "act_1", "what": what, "by": by});
     assert_eq!(broken(book.read(mature("mature", "mature-commissions"), &due, |_| {})), Invariant::OneState);
@@ -940,18 +947,17 @@ fn what_is_stored_and_published_agrees_with_the_journal() {
     assert_eq!(broken(finish(&book, &[])), Invariant::History, "not published");
     book.told.commands.push(Command {
         by: "ann".to_owned(),
-        about: About::Commissions,
+        about: About::Payouts,
         verb: "approve",
-        ids: vec![line(1)],
+        ids: vec![payout(1)],
         reason: None,
         amount: None,
-        shares: vec![],
         versions: vec![],
         payments: vec![],
         format: None,
         run: None,
         at: now(),
-        answer: Some(Answer { status: 200, done: vec![line(1)] }),
+        answer: Some(Answer { status: 200, done: vec![payout(1)] }),
     });
     assert_eq!(broken(finish(&book, &published)), Invariant::Converges, "told as done, and not done");
     book.told.commands.clear();
@@ -1044,4 +1050,139 @@ fn a_payout_is_what_its_run_had_to_pay() {
     book.auditor.payouts.get_mut(&payout(1)).unwrap().claimed[0].ready_at = early;
     due(&mut book, Timestamp::UNIX_EPOCH);
     assert_eq!(broken(book.auditor.compare(&book.told, &stored_draft(&book))), Invariant::Runs, "due at the cut-off");
+}
+
+// --- Calls about several --------------------------------------------------------------------------------------------
+
+/// Two sales of 10.00 each, by one partner.
+fn sold_twice() -> Book {
+    let mut book = Book::new(rule(percent(10)));
+    for (n, order) in [(1, "o1"), (2, "o2")] {
+        let sale = Sale { order: order.to_owned(), ..sale(10_000, 0, &[]) };
+        assert_eq!(book.sell(&sale, &[(n, None, ("payable", 1_000, 1_000))]), Ok(()));
+    }
+    book.told.tick += 1;
+    book
+}
+
+fn said(ids: &[(String, u16)]) -> Option<Vec<Said>> {
+    let said = |(id, status): &(String, u16)| Said { id: id.clone(), status: *status, why: String::new() };
+    Some(ids.iter().map(said).collect())
+}
+
+const PAYABLE: Facts = ("payable", 1_000, 1_000);
+
+#[test]
+fn a_verdict_about_several_is_given_about_all_of_them_or_none() {
+    let held = |n| (n, Some(PAYABLE), ("held", 1_000, 1_000));
+    let hold = || json!({"stream": "act_1", "what": "hold", "by": "ann", "why": "because 0"});
+    for (atomic, expect) in [(false, Ok(())), (true, Err(Invariant::Access))] {
+        let mut book = sold_twice();
+        book.call("hold", &[&line(1), &line(2)], atomic);
+        let read = book.read(hold(), &[held(1)], |_| {});
+        assert_eq!(read.map_err(|violation| violation.invariant), expect, "atomic: {atomic}");
+    }
+    let mut book = sold_twice();
+    let since = book.told.tick;
+    let call = book.call("hold", &[&line(1), &line(2), "com_nothing", &line(1)], false);
+    call.since = since;
+    assert_eq!(book.read(hold(), &[held(1)], |_| {}), Ok(()));
+    assert_eq!(book.auditor.calls(&book.told), Ok(()), "not answered yet");
+    let answer =
+        |second, third| said(&[(line(1), 200), (line(2), second), ("com_nothing".to_owned(), third), (line(1), 409)]);
+    for (second, third, expect) in [
+        (200, 404, Err(Invariant::Converges)),
+        (409, 404, Err(Invariant::Converges)),
+        (503, 409, Err(Invariant::Converges)),
+        (503, 404, Ok(())),
+    ] {
+        book.told.calls[0].said = answer(second, third);
+        let heard = book.auditor.calls(&book.told).map_err(|violation| violation.invariant);
+        assert_eq!(heard, expect, "{second} {third}");
+    }
+}
+
+#[test]
+fn what_is_adjusted_together_is_adjusted_at_once() {
+    let mut book = sold_twice();
+    let call = book.call("adjust", &[&line(2), &line(1)], true);
+    call.asked.iter_mut().for_each(|asked| asked.amount = Some(500));
+    let entry = |order: &str, n| {
+        json!({
+            "stream": format!("cnv_{order}"), "what": "adjust", "by": "ann", "why": "because 0", "adjusted": {"line": line(n), "amount": 500},
+        })
+    };
+    let both = vec![(Value::Null, entry("o1", 1)), (Value::Null, entry("o2", 2))];
+    let ordered: Vec<_> = super::in_order(&book.told.calls, both).into_iter().map(|(_, entry)| entry).collect();
+    assert_eq!(ordered, [entry("o2", 2), entry("o1", 1)], "as they were asked for");
+    let less = |n| (n, Some(PAYABLE), ("payable", 500, 500));
+    let half = json!([{"partner": PARTNER, "from": "payable", "to": "accrued", "amount": 500}]);
+    let moved = |entry: &mut Value| entry["postings"] = half.clone();
+    assert_eq!(book.read(entry("o2", 2), &[less(2)], moved), Ok(()));
+    assert_eq!(broken(book.auditor.calls(&book.told)), Invariant::OneEffect, "one of the two");
+    assert_eq!(book.read(entry("o1", 1), &[less(1)], moved), Ok(()));
+    assert_eq!(book.auditor.calls(&book.told), Ok(()));
+    book.told.calls[0].said = said(&[(line(2), 200), (line(1), 409)]);
+    assert_eq!(broken(book.auditor.calls(&book.told)), Invariant::OneEffect, "not all or nothing");
+}
+
+// --- What is unusual ------------------------------------------------------------------------------------------------
+
+/// A book after one sale that may have been refunded, and that refund withdrawn.
+fn after_one(anomalies: &Anomalies, refunded: bool, withdrawn: bool) -> Book {
+    let mut book = Book::new(rule(percent(10)));
+    book.told.programs[0].anomalies = anomalies.clone();
+    assert_eq!(book.sell(&sale(10_000, 0, &[]), &[(1, None, PAYABLE)]), Ok(()));
+    if refunded {
+        let taken = [(1, Some(PAYABLE), ("payable", 1_000, 900))];
+        assert_eq!(book.refund(&refund("r1", 1_000), "refund", &taken), Ok(()));
+    }
+    if withdrawn {
+        let withdrawal = Withdrawal {
+            program: 0,
+            source: SOURCE.to_owned(),
+            order: "o1".to_owned(),
+            id: "w1".to_owned(),
+            kind: "refund_withdrawn",
+            refund: "r1".to_owned(),
+            occurred_at: now(),
+            accepted: true,
+        };
+        let event = json!({"type": "withdrawal", "id": "w1", "conversion": "o1", "refund": "r1", "occurredAt": now()});
+        let entry = json!({"stream": "cnv_o1", "what": "withdraw", "by": SOURCE, "event": event, "receivedAt": now()});
+        book.told.withdrawals.push(withdrawal);
+        assert_eq!(book.read(entry, &[(1, Some(("payable", 1_000, 900)), PAYABLE)], |_| {}), Ok(()));
+    }
+    book
+}
+
+#[test]
+fn sales_are_held_while_many_went_back_or_where_one_is_unlike_the_others() {
+    let often = |points, after| Anomalies { refund_rate: Some((points, after)), ..Anomalies::default() };
+    let large = Anomalies { outlier: Some((15, 0)), ..Anomalies::default() };
+    let hurried = Anomalies { velocity: Some((1, 1)), ..Anomalies::default() };
+    for (anomalies, refunded, withdrawn, total, word) in [
+        (&often(5_000, 1), false, false, 10_000, ""),
+        (&often(5_000, 1), true, false, 10_000, "refund rate"),
+        (&often(5_000, 1), true, true, 10_000, ""),
+        (&often(10_000, 1), true, false, 10_000, ""),
+        (&often(5_000, 2), true, false, 10_000, ""),
+        (&large, false, false, 15_000, ""),
+        (&large, false, false, 15_010, "outlier"),
+        (&hurried, false, false, 10_000, "velocity"),
+    ] {
+        let next = Sale { order: "o2".to_owned(), ..sale(total, 0, &[]) };
+        for said in ["", "refund rate", "outlier", "velocity"] {
+            let mut book = after_one(anomalies, refunded, withdrawn);
+            book.told.sales.push(next.clone());
+            let mut entry = sale_entry(&next);
+            let earned = total / 10;
+            let state = if said.is_empty() { "payable" } else { "held" };
+            if !said.is_empty() {
+                entry["circumstances"] = json!({"objection": format!("anomaly: {said}: too much")});
+            }
+            let read = book.read(entry, &[(2, None, (state, earned, earned))], |_| {});
+            assert_eq!(read.is_ok(), said == word, "{anomalies:?} {total}: {word:?} and {said:?}");
+        }
+    }
 }

@@ -30,6 +30,7 @@ use crate::way::Way;
 /// Where the chance of companies begins, which nothing else is decided by.
 const COMPANIES: u64 = 1 << 40;
 const PARTNERS: u64 = 1 << 41;
+const CURRENCIES: u64 = 1 << 45;
 /// Where people come back to from Intuit.
 const REDIRECT: &str = "https://payouts.example/api/v1/quickbooks/callback";
 const WEBHOOKS: &str = "/webhooks/quickbooks";
@@ -64,6 +65,8 @@ pub struct Dealings {
     /// Whether companies know document numbers again, and requests.
     unique: bool,
     remembers: bool,
+    /// Whether companies have vendors and Bills in other currencies than their own.
+    multicurrency: bool,
 }
 
 impl Dealings {
@@ -91,6 +94,7 @@ impl Dealings {
             unaudited: false,
             unique,
             remembers,
+            multicurrency: Chance::of(seed, CURRENCIES - 1).percent(70),
         }
     }
 
@@ -137,7 +141,7 @@ impl World {
         for realm in realms {
             let books = self.books.counterpart.company(&realm, |company, _| {
                 let all = |entity: &str| company.all(entity).cloned().collect();
-                ledgers::read(&company.currency, exponent(&company.currency), company.books_closed.is_some(), all)
+                ledgers::read(&company.currency, company.multi_currency, company.books_closed.is_some(), all)
             });
             if let Some(books) = books {
                 self.books.unaudited |= self.told.ledgers.note(&realm, tick, books);
@@ -162,17 +166,24 @@ impl World {
         let mut chance = Chance::of(self.seed, COMPANIES + 1 + n as u64);
         let currency = self.told.programs[n].currency;
         let first = self.told.ledgers.realms.get(&0).cloned();
-        let same = n > 0 && self.told.programs[0].currency == currency && chance.percent(60);
+        let mut money = Chance::of(self.seed, CURRENCIES + n as u64);
+        let shared = self.told.programs[0].currency == currency || self.books.multicurrency && money.percent(50);
+        let same = n > 0 && shared && chance.percent(60);
         let realm = first.filter(|_| same).unwrap_or_else(|| format!("91300000000001{n:02}"));
         if !self.told.ledgers.realms.values().any(|known| *known == realm) {
-            let currency = if chance.percent(4) { "EUR" } else { currency };
-            self.books.counterpart.open_company(&realm, currency);
+            let multicurrency = self.books.multicurrency;
+            let elsewhere = chance.percent(4) || multicurrency && self.abroad && money.percent(35);
+            self.books.counterpart.open_company(&realm, if elsewhere { "EUR" } else { currency });
             self.told.ledgers.realms.insert(n, realm.clone());
             let unique = self.books.unique;
             let mut people = chance.fork();
             self.company(&realm, |company, now| {
                 company.unique_numbers = unique;
+                company.multi_currency = multicurrency;
                 inhabit(company, &mut people, now);
+                if multicurrency {
+                    inhabit_elsewhere(company, &mut money, now);
+                }
             })?;
         }
         self.told.ledgers.realms.insert(n, realm);
@@ -186,16 +197,19 @@ impl World {
         Ok(())
     }
 
-    /// Whether a partner of a program is paid there, and how.
-    pub(super) fn paid_there(&self, n: usize, number: usize) -> Option<There> {
+    /// Whether a partner of a program is paid there, and how, who is paid in this currency.
+    pub(super) fn paid_there(&self, n: usize, number: usize, currency: &str) -> Option<There> {
         let mut chance = Chance::of(self.seed, PARTNERS + number as u64);
         if !self.books.any || chance.percent(25) {
             return None;
         }
         let realm = self.told.ledgers.realms.get(&n)?;
         let books = self.told.ledgers.now().find(|(of, _)| *of == realm).map(|(_, books)| books)?;
-        let suppliers: Vec<_> =
-            books.vendors.iter().filter(|(_, vendor)| vendor.name.starts_with("Supplier")).map(|(id, _)| id).collect();
+        // Mostly of the right currency.
+        let any = chance.clone().permille(120);
+        let fits =
+            |vendor: &ledgers::Vendor| vendor.name.starts_with("Supplier") && (any || vendor.currency == currency);
+        let suppliers: Vec<_> = books.vendors.iter().filter(|(_, vendor)| fits(vendor)).map(|(id, _)| id).collect();
         let vendor = match chance.below(10) {
             0 | 1 => chance.pick(&suppliers).map(|id| (*id).clone()),
             2 if chance.percent(40) => Some("999".to_owned()),
@@ -286,8 +300,7 @@ impl World {
         let ids: Vec<_> =
             self.items.lines().into_iter().filter(pending).take(5).map(|line| text(&line["id"])).collect();
         if !ids.is_empty() {
-            let body = json!({"ids": ids, "reason": "the seed says so"});
-            self.command(chance, About::Commissions, "approve", "/commissions/approve", ids, &body)?;
+            self.judge(chance, "approve", ids, false)?;
             self.see(chance).await?;
         }
         self.command(chance, About::Partners, "payouts", "/payouts", vec![partner.id], &request)?;
@@ -332,10 +345,10 @@ impl World {
         let all: Vec<(String, Books)> =
             self.told.ledgers.now().map(|(realm, books)| (realm.clone(), books.clone())).collect();
         let Some((realm, books)) = chance.pick(&all) else { return Ok(()) };
-        let digits = exponent(&books.currency);
         let ours: Vec<(&String, &Bill)> = books.bills.iter().filter(|(_, bill)| bill.payout().is_some()).collect();
         let what = chance.below(20);
         let bill = chance.pick(&ours).map(|(id, bill)| ((*id).clone(), (*bill).clone()));
+        let digits = bill.as_ref().map_or(0, |(_, bill)| exponent(&bill.currency));
         let vendors: Vec<&String> = books.vendors.keys().collect();
         let vendor = chance.pick(&vendors).map(|id| (*id).clone());
         let part = chance.number();
@@ -406,7 +419,7 @@ impl World {
                     format!("makes vendor {id} inactive: {done}")
                 }
             }
-            (17..19, _, Some(vendor)) => self.bill_by_hand(chance, realm, &vendor, digits)?,
+            (17..19, _, Some(vendor)) => self.bill_by_hand(chance, realm, &vendor, &books.vendors[&vendor].currency)?,
             (19, ..) => {
                 let back = Span::new().days(i64::try_from(part % 40).unwrap_or_default());
                 let reopens = books.closed || part % 100 < 30;
@@ -424,7 +437,8 @@ impl World {
     }
 
     /// Somebody makes a Bill: under a payout's number without its mark, or with its mark and another number.
-    fn bill_by_hand(&mut self, chance: &mut Chance, realm: &str, vendor: &str, digits: u32) -> Outcome<String> {
+    fn bill_by_hand(&mut self, chance: &mut Chance, realm: &str, vendor: &str, currency: &str) -> Outcome<String> {
+        let digits = exponent(currency);
         let marked = chance.percent(50);
         let payouts = self.payouts_in(&["pending", "approved", "submitting"], marked);
         let Some(payout) = chance.pick(&payouts).map(|payout| text(&payout["id"])) else {
@@ -437,7 +451,7 @@ impl World {
             payout.parse::<PayoutId>().map_err(broken)?.number()
         };
         let body = json!({
-            "VendorRef": {"value": vendor}, "DocNumber": number,
+            "VendorRef": {"value": vendor}, "DocNumber": number, "CurrencyRef": {"value": currency},
             "PrivateNote": if marked { format!("typed in [{payout}]") } else { "typed in".to_owned() },
             "Line": [{
                 "Amount": decimal(chance.from(1, 5_000).into(), digits).to_string(), "DetailType": "AccountBasedExpenseLineDetail",
@@ -635,6 +649,21 @@ fn inhabit(company: &mut Company, chance: &mut Chance, now: Timestamp) {
         };
         // Nobody has these names yet.
         let _ = company.write(entity, &body, None, None, now);
+    }
+}
+
+/// Some are paid in other currencies, and may have the names of partners, with the currency or without.
+fn inhabit_elsewhere(company: &mut Company, chance: &mut Chance, now: Timestamp) {
+    for number in 0..6 {
+        let currency = *chance.pick(&["EUR", "JPY", "KWD", "USD"]).unwrap_or(&"EUR");
+        let name = match chance.below(6) {
+            0 => format!("Partner {number} {currency}"),
+            1 => format!("Partner {}", number + 1),
+            _ => format!("Supplier {number} {currency}"),
+        };
+        // Perhaps somebody has the name.
+        let _ =
+            company.write("vendor", &json!({"DisplayName": name, "CurrencyRef": {"value": currency}}), None, None, now);
     }
 }
 
