@@ -55,6 +55,8 @@ pub enum Act {
     Pass,
     /// Something is done with QuickBooks, or in it.
     Books,
+    /// Something is done about payouts that PayPal is asked to pay, or there.
+    Remit,
     /// Everything under way comes to its end.
     Finish,
 }
@@ -129,16 +131,23 @@ pub struct Step {
 const BOOKS: u64 = 1 << 42;
 /// And of who is suspended when.
 const SUSPENSIONS: u64 = 1 << 43;
+/// And of what PayPal is asked.
+const PAYPAL: u64 = 1 << 46;
 
 /// Whether anybody is paid in QuickBooks in the world with this seed.
 pub fn has_books(seed: u64) -> bool {
     Chance::of(seed, BOOKS).percent(60)
 }
 
-/// The steps of the world with this seed. What is done with QuickBooks comes on top, mostly towards the end.
+/// Whether PayPal is asked to pay anybody in the world with this seed.
+pub fn has_paypal(seed: u64) -> bool {
+    Chance::of(seed, PAYPAL).percent(45)
+}
+
+/// The steps of the world with this seed. What is done with QuickBooks and PayPal comes on top, mostly towards the end.
 pub fn script(seed: u64, steps: usize) -> Vec<Step> {
     let (mut chance, mut besides) = (Chance::of(seed, 1), Chance::of(seed, BOOKS + 1));
-    let mut suspensions = Chance::of(seed, SUSPENSIONS);
+    let (mut suspensions, mut remits) = (Chance::of(seed, SUSPENSIONS), Chance::of(seed, PAYPAL + 1));
     let mut all = Vec::new();
     for n in 0..steps {
         let payday = n >= steps - steps / 5;
@@ -146,6 +155,9 @@ pub fn script(seed: u64, steps: usize) -> Vec<Step> {
         all.push(Step { act: act.unwrap_or(Act::Finish), chance: chance.number(), most: usize::MAX });
         if has_books(seed) && besides.percent(if payday { 70 } else { 15 }) {
             all.push(Step { act: Act::Books, chance: besides.number(), most: usize::MAX });
+        }
+        if has_paypal(seed) && remits.percent(if payday { 60 } else { 15 }) {
+            all.push(Step { act: Act::Remit, chance: remits.number(), most: usize::MAX });
         }
         if ENGINE && suspensions.percent(3) {
             all.push(Step { act: Act::Suspend, chance: suspensions.number(), most: usize::MAX });

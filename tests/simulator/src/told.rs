@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 use crate::ledgers::Ledgers;
+use crate::remitted::Remitted;
 
 /// Whether worlds use the whole commission engine.
 pub const ENGINE: bool = true;
@@ -29,6 +30,8 @@ pub struct Told {
     pub limits: BTreeMap<i16, i64>,
     /// Companies in QuickBooks.
     pub ledgers: Ledgers,
+    /// Payments at PayPal.
+    pub remitted: Remitted,
     /// Counts the auditor's looks, and orders what is told by them.
     pub tick: usize,
     /// The tick, and the time, at which the oldest function began that may have written what comes next: it may know of nothing newer.

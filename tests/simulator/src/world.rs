@@ -1,6 +1,7 @@
 //! One world: merchants, partners, people and the cloud, played from a script.
 
 mod books;
+mod paypal;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -77,6 +78,9 @@ enum Job {
     Records(usize, usize),
     Schedule,
     Webhook(Webhook),
+    Notice(paypal::Notice),
+    /// A delivery that is not PayPal's.
+    Pretended,
     /// Which of the told commands.
     Command(usize),
     /// What is looked at, and which status it must have.
@@ -129,6 +133,7 @@ pub struct World {
     abroad: bool,
     orders: u64,
     books: books::Dealings,
+    paypal: paypal::Account,
     /// Nothing strikes any more.
     calm: bool,
     /// Files of exports, as they were when they were first asked for.
@@ -231,18 +236,20 @@ impl World {
         let sky = Sky::new();
         let under = context_under(&sky, &embedded, &plain);
         let books = books::Dealings::new(terms.seed, &clock, &sky);
+        let paypal = paypal::Account::new(terms.seed, &sky);
         let files = local::files(&embedded.sdk_config(), None);
         let instance = |off: i64| {
-            let rails = books.rails(clock.off_by(off));
+            let rails = books.rails(clock.off_by(off), &paypal.way);
             let clock: Arc<dyn Clock> = Arc::new(clock.off_by(off));
             Functions::new(workflows::Context { clock, ..under.clone() }, files.clone(), rails)
         };
         let off = chance.from(1, SKEW_SECONDS);
         let mut world = Self {
             seed: terms.seed,
-            api: Functions::new(plain.clone(), files.clone(), books.rails(clock.clone())),
+            api: Functions::new(plain.clone(), files.clone(), books.rails(clock.clone(), &paypal.way)),
             instances: vec![instance(0), instance(off), instance(-off)],
             books,
+            paypal,
             calm: false,
             tasks: Tasks::new(sky.clone()),
             clock,
@@ -306,6 +313,7 @@ impl World {
         if self.books.any {
             self.open_company(n).await?;
         }
+        self.connect_paypal(n).await?;
         let partners = if self.crowd > 3 { 1 } else { 1 + chance.below(3) };
         for _ in 0..partners {
             self.found_partner(chance, n).await?;
@@ -324,7 +332,11 @@ impl World {
         let mut besides = Chance::of(self.seed, PARTNERS + number as u64);
         let method = *besides.pick(&METHODS).unwrap_or(&"manual");
         let there = self.paid_there(n, number);
-        let method = if there.is_some() { "quickbooks" } else { method };
+        let method = match there {
+            Some(_) => "quickbooks",
+            None if self.paid_by_paypal(n, number) => "paypal",
+            None => method,
+        };
         let mut partner = Partner {
             id: String::new(),
             program: n,
@@ -403,6 +415,7 @@ impl World {
     async fn pass(&mut self, seconds: i64) -> Outcome {
         let before = self.clock.now();
         self.clock.pass(seconds);
+        self.forget_names();
         self.publish_rates(before).await
     }
 
@@ -635,6 +648,11 @@ impl World {
             Act::Books => {
                 for _ in 0..=chance.below(3).min(step.most) {
                     self.deal(chance).await?;
+                }
+            }
+            Act::Remit => {
+                for _ in 0..=chance.below(3).min(step.most) {
+                    self.remit(chance).await?;
                 }
             }
             Act::Finish => self.take_turns(chance, usize::MAX).await?,
@@ -1447,6 +1465,12 @@ impl World {
                     self.not_heard(webhook);
                 }
             }
+            (Job::Notice(notice), _) => {
+                if status != Some(200) {
+                    self.not_noticed(notice);
+                }
+            }
+            (Job::Pretended, _) => Self::pretended(status)?,
             (Job::Mail(batch), Ended::Answered(Ok(Reply::Value(answer)))) => {
                 let failed = |mail: &Mail| {
                     let failures = answer["batchItemFailures"].as_array().into_iter().flatten();
@@ -1507,6 +1531,7 @@ impl World {
     /// Shows the auditor what was written since it last looked.
     fn audit(&mut self) -> Outcome {
         self.observe();
+        self.observe_payments();
         loop {
             let page = self.stream.next(&self.embedded).map_err(broken)?;
             let Some(last) = page.last() else { break };
@@ -1547,6 +1572,9 @@ impl World {
         if self.books.changed() {
             compared = compared.and_then(|()| self.auditor.companies(&self.told));
         }
+        if self.paypal.changed() {
+            compared = compared.and_then(|()| self.auditor.payments(&self.told));
+        }
         compared.map_err(|violation| failure(violation.invariant.as_str(), violation.what))
     }
 
@@ -1559,6 +1587,7 @@ impl World {
         if self.books.any {
             self.put_in_order(&mut chance).await?;
         }
+        self.put_payments_in_order().await?;
         let calm = |chance: &mut Chance| Lot { chance: chance.fork(), odds: 0, mortal: 0 };
         // Twice through, since what comes to rest last may set something else in motion; and once more where something waits for its turn.
         let mut quiet = 0;
@@ -1591,7 +1620,7 @@ impl World {
             self.collect().await?;
             waiting |= self.is_news_waiting() || self.entries() != before;
             quiet = if waiting { 0 } else { quiet + 1 };
-            if round > 0 && quiet > usize::from(self.books.any) && self.untold.is_empty() {
+            if round > 0 && quiet > usize::from(self.books.any || self.paypal.any) && self.untold.is_empty() {
                 self.export_all(&mut chance).await?;
                 return self.at_rest(&mut chance).await;
             }

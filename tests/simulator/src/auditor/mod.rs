@@ -9,6 +9,7 @@ mod events;
 mod hands;
 mod model;
 mod order;
+mod paypal;
 mod quickbooks;
 mod rates;
 mod reversal;
@@ -47,6 +48,7 @@ pub enum Invariant {
     Runs,
     RecordsEnd,
     OneBill,
+    OnePayment,
     History,
     Access,
 }
@@ -64,6 +66,9 @@ impl Invariant {
             Self::Runs => "8: a run pays a partner once, everything that was due",
             Self::RecordsEnd => "9: each event ends applied, or as an exception",
             Self::OneBill => "10: a payout has one Bill, and is paid when that is",
+            Self::OnePayment => {
+                "10: a payout is sent once, to where it was approved for, and is paid when its rail says so"
+            }
             Self::History => "11: the journal is whole and leads to what is stored",
             Self::Access => "12: nothing is changed by whom it must not be",
         }
@@ -258,6 +263,9 @@ fn begun(entry: &Entry, partner: &Partner, program: &Program, requested: bool) -
         parts: Vec::new(),
         attested: Vec::new(),
         attempts: 0,
+        sent_at: None,
+        paid_before: 0,
+        batch: None,
         export: None,
         bill: None,
         drafted_at: entry.at,
@@ -311,13 +319,21 @@ impl Auditor {
             "cancel_payout" => self.cancel(told, &entry)?,
             "exclude" => self.exclude(told, &entry)?,
             "begin_submit" => self.begin_submit(told, &entry)?,
+            "mark_paid" if entry.by == RAIL && self.is_sent_by_paypal(entry.stream) => {
+                self.arrived_there(told, &entry)?
+            }
             "mark_paid" if entry.by == RAIL => self.reported(told, &entry)?,
             "unpay" => self.reported(told, &entry)?,
             "mark_paid" => self.mark_paid(told, &entry)?,
+            "mark_failed" if entry.by == RAIL && self.is_sent_by_paypal(entry.stream) => self.not_sent(told, &entry)?,
             "mark_failed" if entry.by == RAIL => self.refused(told, &entry)?,
             "mark_failed" => self.mark_failed(told, &entry)?,
+            "mark_returned" if entry.by == RAIL => self.back_there(told, &entry)?,
             "mark_returned" => self.mark_returned(told, &entry)?,
             "retry" => self.retry(told, &entry)?,
+            "submit" if entry.by == RAIL && self.is_sent_by_paypal(entry.stream) => {
+                self.accepted_there(told, &entry)?
+            }
             "submit" if entry.by == RAIL => self.taken(told, &entry)?,
             "submit" => self.submit(told, &entry)?,
             "void_payout" if self.is_billed(entry.stream) => self.ended(told, &entry)?,

@@ -262,6 +262,11 @@ pub struct Payout {
     pub attested: Vec<(String, Option<String>, i128)>,
     /// How often it was begun anew.
     pub attempts: u32,
+    /// When the attempt to send it began that is under way or was the last, and what was paid of it before.
+    pub sent_at: Option<Timestamp>,
+    pub paid_before: i128,
+    /// PayPal's own id of the batch that pays it, once that is known.
+    pub batch: Option<String>,
     /// Its Bill in QuickBooks, once that is known to be there.
     pub bill: Option<String>,
     /// The batch whose files it went out in.
@@ -299,6 +304,12 @@ impl Payout {
         if self.rates.iter().any(fits) {
             self.rates.retain(fits);
         }
+    }
+
+    /// An attempt to send it begins.
+    pub fn leaves(&mut self, entry: &Entry) {
+        self.sent_at = Some(entry.at);
+        self.paid_before = self.paid;
     }
 
     pub fn is_drafted(&mut self) {

@@ -22,8 +22,8 @@ const EXPENSES: &str = "7";
 const TAXES: &str = "8";
 const PARTNERS_NAME: &str = "Partner ";
 
-/// The document number of a payout's Bill.
-fn number_of(payout: &str) -> String {
+/// A payout's number for people, which is the document number of its Bill.
+pub(super) fn number_of(payout: &str) -> String {
     format!("PP-{}", payout.get(30..).unwrap_or_default().to_uppercase())
 }
 
@@ -84,10 +84,11 @@ impl Auditor {
 
     pub(super) fn begin_submit(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let mut payout = self.payout(entry, &["approved"])?;
-        let asked = entry.by == RAIL && payout.method == "quickbooks";
+        let asked = entry.by == RAIL && (payout.method == "quickbooks" || payout.is_remitted(told));
         ensure!(asked, Access, "{}: is paid by {}", entry.name(), payout.method);
         self.tax_stands(told, entry, (entry.stream, &payout), 0, None)?;
         payout.state = "submitting";
+        payout.leaves(entry);
         Ok(Self::alone(entry, payout))
     }
 

@@ -15,7 +15,7 @@ fn method_of(format: &str) -> &str {
 }
 
 /// Minor units as files write them.
-fn written(amount: i128, exponent: u32) -> String {
+pub(super) fn written(amount: i128, exponent: u32) -> String {
     let one = 10_i128.pow(exponent);
     let (sign, amount) = (if amount < 0 { "-" } else { "" }, amount.abs());
     match exponent {
@@ -88,8 +88,12 @@ impl Auditor {
     /// All of it came back, so that nothing is paid; lines that were are in the payout again.
     pub(super) fn mark_returned(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let states = ["submitted", "partially_paid", "paid"];
-        let mut payout = self.told_of(told, entry, "mark-returned", &states)?;
+        let payout = self.told_of(told, entry, "mark-returned", &states)?;
         ensure!(payout.method != "quickbooks", OneBill, "{}: only its Bill says so", entry.name());
+        self.comes_back(entry, payout)
+    }
+
+    pub(super) fn comes_back(&self, entry: &Entry, mut payout: Payout) -> Checked<Effect> {
         let sent = payout.state != "paid" || payout.paid > 0;
         ensure!(sent, OneState, "{}: nothing was sent that could come back", entry.name());
         if payout.state == "paid" {
@@ -107,6 +111,7 @@ impl Auditor {
         self.tax_stands(told, entry, (entry.stream, &payout), 0, None)?;
         payout.state = "submitting";
         payout.attempts += 1;
+        payout.leaves(entry);
         Ok(Self::alone(entry, payout))
     }
 
@@ -126,6 +131,7 @@ impl Auditor {
         if !entry.stream.starts_with("exp_") {
             let mut payout = self.payout(entry, &["submitting"])?;
             ensure!(entry.by == "settlement", Access, "{}: is for nobody to say", entry.name());
+            ensure!(!payout.is_remitted(told), OnePayment, "{}: is PayPal's to send", entry.name());
             payout.state = "submitted";
             return Ok(Self::alone(entry, payout));
         }

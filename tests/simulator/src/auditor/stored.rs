@@ -145,7 +145,7 @@ impl Auditor {
         let expected = json!({
             "program": program.id, "partner": payout.partner, "currency": payout.currency, "state": payout.state,
             "amount": payout.amount(), "lineCount": payout.lines().count(), "pages": payout.pages.len(), "paid": payout.paid,
-            "method": payout.method, "export": payout.export, "attempts": (payout.attempts > 0).then_some(payout.attempts),
+            "method": payout.method, "export": payout.export, "processor": payout.batch, "attempts": (payout.attempts > 0).then_some(payout.attempts),
             "contentVersion": payout.version, "minimum": payout.minimum, "mustNet": payout.must_net.then_some(true),
             "settling": payout.settling, "entries": payout.entries, "rev": payout.entries, "entry": payout.entry,
         });
@@ -320,6 +320,7 @@ impl Auditor {
         }
         self.paid_instantly(told, now, items)?;
         self.as_billed(told, now, items)?;
+        self.as_remitted(told, now, items)?;
         self.accepted(told, items)?;
         self.answered(told)?;
         self.published(published)

@@ -25,7 +25,7 @@ use crate::ledgers::{self, Bill, Books};
 use crate::script::has_books;
 use crate::shop;
 use crate::told::{About, SKEW_SECONDS, exponent};
-use crate::way::Way;
+use crate::way::{Way, WayToPaypal};
 
 /// Where the chance of companies begins, which nothing else is decided by.
 const COMPANIES: u64 = 1 << 40;
@@ -106,8 +106,8 @@ impl Dealings {
     }
 
     /// The ways out of one process.
-    pub(super) fn rails(&self, clock: WorldClock) -> Arc<workflows::rails::Rails> {
-        Arc::new(self.way.rails(clock, self.pace))
+    pub(super) fn rails(&self, clock: WorldClock, paypal: &WayToPaypal) -> Arc<workflows::rails::Rails> {
+        Arc::new(self.way.rails(clock, self.pace, paypal))
     }
 }
 
@@ -257,7 +257,7 @@ impl World {
                 Ok(())
             }
             70..77 => self.approve(chance),
-            77..85 => self.have_paid(chance).await,
+            77..85 => self.have_paid(chance, "quickbooks").await,
             85..88 => {
                 self.fire(chance, "reconcile");
                 Ok(())
@@ -269,9 +269,9 @@ impl World {
         }
     }
 
-    /// Somebody who is paid there is given something, and a payout of it.
-    async fn have_paid(&mut self, chance: &mut Chance) -> Outcome {
-        let there: Vec<_> = self.told.partners.iter().filter(|partner| partner.method == Some("quickbooks")).collect();
+    /// Somebody who is paid so is given something, and a payout of it.
+    pub(super) async fn have_paid(&mut self, chance: &mut Chance, method: &str) -> Outcome {
+        let there: Vec<_> = self.told.partners.iter().filter(|partner| partner.method == Some(method)).collect();
         let Some(partner) = chance.pick(&there).map(|partner| (*partner).clone()) else { return Ok(()) };
         let program = &self.told.programs[partner.program];
         let amount = chance.from(1, 20_000);
