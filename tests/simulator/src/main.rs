@@ -17,6 +17,7 @@ mod shop;
 mod tasks;
 mod told;
 mod way;
+mod ways;
 mod world;
 
 use std::collections::BTreeMap;

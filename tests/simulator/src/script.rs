@@ -50,6 +50,8 @@ pub enum Act {
     Partner,
     /// A partner is suspended for a while.
     Suspend,
+    /// A partner's payout details are changed.
+    Details,
     /// Somebody looks, perhaps at what is not theirs.
     Look,
     Pass,
@@ -133,6 +135,8 @@ const BOOKS: u64 = 1 << 42;
 const SUSPENSIONS: u64 = 1 << 43;
 /// And of what PayPal is asked.
 const PAYPAL: u64 = 1 << 46;
+/// And of whose payout details change when.
+const DETAILS: u64 = 1 << 48;
 
 /// Whether anybody is paid in QuickBooks in the world with this seed.
 pub fn has_books(seed: u64) -> bool {
@@ -148,6 +152,7 @@ pub fn has_paypal(seed: u64) -> bool {
 pub fn script(seed: u64, steps: usize) -> Vec<Step> {
     let (mut chance, mut besides) = (Chance::of(seed, 1), Chance::of(seed, BOOKS + 1));
     let (mut suspensions, mut remits) = (Chance::of(seed, SUSPENSIONS), Chance::of(seed, PAYPAL + 1));
+    let mut details = Chance::of(seed, DETAILS);
     let mut all = Vec::new();
     for n in 0..steps {
         let payday = n >= steps - steps / 5;
@@ -158,6 +163,9 @@ pub fn script(seed: u64, steps: usize) -> Vec<Step> {
         }
         if has_paypal(seed) && remits.percent(if payday { 60 } else { 15 }) {
             all.push(Step { act: Act::Remit, chance: remits.number(), most: usize::MAX });
+        }
+        if details.percent(if payday { 12 } else { 3 }) {
+            all.push(Step { act: Act::Details, chance: details.number(), most: usize::MAX });
         }
         if ENGINE && suspensions.percent(3) {
             all.push(Step { act: Act::Suspend, chance: suspensions.number(), most: usize::MAX });

@@ -8,6 +8,7 @@ use jiff::civil::Date;
 
 use crate::ledgers::Ledgers;
 use crate::remitted::Remitted;
+use crate::ways::{Way, Ways};
 
 /// Whether worlds use the whole commission engine.
 pub const ENGINE: bool = true;
@@ -280,8 +281,8 @@ pub struct Partner {
     pub quiet: bool,
     /// Paid as soon as something is payable, where the program pays instantly.
     pub trusted: bool,
-    /// How the partner is paid: `manual`, `bank`, ...; `None` where there is no way yet.
-    pub method: Option<&'static str>,
+    /// How they were paid from which tick on, oldest first.
+    pub ways: Vec<Ways>,
     /// What they are paid in, if not in the program's currency.
     pub paid_in: Option<&'static str>,
     /// From when to when they were suspended, the end exclusive.
@@ -289,6 +290,15 @@ pub struct Partner {
 }
 
 impl Partner {
+    pub fn preferred(&self) -> Option<&Way> {
+        self.ways.last().and_then(Ways::preferred)
+    }
+
+    /// How the partner is paid: `manual`, `bank`, ...; `None` where there is no way.
+    pub fn method(&self) -> Option<&'static str> {
+        self.preferred().map(|way| way.kind)
+    }
+
     pub fn was_suspended(&self, at: Timestamp) -> bool {
         self.suspended.iter().any(|(from, until)| (*from..*until).contains(&at))
     }
@@ -424,7 +434,7 @@ pub struct Withdrawal {
 pub struct Command {
     pub by: String,
     /// As in the API's path: `approve`, `hold`, `release`, `reject`, `reinstate`, `adjust` about commissions; `approve`, `send-back`, `cancel`,
-    /// `mark-paid`, `mark-failed`, `mark-returned`, `retry`, `void`, `exclude` about payouts; `runs`, `payouts` (a request) about partners;
+    /// `mark-paid`, `mark-failed`, `mark-returned`, `retry`, `void`, `exclude` about payouts; `runs`, `payouts` (a request), `details` about partners;
     /// `exports` about a program.
     pub about: About,
     pub verb: &'static str,
@@ -440,6 +450,10 @@ pub struct Command {
     pub payments: Vec<Payment>,
     /// Of an export, the files' format.
     pub format: Option<&'static str>,
+    /// Of a request, the kind of way it names.
+    pub method: Option<&'static str>,
+    /// Of details, all ways to pay the partner.
+    pub ways: Vec<Way>,
     /// Of a run.
     pub run: Option<ByHand>,
     pub at: Timestamp,

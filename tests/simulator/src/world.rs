@@ -1,6 +1,7 @@
 //! One world: merchants, partners, people and the cloud, played from a script.
 
 mod books;
+mod details;
 mod paypal;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ use crate::told::{
     About, Answer, ByHand, Command, Customer, ENGINE, Edit, Model, Partner, Payment, RuleSet, SKEW_SECONDS, Sale, Told,
     Touch, exponent,
 };
+use crate::ways::{KINDS, Way, Ways};
 
 /// Why a world failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +107,8 @@ struct Besides {
     payments: Vec<Payment>,
     format: Option<&'static str>,
     run: Option<ByHand>,
+    method: Option<&'static str>,
+    ways: Vec<Way>,
 }
 
 pub struct World {
@@ -347,20 +351,23 @@ impl World {
             minimum_payout: chance.percent(20).then(|| chance.from(0, 100) * 10_i64.pow(exponent)),
             quiet: besides.clone().permille(180),
             trusted: besides.clone().percent(75),
-            method: chance.percent(90).then_some(method),
+            ways: Vec::new(),
             paid_in: None,
             suspended: Vec::new(),
         };
-        let vendor = there.and_then(|there| there.vendor).filter(|_| partner.method.is_some());
+        let method = chance.percent(90).then_some(method);
+        let vendor = there.and_then(|there| there.vendor).filter(|_| method.is_some());
+        let ways = self.first_ways(method, number, vendor.as_deref());
         let mut money = Chance::of(self.seed, MONEY + 1 + number as u64);
-        let elsewhere = self.abroad && money.percent(35) && method != "quickbooks";
+        let elsewhere = self.abroad && money.percent(35) && method != Some("quickbooks");
         partner.paid_in = elsewhere.then(|| shop::other_currency(&mut money, program));
         let body = json!({
             "programId": id, "name": format!("Partner {number}"), "email": format!("partner{number}@partners.example"),
             "code": partner.code, "group": partner.group, "country": partner.country, "minimumPayout": partner.minimum_payout.map(|amount| shop::decimal(amount, exponent)),
-            "payoutMethods": shop::method_body(partner.method, number, vendor.as_deref()), "payoutCurrency": partner.paid_in,
+            "payoutMethods": ways.iter().map(Way::body).collect::<Vec<_>>(), "payoutCurrency": partner.paid_in,
             "trusted": partner.trusted,
         });
+        partner.ways.push(Ways { since: 0, all: ways });
         partner.id = text(&self.made("ann", "/partners", &body).await?["id"]);
         self.told.ledgers.named.extend(vendor.map(|vendor| (partner.id.clone(), vendor)));
         let mut transaction = Transaction::new("membership");
@@ -632,6 +639,7 @@ impl World {
                 self.found_partner(chance, n).await?;
             }
             Act::Suspend => self.suspend(chance).await?,
+            Act::Details => self.change_details(chance)?,
             Act::Look if chance.percent(25) => self.own_audit().await?,
             Act::Look if chance.percent(25) => self.download().await?,
             Act::Look => self.look(chance)?,
@@ -1048,7 +1056,8 @@ impl World {
 
     fn tell_command(&mut self, by: &str, about: About, verb: &'static str, ids: Vec<String>, body: &Value) {
         let reason = body["reason"].as_str().map(str::to_owned);
-        let Besides { amount, shares, versions, payments, format, run } = std::mem::take(&mut self.telling);
+        let Besides { amount, shares, versions, payments, format, run, method, ways } =
+            std::mem::take(&mut self.telling);
         self.told.commands.push(Command {
             by: by.to_owned(),
             about,
@@ -1061,6 +1070,8 @@ impl World {
             payments,
             format,
             run,
+            method,
+            ways,
             at: self.clock.now(),
             answer: None,
         });
@@ -1190,10 +1201,32 @@ impl World {
         if chance.percent(30) {
             body["amount"] = json!(shop::decimal(chance.from(1, 20_000), program.exponent));
         }
+        let mut besides = chance.fork();
+        // Mostly a way that the partner has.
+        let kinds: Vec<_> = partner.ways.last().into_iter().flat_map(|ways| &ways.all).map(|way| way.kind).collect();
+        let kind = if besides.percent(90) { besides.pick(&kinds) } else { besides.pick(&KINDS) };
+        if let Some(kind) = kind.copied().filter(|_| besides.percent(45)) {
+            body["method"] = json!(kind);
+            self.telling.method = Some(kind);
+        }
+        if besides.percent(25) {
+            return self.request_own(chance, &partner, &body);
+        }
         if chance.percent(20) {
             body["override"] = json!("the seed says so");
         }
         self.command(chance, About::Partners, "payouts", "/payouts", vec![partner.id], &body)
+    }
+
+    /// A partner asks for what is their own.
+    fn request_own(&mut self, chance: &mut Chance, partner: &Partner, body: &Value) -> Outcome {
+        let number = self.told.partners.iter().position(|told| told.id == partner.id).unwrap_or_default();
+        let by = format!("partner{number}");
+        self.note(|| format!("  {by}: /payouts {body}"));
+        self.tell_command(&by, About::Partners, "payouts", vec![partner.id.clone()], body);
+        let event = api_event(&by, "partner", &Method::POST, "/payouts", Some(body))?;
+        self.http(chance, Job::Command(self.told.commands.len() - 1), event);
+        Ok(())
     }
 
     fn approve(&mut self, chance: &mut Chance) -> Outcome {
@@ -1541,6 +1574,13 @@ impl World {
                 let key = (text(&change["Keys"]["pk"]["S"]), text(&change["Keys"]["sk"]["S"]));
                 let item =
                     record["eventName"].as_str().filter(|name| *name != "REMOVE").map(|_| plain(&change["NewImage"]));
+                if let Some(item) = &item {
+                    if key.1.starts_with("PAY#") {
+                        self.auditor.note_place(item);
+                    } else if key.1 == "PAR" {
+                        self.see_details(item)?;
+                    }
+                }
                 if key.0.starts_with("JRN#") {
                     if record["eventName"] != "INSERT" {
                         return Err(failure("entries are written once", format!("{key:?} was changed")));

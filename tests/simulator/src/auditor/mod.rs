@@ -10,6 +10,7 @@ mod hands;
 mod model;
 mod order;
 mod paypal;
+mod places;
 mod quickbooks;
 mod rates;
 mod reversal;
@@ -30,6 +31,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::told::{About, Command, Partner, Program, SKEW_SECONDS, Told};
+use crate::ways::Way;
 use model::{Balance, Claimed, Conversion, Customer, Kind, Line, PageLine, Payout, State, Tally, TallyKey};
 use quickbooks::RAIL;
 use rates::Ratio;
@@ -233,23 +235,34 @@ pub struct Auditor {
     entries: usize,
     /// Who did what to which line or payout.
     done: BTreeSet<(String, String, String)>,
+    /// Where payouts go as they are stored: method and destination.
+    places: BTreeMap<String, (String, String)>,
     /// What must be published: stream and event id, entry by entry.
     events: Vec<(String, Vec<String>)>,
 }
 
 /// A payout before anything is claimed for it.
-fn begun(entry: &Entry, partner: &Partner, program: &Program, requested: bool) -> Payout {
+fn begun(
+    entry: &Entry,
+    partner: &Partner,
+    program: &Program,
+    requested: bool,
+    (place, named): (Option<Way>, Vec<Option<&'static str>>),
+) -> Payout {
     Payout {
         partner: partner.id.clone(),
         currency: program.currency,
-        paid_in: partner.paid_in.filter(|_| partner.method.is_some()).unwrap_or(program.currency),
+        paid_in: partner.paid_in.filter(|_| place.is_some()).unwrap_or(program.currency),
         rates: Vec::new(),
         state: "drafting",
         paid: 0,
         version: 1,
         minimum: partner.minimum_payout.unwrap_or(program.minimum_payout).into(),
-        method: partner.method.unwrap_or("manual"),
-        must_net: partner.method.is_none(),
+        method: place.as_ref().map_or("manual", |way| way.kind),
+        must_net: place.is_none(),
+        place,
+        redirected: false,
+        named,
         overridden: if requested || program.dust_sweep_days.is_some() { None } else { Some(false) },
         swept: false,
         approvals: Vec::new(),
@@ -318,6 +331,7 @@ impl Auditor {
             "send_back" => self.send_back(told, &entry)?,
             "cancel_payout" => self.cancel(told, &entry)?,
             "exclude" => self.exclude(told, &entry)?,
+            "redirect" => self.redirect(told, &entry)?,
             "begin_submit" => self.begin_submit(told, &entry)?,
             "mark_paid" if entry.by == RAIL && self.is_sent_by_paypal(entry.stream) => {
                 self.arrived_there(told, &entry)?
@@ -421,7 +435,7 @@ impl Auditor {
         }
         let mut payout = match (entry.what, self.payouts.get(id)) {
             ("claim", Some(payout)) if payout.state == "drafting" => payout.clone(),
-            ("draft", None) => begun(entry, partner, program, requested),
+            ("draft", None) => begun(entry, partner, program, requested, self.place(told, entry, partner)?),
             (_, found) => {
                 let state = found.map(|payout| payout.state);
                 return violation(Invariant::OneState, format!("{name}: {id} is {state:?}"));
@@ -580,6 +594,7 @@ impl Auditor {
         ensure!(!payout.hands().contains(entry.by), Access, "{name}: has a hand in one of its lines");
         let again = payout.approvals.iter().any(|by| by == entry.by);
         ensure!(!again, Access, "{name}: has approved it before");
+        self.approves_place(told, entry, &payout)?;
         payout.approvals.push(entry.by.to_owned());
         let (_, program) = program_of(told, &payout.partner)?;
         let (surely, perhaps) = self.recently(entry, &payout, command.at);

@@ -10,6 +10,7 @@ use super::order::Order;
 use super::rates::{Ratio, Standing};
 use super::tax::Terms;
 use crate::told::{Edit, Refund, Rule, Sale};
+use crate::ways::Way;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
@@ -236,6 +237,12 @@ pub struct Payout {
     pub version: u64,
     pub minimum: i128,
     pub method: &'static str,
+    /// Where it goes; nowhere without a way to pay the partner.
+    pub place: Option<Way>,
+    /// It goes elsewhere than when it was drafted.
+    pub redirected: bool,
+    /// The kinds of ways that whoever asked for it may have named.
+    pub named: Vec<Option<&'static str>>,
     /// The partner has nowhere to be paid to: debts and earnings must come to zero.
     pub must_net: bool,
     /// Whether somebody overrode the minimum; unknown for requests, until what was written tells.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::model::Payout;
-use super::quickbooks::{RAIL, number_of};
+use super::quickbooks::number_of;
 use super::rates::Ratio;
 use super::settlement::written;
 use super::stored::Items;
@@ -37,9 +37,20 @@ impl Payout {
         self.rates.iter().map(|rate| written(due(rate), exponent(self.paid_in))).collect()
     }
 
-    /// PayPal pays out in no such currency.
-    fn is_unpayable(&self) -> bool {
-        self.paid_in == "KWD"
+    /// PayPal pays out in no such currency, or not into that wallet.
+    pub(super) fn is_unpayable(&self) -> bool {
+        let venmo = self.place.as_ref().is_some_and(|way| way.detail("wallet") == "VENMO");
+        self.paid_in == "KWD" || (venmo && self.paid_in != "USD")
+    }
+
+    /// As PayPal is told whom to pay.
+    fn recipient(&self) -> Option<(String, String, String)> {
+        let way = self.place.as_ref()?;
+        let named = [("EMAIL", "email"), ("PAYPAL_ID", "payerId"), ("PHONE", "phone"), ("USER_HANDLE", "venmoHandle")];
+        let (kind, to) =
+            named.map(|(kind, detail)| (kind, way.detail(detail))).into_iter().find(|(_, to)| !to.is_empty())?;
+        let wallet = if way.detail("wallet") == "VENMO" { "VENMO" } else { "PAYPAL" };
+        Some((kind.to_owned(), to.to_owned(), wallet.to_owned()))
     }
 }
 
@@ -151,6 +162,13 @@ impl Auditor {
                 let same = expected.contains(&sent.value) && sent.currency == payout.paid_in;
                 ensure!(same, OnePayment, "{name}: is to be {expected:?} {}, is {sent:?}", payout.paid_in);
             }
+            let to = payout.recipient();
+            ensure!(
+                to.as_ref() == Some(&sent.recipient),
+                OnePayment,
+                "{name}: {of} goes to {to:?}, not {:?}",
+                sent.recipient
+            );
             if sent.is_live() {
                 let other = live.insert(of, batch);
                 ensure!(other.is_none(), OnePayment, "{name}: {of} is paid by {other:?}, too");
@@ -164,9 +182,7 @@ impl Auditor {
         let payments: BTreeMap<&String, &Sent> = told.remitted.now().collect();
         for (id, payout) in self.payouts.iter().filter(|(_, payout)| payout.is_remitted(told)) {
             if payout.state == "approved" {
-                let entry =
-                    Entry { value: &Value::Null, stream: id, position: 0, hash: "", at: now, now, by: RAIL, what: "" };
-                let stays = self.tax_stands(told, &entry, (id, payout), 0, None).is_err();
+                let stays = self.must_wait(told, now, id, payout);
                 ensure!(stays, Converges, "{id}: is approved, and PayPal was not asked");
             }
             let Some(sent) = payout.batch.as_ref().and_then(|batch| payments.get(batch)) else { continue };

@@ -86,6 +86,7 @@ impl Auditor {
         let mut payout = self.payout(entry, &["approved"])?;
         let asked = entry.by == RAIL && (payout.method == "quickbooks" || payout.is_remitted(told));
         ensure!(asked, Access, "{}: is paid by {}", entry.name(), payout.method);
+        self.leaves_for(told, entry, &payout)?;
         self.tax_stands(told, entry, (entry.stream, &payout), 0, None)?;
         payout.state = "submitting";
         payout.leaves(entry);
@@ -337,11 +338,11 @@ impl Auditor {
         (bill.cash() < bill.total - bill.open).then_some("credits")
     }
 
-    /// Whether tax keeps an approved payout from being sent.
-    fn must_wait(&self, told: &Told, now: Timestamp, id: &str, payout: &Payout) -> bool {
+    /// Whether an approved payout may not be sent now.
+    pub(super) fn must_wait(&self, told: &Told, now: Timestamp, id: &str, payout: &Payout) -> bool {
         let entry =
             Entry { value: &Value::Null, stream: id, position: 0, hash: "", at: now, now, by: RAIL, what: "submit" };
-        self.tax_stands(told, &entry, (id, payout), 0, None).is_err()
+        self.leaves_for(told, &entry, payout).is_err() || self.tax_stands(told, &entry, (id, payout), 0, None).is_err()
     }
 
     /// The last report agrees with both sides, and every Bill that names a payout wrongly was told of.

@@ -271,7 +271,7 @@ impl World {
 
     /// Somebody who is paid so is given something, and a payout of it.
     pub(super) async fn have_paid(&mut self, chance: &mut Chance, method: &str) -> Outcome {
-        let there: Vec<_> = self.told.partners.iter().filter(|partner| partner.method == Some(method)).collect();
+        let there: Vec<_> = self.told.partners.iter().filter(|partner| partner.method() == Some(method)).collect();
         let Some(partner) = chance.pick(&there).map(|partner| (*partner).clone()) else { return Ok(()) };
         let program = &self.told.programs[partner.program];
         let amount = chance.from(1, 20_000);

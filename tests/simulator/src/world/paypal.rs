@@ -8,6 +8,7 @@ use local::SUBMISSIONS;
 use local::events::http_event;
 use paypal_counterpart::{CLIENT_ID, CLIENT_SECRET, Counterpart, Item, WEBHOOK_ID};
 use serde_json::{Value, json};
+use workflows::Clock;
 
 use super::{Job, Outcome, World, broken, failure};
 use crate::chance::Chance;
