@@ -461,6 +461,12 @@ impl Payout {
         }
     }
 
+    /// What is still to be sent of it, in the currency it is sent in.
+    pub fn unsent(&self) -> Result<Money, MoneyError> {
+        let whole = self.pays()?;
+        Ok(Money::new(whole.amount.minus(self.paid)?, whole.currency))
+    }
+
     pub fn open(&self) -> Option<OpenPayout> {
         (self.state.is_open() && self.settling.is_none()).then(|| OpenPayout(self.id.clone()))
     }
@@ -649,8 +655,8 @@ impl Payout {
     /// A person attests a payment outside QuickBooks. `part`: all that is open where left out; in the currency that is sent.
     pub fn mark_paid(self, reference: Option<&str>, at: Timestamp, part: Option<Minor>) -> Result<Self, PayoutError> {
         self.not_quickbooks()?;
-        let sent = self.pays()?;
-        let open = sent.amount.minus(self.paid)?;
+        let unsent = self.unsent()?;
+        let open = unsent.amount;
         let part = part.unwrap_or(open);
         let action = if part == open { PayoutAction::Pay } else { PayoutAction::PayPart };
         // `paid` is left only when the payment comes back.
@@ -662,7 +668,7 @@ impl Payout {
         let payments = [self.payments.as_slice(), &[payment]].concat();
         let paid = self.pay_up_to(action, so_far, payments, at)?;
         if !part.is_positive() || part > open {
-            return Err(PayoutError::BadAmount(Money::new(open, sent.currency)));
+            return Err(PayoutError::BadAmount(unsent));
         }
         Ok(paid)
     }

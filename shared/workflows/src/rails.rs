@@ -377,7 +377,8 @@ async fn send<R: Rail>(context: &Context, rail: &R, payout: &Payout, destination
             program: &program.name,
             partner: payout.partner.as_str(),
             details: &destination.details,
-            pays: payout.pays()?,
+            // A part may have been paid by hand before an earlier attempt failed.
+            pays: payout.unsent()?,
             source_currency: payout.currency,
             approved_at: payout.approved_at,
         },

@@ -335,10 +335,11 @@ impl World {
         let (id, exponent) = (program.id.clone(), program.exponent);
         let mut besides = Chance::of(self.seed, PARTNERS + number as u64);
         let method = *besides.pick(&METHODS).unwrap_or(&"manual");
-        let there = self.paid_there(n, number);
+        let by_paypal = self.paid_by_paypal(n, number);
+        let there = if by_paypal { None } else { self.paid_there(n, number) };
         let method = match there {
             Some(_) => "quickbooks",
-            None if self.paid_by_paypal(n, number) => "paypal",
+            None if by_paypal => "paypal",
             None => method,
         };
         let mut partner = Partner {

@@ -92,7 +92,9 @@ impl World {
     /// Most programs have PayPal asked; the others' payouts wait for a file.
     pub(super) async fn connect_paypal(&mut self, n: usize) -> Outcome {
         let mut chance = Chance::of(self.seed, ACCOUNTS + n as u64);
-        if !self.paypal.any || !chance.percent(85) {
+        // PayPal pays out in no dinars: a few programs learn so.
+        let odds = if self.told.programs[n].currency == "KWD" { 30 } else { 90 };
+        if !self.paypal.any || !chance.percent(odds) {
             return Ok(());
         }
         let body = json!({
@@ -109,7 +111,7 @@ impl World {
 
     /// Whether a partner of a program is paid through its connection.
     pub(super) fn paid_by_paypal(&self, n: usize, number: usize) -> bool {
-        self.told.remitted.connected.contains(&n) && Chance::of(self.seed, PARTNERS + number as u64).percent(60)
+        self.told.remitted.connected.contains(&n) && Chance::of(self.seed, PARTNERS + number as u64).percent(75)
     }
 
     // --- Playing --------------------------------------------------------------------------------------------------
