@@ -189,6 +189,23 @@ async fn a_refusal_for_good_fails_and_a_retry_is_a_payment_of_its_own() {
 }
 
 #[tokio::test]
+async fn what_is_on_its_way_when_paypal_is_switched_off_waits_and_is_nobody_elses_to_pay() {
+    let world = connected().await;
+    world.system.paypal.set_faults(Faults { lost_after_apply: 1.0, ..Faults::default() });
+    let id = world.send_payout().await;
+    let connection =
+        json!({"environment": "sandbox", "clientId": CLIENT_ID, "webhookId": WEBHOOK_ID, "enabled": false});
+    put(&world, &connection).await.ok();
+    world.system.paypal.set_faults(Faults::default());
+    world.wait().await;
+    assert_eq!(world.state_of_payout(&id).await, "submitting", "PayPal may have paid it");
+    put(&world, &json!({"environment": "sandbox", "clientId": CLIENT_ID, "webhookId": WEBHOOK_ID})).await.ok();
+    world.wait().await;
+    assert_eq!((world.state_of_payout(&id).await.as_str(), items(&world).len()), ("submitted", 1));
+    world.audit_holds().await;
+}
+
+#[tokio::test]
 async fn of_what_is_paid_in_part_by_hand_paypal_is_asked_for_the_rest() {
     let world = connected().await;
     let id = world.send_payout().await;

@@ -87,6 +87,9 @@ pub struct Payout {
     /// Where that attempt goes, until the rail took it: what is asked for again goes nowhere else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goes_to: Option<SentTo>,
+    /// A rail was asked to pay it, or was about to be: from then on only the rail knows, and people do not send it besides.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_rail: bool,
     /// Attempts before that one. Each ended with somebody's word that no money moved.
     #[serde(default, skip_serializing_if = "is_none_yet")]
     pub attempts: u32,
@@ -605,9 +608,10 @@ impl Payout {
         self.approved_at = None;
     }
 
-    /// To be written before the first byte leaves: from here on nothing inside changes.
+    /// To be written before the first byte leaves to a rail: from here on nothing inside changes.
     pub fn begin_submit(self, to: &PayoutMethod, at: Timestamp) -> Result<Self, PayoutError> {
-        Ok(self.step(PayoutAction::BeginSubmit)?.leaving(to, at))
+        let leaving = self.step(PayoutAction::BeginSubmit)?.leaving(to, at);
+        Ok(Self { at_rail: true, ..leaving })
     }
 
     fn leaving(mut self, to: &PayoutMethod, at: Timestamp) -> Self {
@@ -645,7 +649,11 @@ impl Payout {
 
     /// Whether people send the money, so that no program knows more of it than they tell.
     pub const fn is_sent_by_people(&self) -> bool {
-        matches!(self.method, MethodKind::Manual | MethodKind::Bank | MethodKind::Wise) || self.export.is_some()
+        match self.method {
+            MethodKind::Manual | MethodKind::Bank | MethodKind::Wise => true,
+            MethodKind::Paypal => !self.at_rail,
+            MethodKind::Quickbooks => false,
+        }
     }
 
     const fn not_quickbooks(&self) -> Result<(), PayoutError> {
@@ -907,6 +915,7 @@ pub(crate) mod tests {
             paid_at: None,
             submitting_at: None,
             goes_to: None,
+            at_rail: false,
             attempts: 0,
             processor: None,
             export: None,

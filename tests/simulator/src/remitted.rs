@@ -1,14 +1,14 @@
 //! What was seen at PayPal. Whatever PayPal has is the truth about its payments.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Everything that is known of payments there, by PayPal's own ids of their batches.
 #[derive(Debug, Clone, Default)]
 pub struct Remitted {
     /// How each was: from which tick on, oldest first.
     seen: BTreeMap<String, Vec<(usize, Sent)>>,
-    /// Programs, by their place, whose payouts PayPal is asked to pay.
-    pub connected: BTreeSet<usize>,
+    /// Programs, by their place, that have a connection: from which tick on it was switched on or off.
+    pub switched: BTreeMap<usize, Vec<(usize, bool)>>,
     /// What was refused for no reason that can be seen in it: at which tick, and what was asked.
     pub refused: Vec<(usize, String)>,
 }
@@ -77,6 +77,13 @@ impl Remitted {
         seen[from..].iter().map(|(_, sent)| sent)
     }
 
+    /// Whether PayPal may be asked about a program's payouts by whoever began at a tick.
+    pub fn may_be_asked(&self, program: usize, tick: usize) -> bool {
+        let switched = self.switched.get(&program).map(Vec::as_slice).unwrap_or_default();
+        let from = switched.partition_point(|(at, _)| *at <= tick).saturating_sub(1);
+        switched[from.min(switched.len())..].iter().any(|(_, on)| *on)
+    }
+
     /// How all payments are now, by their batches.
     pub fn now(&self) -> impl Iterator<Item = (&String, &Sent)> {
         self.seen.iter().filter_map(|(batch, seen)| Some((batch, &seen.last()?.1)))
@@ -107,5 +114,8 @@ mod tests {
         assert_eq!(since(0), ["PENDING", "UNCLAIMED", "RETURNED"]);
         assert_eq!(since(5), ["UNCLAIMED", "RETURNED"]);
         assert_eq!(since(9), ["RETURNED"]);
+        remitted.switched.insert(0, vec![(0, true), (5, false)]);
+        assert_eq!([4, 5, 6].map(|tick| remitted.may_be_asked(0, tick)), [true, false, false]);
+        assert!(!remitted.may_be_asked(1, 0));
     }
 }

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use store::{Membership, Transaction};
 use tests::sign::Connection;
 use workflows::Clock;
+use workflows::files::Files;
 
 use crate::auditor::Auditor;
 use crate::chance::Chance;
@@ -120,6 +121,10 @@ pub struct World {
     api: Functions,
     /// The same functions in bad weather, on machines whose clocks differ.
     instances: Vec<Functions>,
+    under: workflows::Context,
+    /// By so many seconds.
+    off: i64,
+    files: Files,
     sky: Sky,
     tasks: Tasks<Job, Answered>,
     told: Told,
@@ -242,16 +247,14 @@ impl World {
         let books = books::Dealings::new(terms.seed, &clock, &sky);
         let paypal = paypal::Account::new(terms.seed, &sky);
         let files = local::files(&embedded.sdk_config(), None);
-        let instance = |off: i64| {
-            let rails = books.rails(clock.off_by(off), &paypal.way);
-            let clock: Arc<dyn Clock> = Arc::new(clock.off_by(off));
-            Functions::new(workflows::Context { clock, ..under.clone() }, files.clone(), rails)
-        };
         let off = chance.from(1, SKEW_SECONDS);
         let mut world = Self {
             seed: terms.seed,
             api: Functions::new(plain.clone(), files.clone(), books.rails(clock.clone(), &paypal.way)),
-            instances: vec![instance(0), instance(off), instance(-off)],
+            instances: Vec::new(),
+            under,
+            off,
+            files,
             books,
             paypal,
             calm: false,
@@ -278,6 +281,7 @@ impl World {
             written: BTreeMap::new(),
             trace: terms.trace.then(String::new),
         };
+        world.start_processes();
         world.set_limits().await?;
         world.publish_rates(start - SignedDuration::from_hours(DAYS_BEFORE * 24)).await?;
         if world.books.any {
@@ -289,6 +293,19 @@ impl World {
         }
         world.audit()?;
         Ok(world)
+    }
+
+    /// New ones, which know nothing that others remember. Whoever is under way goes on.
+    fn start_processes(&mut self) {
+        let functions = |context: &workflows::Context, off: i64| {
+            let time = self.clock.off_by(off);
+            let rails = self.books.rails(time.clone(), &self.paypal.way);
+            let context = workflows::Context { clock: Arc::new(time), ..context.clone() };
+            Functions::new(context, self.files.clone(), rails)
+        };
+        let api = functions(&self.plain, 0);
+        self.instances = [0, self.off, -self.off].map(|off| functions(&self.under, off)).into();
+        self.api = api;
     }
 
     fn note(&mut self, line: impl FnOnce() -> String) {

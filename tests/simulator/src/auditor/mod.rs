@@ -278,6 +278,7 @@ fn begun(
         attempts: 0,
         sent_at: None,
         paid_before: 0,
+        at_rail: false,
         batch: None,
         export: None,
         bill: None,

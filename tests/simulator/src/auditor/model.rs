@@ -272,6 +272,8 @@ pub struct Payout {
     /// When the attempt to send it began that is under way or was the last, and what was paid of it before.
     pub sent_at: Option<Timestamp>,
     pub paid_before: i128,
+    /// A rail was asked to pay it: then nobody sends it by hand.
+    pub at_rail: bool,
     /// PayPal's own id of the batch that pays it, once that is known.
     pub batch: Option<String>,
     /// Its Bill in QuickBooks, once that is known to be there.

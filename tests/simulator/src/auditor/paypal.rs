@@ -20,15 +20,17 @@ use crate::told::{Told, exponent};
 /// So long PayPal is asked for the same payment once more.
 const ASKED_FOR: i64 = 25;
 
-fn is_connected(told: &Told, partner: &str) -> bool {
-    let place = told.partners.iter().find(|told| told.id == partner).map(|partner| partner.program);
-    place.is_some_and(|place| told.remitted.connected.contains(&place))
+/// Whether PayPal may be asked to pay it.
+pub(super) fn may_ask_paypal(told: &Told, payout: &Payout) -> bool {
+    let place = told.partners.iter().find(|told| told.id == payout.partner).map(|partner| partner.program);
+    let asked = |place| told.remitted.may_be_asked(place, told.since.0);
+    payout.method == "paypal" && payout.export.is_none() && place.is_some_and(asked)
 }
 
 impl Payout {
-    /// Whether PayPal is the one to pay it, and not people with a file.
-    pub(super) fn is_remitted(&self, told: &Told) -> bool {
-        self.method == "paypal" && self.export.is_none() && is_connected(told, &self.partner)
+    /// Whether PayPal is the one to pay it, and not people.
+    pub(super) fn is_remitted(&self) -> bool {
+        self.method == "paypal" && self.at_rail
     }
 
     /// What is still to be sent of it, by any of the rates that may hold, as PayPal writes it.
@@ -62,7 +64,7 @@ impl Auditor {
     /// PayPal has it.
     pub(super) fn accepted_there(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let (name, mut payout) = (entry.name(), self.payout(entry, &["submitting"])?);
-        ensure!(payout.is_remitted(told), Access, "{name}: is sent by {}, in {:?}", payout.method, payout.export);
+        ensure!(payout.is_remitted(), Access, "{name}: is sent by {}, in {:?}", payout.method, payout.export);
         let batch = text(entry.value, "why");
         let mut seen = told.remitted.since(batch, told.since.0).peekable();
         let of = seen.peek().and_then(|sent| sent.of());
@@ -120,7 +122,7 @@ impl Auditor {
             // What was asked for so long ago that PayPal may know it no more is not asked for again.
             let forgotten = payout.sent_at.is_some_and(|at| entry.at + skew() + skew() > at + days(ASKED_FOR));
             let why = text(entry.value, "why");
-            let possible = payout.is_remitted(told) && (refused || forgotten || payout.is_unpayable());
+            let possible = payout.is_remitted() && (refused || forgotten || payout.is_unpayable());
             ensure!(possible, OnePayment, "{name}: nothing speaks against it, and it is said that {why}");
         } else {
             Self::looked_up(told, &name, &payout, Sent::has_failed)?;
@@ -150,7 +152,7 @@ impl Auditor {
             let begun = !matches!(payout.state, "drafting" | "pending" | "approved" | "cancelled");
             ensure!(begun, OnePayment, "{name}: was made, and {of} is {}", payout.state);
             ensure!(
-                payout.is_remitted(told),
+                payout.is_remitted(),
                 OnePayment,
                 "{name}: {of} is paid by {} in {:?}",
                 payout.method,
@@ -180,8 +182,8 @@ impl Auditor {
     /// At the end, when PayPal has told everything: every payout is as its payment is, or somebody was told that it is not.
     pub(super) fn as_remitted(&self, told: &Told, now: Timestamp, items: &Items) -> Checked {
         let payments: BTreeMap<&String, &Sent> = told.remitted.now().collect();
-        for (id, payout) in self.payouts.iter().filter(|(_, payout)| payout.is_remitted(told)) {
-            if payout.state == "approved" {
+        for (id, payout) in self.payouts.iter().filter(|(_, payout)| payout.method == "paypal") {
+            if payout.state == "approved" && may_ask_paypal(told, payout) {
                 let stays = self.must_wait(told, now, id, payout);
                 ensure!(stays, Converges, "{id}: is approved, and PayPal was not asked");
             }

@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::model::Payout;
+use super::paypal::may_ask_paypal;
 use super::stored::Items;
 use super::{Auditor, Checked, Effect, Entry, Invariant, caused, ensure, int, list, program_of, text, time, violation};
 use crate::ledgers::{Bill, Books, Vendor};
@@ -84,11 +85,12 @@ impl Auditor {
 
     pub(super) fn begin_submit(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let mut payout = self.payout(entry, &["approved"])?;
-        let asked = entry.by == RAIL && (payout.method == "quickbooks" || payout.is_remitted(told));
+        let asked = entry.by == RAIL && (payout.method == "quickbooks" || may_ask_paypal(told, &payout));
         ensure!(asked, Access, "{}: is paid by {}", entry.name(), payout.method);
         self.leaves_for(told, entry, &payout)?;
         self.tax_stands(told, entry, (entry.stream, &payout), 0, None)?;
         payout.state = "submitting";
+        payout.at_rail = true;
         payout.leaves(entry);
         Ok(Self::alone(entry, payout))
     }

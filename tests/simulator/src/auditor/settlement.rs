@@ -136,7 +136,7 @@ impl Auditor {
         if !entry.stream.starts_with("exp_") {
             let mut payout = self.payout(entry, &["submitting"])?;
             ensure!(entry.by == "settlement", Access, "{}: is for nobody to say", entry.name());
-            ensure!(!payout.is_remitted(told), OnePayment, "{}: is PayPal's to send", entry.name());
+            ensure!(!payout.is_remitted(), OnePayment, "{}: is PayPal's to send", entry.name());
             payout.state = "submitted";
             return Ok(Self::alone(entry, payout));
         }
@@ -300,11 +300,8 @@ impl Auditor {
             let refused = payout.method == "paypal" && payout.is_unpayable();
             let because: Vec<_> =
                 left_out.iter().filter(|left| text(left, "payout") == id).map(|left| text(left, "because")).collect();
-            let stays = if refused {
-                because.contains(&"currency") || because.contains(&"venmo")
-            } else {
-                because.contains(&"may_not_submit")
-            };
+            let stays = because.contains(&"may_not_submit")
+                || (refused && (because.contains(&"currency") || because.contains(&"venmo")));
             ensure!(stays, Converges, "{id}: is approved, by {}, and was left out because {because:?}", payout.method);
         }
         Ok(())

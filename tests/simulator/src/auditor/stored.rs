@@ -146,7 +146,7 @@ impl Auditor {
         let expected = json!({
             "program": program.id, "partner": payout.partner, "currency": payout.currency, "state": payout.state,
             "amount": payout.amount(), "lineCount": payout.lines().count(), "pages": payout.pages.len(), "paid": payout.paid,
-            "method": payout.method, "destination": fingerprint(payout.place.as_ref()), "export": payout.export, "processor": payout.batch.as_ref().or(payout.bill.as_ref()), "attempts": (payout.attempts > 0).then_some(payout.attempts),
+            "method": payout.method, "destination": fingerprint(payout.place.as_ref()), "export": payout.export, "processor": payout.batch.as_ref().or(payout.bill.as_ref()), "atRail": payout.at_rail.then_some(true), "attempts": (payout.attempts > 0).then_some(payout.attempts),
             "contentVersion": payout.version, "minimum": payout.minimum, "mustNet": payout.must_net.then_some(true),
             "settling": payout.settling, "entries": payout.entries, "rev": payout.entries, "entry": payout.entry,
         });

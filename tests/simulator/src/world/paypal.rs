@@ -105,13 +105,13 @@ impl World {
         if status != 200 {
             return Err(broken(format!("{path}: {status} {answer}")));
         }
-        self.told.remitted.connected.insert(n);
+        self.told.remitted.switched.insert(n, vec![(0, true)]);
         Ok(())
     }
 
     /// Whether a partner of a program is paid through its connection.
     pub(super) fn paid_by_paypal(&self, n: usize, number: usize) -> bool {
-        self.told.remitted.connected.contains(&n) && Chance::of(self.seed, PARTNERS + number as u64).percent(75)
+        self.told.remitted.switched.contains_key(&n) && Chance::of(self.seed, PARTNERS + number as u64).percent(75)
     }
 
     // --- Playing --------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ impl World {
             93..95 => self.about_payouts(chance, "void", &["failed", "returned"]),
             95..97 => {
                 self.set_mood(chance);
-                Ok(())
+                self.switch(chance).await
             }
             _ => self.pretend(chance),
         }
@@ -150,6 +150,29 @@ impl World {
             1 => counterpart.settle_at_once("PENDING"),
             _ => counterpart.settle_at_once("UNCLAIMED"),
         }
+    }
+
+    /// Somebody switches a connection off, or on again. Processes know a connection for a minute: these are new ones, and whoever is under
+    /// way goes on with what they know.
+    async fn switch(&mut self, chance: &mut Chance) -> Outcome {
+        let connections: Vec<_> =
+            self.told.remitted.switched.iter().map(|(n, switched)| (*n, is_on(switched))).collect();
+        let Some((n, on)) = chance.pick(&connections).copied() else { return Ok(()) };
+        if on && chance.percent(60) { Ok(()) } else { self.switch_to(n, !on).await }
+    }
+
+    async fn switch_to(&mut self, n: usize, on: bool) -> Outcome {
+        let body = json!({"environment": "sandbox", "clientId": CLIENT_ID, "webhookId": WEBHOOK_ID, "enabled": on});
+        let path = format!("/programs/{}/paypal", self.told.programs[n].id);
+        let (status, answer) = self.ask("ann", Method::PUT, &path, &body).await?;
+        self.note(|| format!("  {path} is switched on: {on}: {status}"));
+        if status != 200 {
+            return Err(broken(format!("{path}: {status} {answer}")));
+        }
+        self.start_processes();
+        let tick = self.told.tick;
+        self.told.remitted.switched.entry(n).or_default().push((tick, on));
+        Ok(())
     }
 
     /// A payment goes on, or ends, or comes back.
@@ -246,7 +269,7 @@ impl World {
 
     /// What is not PayPal's is turned away, whatever it says.
     fn pretend(&mut self, chance: &mut Chance) -> Outcome {
-        let connected: Vec<usize> = self.told.remitted.connected.iter().copied().collect();
+        let connected: Vec<usize> = self.told.remitted.switched.keys().copied().collect();
         let (items, Some(program)) = (self.paypal.counterpart.items(), chance.pick(&connected).copied()) else {
             return Ok(());
         };
@@ -283,6 +306,11 @@ impl World {
 
     /// From here on nothing strikes. What PayPal has yet to tell arrives; what was lost is read by and by, or told once more.
     pub(super) async fn put_payments_in_order(&mut self) -> Outcome {
+        let off = self.told.remitted.switched.iter().filter(|(_, switched)| !is_on(switched));
+        let off: Vec<usize> = off.map(|(n, _)| *n).collect();
+        for n in off {
+            self.switch_to(n, true).await?;
+        }
         let mut notices = std::mem::take(&mut self.paypal.unheard);
         notices.append(&mut self.paypal.lost);
         for notice in notices {
@@ -295,6 +323,10 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn is_on(switched: &[(usize, bool)]) -> bool {
+    switched.last().is_some_and(|(_, on)| *on)
 }
 
 fn sent(item: Item) -> Sent {
