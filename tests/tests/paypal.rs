@@ -189,6 +189,41 @@ async fn a_refusal_for_good_fails_and_a_retry_is_a_payment_of_its_own() {
 }
 
 #[tokio::test]
+async fn what_is_on_its_way_when_paypal_is_switched_off_waits_and_is_nobody_elses_to_pay() {
+    let world = connected().await;
+    world.system.paypal.set_faults(Faults { lost_after_apply: 1.0, ..Faults::default() });
+    let id = world.send_payout().await;
+    let connection =
+        json!({"environment": "sandbox", "clientId": CLIENT_ID, "webhookId": WEBHOOK_ID, "enabled": false});
+    put(&world, &connection).await.ok();
+    world.system.paypal.set_faults(Faults::default());
+    world.wait().await;
+    assert_eq!(world.state_of_payout(&id).await, "submitting", "PayPal may have paid it");
+    put(&world, &json!({"environment": "sandbox", "clientId": CLIENT_ID, "webhookId": WEBHOOK_ID})).await.ok();
+    world.wait().await;
+    assert_eq!((world.state_of_payout(&id).await.as_str(), items(&world).len()), ("submitted", 1));
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn of_what_is_paid_in_part_by_hand_paypal_is_asked_for_the_rest() {
+    let world = connected().await;
+    let id = world.send_payout().await;
+    let part = json!({"payouts": [{"id": id, "reference": "wire 1", "amount": "5.00"}]});
+    assert_eq!(world.post(FINANCE, "/payouts/mark-paid", &part).await.ok()["results"][0]["ok"], true);
+    becomes(&world, &id, "FAILED").await;
+    assert_eq!(world.state_of_payout(&id).await, "failed");
+    assert_eq!(world.payout_call(FINANCE, "retry", &id, &json!({"reason": "the rest"})).await, 200);
+    world.settle().await;
+    let values: Vec<_> = items(&world).iter().map(|item| item.value.clone()).collect();
+    assert_eq!(values, ["20.00", "15.00"]);
+    becomes(&world, &id, "SUCCESS").await;
+    let payout = world.payout(&id).await;
+    assert_eq!((&payout["state"], &payout["paid"]["minor"]), (&json!("paid"), &json!(2_000)));
+    world.audit_holds().await;
+}
+
+#[tokio::test]
 async fn what_somebody_calls_failed_is_not_sent_twice_while_paypal_has_it() {
     let world = connected().await;
     let id = world.send_payout().await;

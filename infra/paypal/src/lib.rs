@@ -4,10 +4,10 @@
 //! state when they are told to, and then a webhook is made, signed so that only `verify-webhook-signature` here takes it. What goes wrong
 //! is switched on and off by [`Counterpart::set_faults`].
 //!
-//! What it never does: forget (PayPal forgets names after 30 days), take money, or call anybody.
+//! What it never does: forget by itself (PayPal forgets names after 30 days), take money, or call anybody.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -108,6 +108,8 @@ struct Books {
     refuse: Option<(String, String, u16)>,
     /// How a payment stands as soon as it is taken.
     at_once: String,
+    /// Names of batches that are not known again.
+    forgotten: BTreeSet<String>,
     calls: u64,
 }
 
@@ -125,6 +127,7 @@ impl Default for Counterpart {
             chance: fastrand::Rng::with_seed(0),
             refuse: None,
             at_once: "PENDING".to_owned(),
+            forgotten: BTreeSet::new(),
             calls: 0,
         })))
     }
@@ -152,6 +155,11 @@ impl Counterpart {
     /// How payments stand as soon as they are taken: `PENDING` unless said otherwise.
     pub fn settle_at_once(&self, status: &str) {
         status.clone_into(&mut self.books().at_once);
+    }
+
+    /// A batch of this name is not known again, as after 30 days. What came of it stays.
+    pub fn forget(&self, sender_batch: &str) {
+        self.books().forgotten.insert(sender_batch.to_owned());
     }
 
     pub fn items(&self) -> Vec<Item> {
@@ -186,6 +194,18 @@ impl Counterpart {
             .fallback(|| async { problem(StatusCode::NOT_FOUND, "RESOURCE_NOT_FOUND", "no such route", None) })
             .layer(from_fn_with_state(self.clone(), misbehave))
             .with_state(self.clone())
+    }
+
+    /// Answers a request in process, as over a connection; `None`: that breaks.
+    pub async fn answer(&self, request: http::Request<Bytes>) -> Option<http::Response<Bytes>> {
+        let answer = self.router().oneshot(request.map(axum::body::Body::from)).await;
+        let answer = answer.unwrap_or_else(|never: Infallible| match never {});
+        if answer.extensions().get::<Lost>().is_some() {
+            return None;
+        }
+        let (parts, body) = answer.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.ok()?;
+        Some(http::Response::from_parts(parts, body))
     }
 
     /// Serves for as long as it is polled. Unlike axum's own server it can break a connection without an answer.
@@ -328,7 +348,8 @@ async fn create(State(counterpart): State<Counterpart>, Json(body): Json<Value>)
         return problem(StatusCode::BAD_REQUEST, "VALIDATION_ERROR", "Invalid request - see details", None);
     }
     let mut books = counterpart.books();
-    if let Some(first) = books.items.iter().find(|item| item.sender_batch_id == name) {
+    let known = |item: &&Item| item.sender_batch_id == name;
+    if let Some(first) = books.items.iter().rev().find(known).filter(|_| !books.forgotten.contains(&name)) {
         let href = format!("https://api.sandbox.paypal.com/v1/payments/payouts/{}", first.payout_batch_id);
         let details = json!([{
             "field": "SENDER_BATCH_ID", "location": "body", "issue": "Batch with given sender_batch_id already exists",
@@ -341,11 +362,13 @@ async fn create(State(counterpart): State<Counterpart>, Json(body): Json<Value>)
         return problem(status, &name, &message, None);
     }
     let id = |of: &str| BASE32.encode(&Sha256::digest(of)[..10])[..13].to_owned();
-    let batch = id(&format!("batch {name}"));
+    // One that was forgotten is another.
+    let times = books.items.iter().filter(known).count();
+    let batch = id(&format!("batch {name} {times}"));
     let at_once = books.at_once.clone();
     for (n, asked) in asked.iter().enumerate() {
         let mut item = Item {
-            payout_item_id: id(&format!("item {name} {n}")),
+            payout_item_id: id(&format!("item {batch} {n}")),
             payout_batch_id: batch.clone(),
             sender_batch_id: name.clone(),
             sender_item_id: text(&asked["sender_item_id"]),
@@ -362,6 +385,7 @@ async fn create(State(counterpart): State<Counterpart>, Json(body): Json<Value>)
         item.become_(&at_once);
         books.items.push(item);
     }
+    books.forgotten.remove(&name);
     let header = json!({
         "payout_batch_id": batch, "batch_status": "PENDING", "sender_batch_header": {"sender_batch_id": name},
     });

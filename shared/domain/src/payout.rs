@@ -87,6 +87,9 @@ pub struct Payout {
     /// Where that attempt goes, until the rail took it: what is asked for again goes nowhere else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goes_to: Option<SentTo>,
+    /// A rail was asked to pay it, or was about to be: from then on only the rail knows, and people do not send it besides.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_rail: bool,
     /// Attempts before that one. Each ended with somebody's word that no money moved.
     #[serde(default, skip_serializing_if = "is_none_yet")]
     pub attempts: u32,
@@ -461,6 +464,12 @@ impl Payout {
         }
     }
 
+    /// What is still to be sent of it, in the currency it is sent in.
+    pub fn unsent(&self) -> Result<Money, MoneyError> {
+        let whole = self.pays()?;
+        Ok(Money::new(whole.amount.minus(self.paid)?, whole.currency))
+    }
+
     pub fn open(&self) -> Option<OpenPayout> {
         (self.state.is_open() && self.settling.is_none()).then(|| OpenPayout(self.id.clone()))
     }
@@ -599,9 +608,10 @@ impl Payout {
         self.approved_at = None;
     }
 
-    /// To be written before the first byte leaves: from here on nothing inside changes.
+    /// To be written before the first byte leaves to a rail: from here on nothing inside changes.
     pub fn begin_submit(self, to: &PayoutMethod, at: Timestamp) -> Result<Self, PayoutError> {
-        Ok(self.step(PayoutAction::BeginSubmit)?.leaving(to, at))
+        let leaving = self.step(PayoutAction::BeginSubmit)?.leaving(to, at);
+        Ok(Self { at_rail: true, ..leaving })
     }
 
     fn leaving(mut self, to: &PayoutMethod, at: Timestamp) -> Self {
@@ -639,7 +649,11 @@ impl Payout {
 
     /// Whether people send the money, so that no program knows more of it than they tell.
     pub const fn is_sent_by_people(&self) -> bool {
-        matches!(self.method, MethodKind::Manual | MethodKind::Bank | MethodKind::Wise) || self.export.is_some()
+        match self.method {
+            MethodKind::Manual | MethodKind::Bank | MethodKind::Wise => true,
+            MethodKind::Paypal => !self.at_rail,
+            MethodKind::Quickbooks => false,
+        }
     }
 
     const fn not_quickbooks(&self) -> Result<(), PayoutError> {
@@ -649,8 +663,8 @@ impl Payout {
     /// A person attests a payment outside QuickBooks. `part`: all that is open where left out; in the currency that is sent.
     pub fn mark_paid(self, reference: Option<&str>, at: Timestamp, part: Option<Minor>) -> Result<Self, PayoutError> {
         self.not_quickbooks()?;
-        let sent = self.pays()?;
-        let open = sent.amount.minus(self.paid)?;
+        let unsent = self.unsent()?;
+        let open = unsent.amount;
         let part = part.unwrap_or(open);
         let action = if part == open { PayoutAction::Pay } else { PayoutAction::PayPart };
         // `paid` is left only when the payment comes back.
@@ -662,7 +676,7 @@ impl Payout {
         let payments = [self.payments.as_slice(), &[payment]].concat();
         let paid = self.pay_up_to(action, so_far, payments, at)?;
         if !part.is_positive() || part > open {
-            return Err(PayoutError::BadAmount(Money::new(open, sent.currency)));
+            return Err(PayoutError::BadAmount(unsent));
         }
         Ok(paid)
     }
@@ -901,6 +915,7 @@ pub(crate) mod tests {
             paid_at: None,
             submitting_at: None,
             goes_to: None,
+            at_rail: false,
             attempts: 0,
             processor: None,
             export: None,

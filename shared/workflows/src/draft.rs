@@ -259,6 +259,7 @@ async fn decide(
         paid_at: None,
         submitting_at: None,
         goes_to: None,
+        at_rail: false,
         attempts: 0,
         processor: None,
         export: None,

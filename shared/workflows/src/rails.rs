@@ -91,23 +91,6 @@ pub enum Found {
     Gone(String),
 }
 
-/// People: they hold the file or the details, and send the money themselves.
-#[derive(Debug, Clone, Copy)]
-pub struct ByHand;
-
-impl Rail for ByHand {
-    const REMEMBERS: Option<SignedDuration> = None;
-
-    async fn send(&self, _: &Order<'_>) -> Sent {
-        Sent::Taken(None)
-    }
-
-    /// They tell by marking it.
-    async fn look(&self, _: &str) -> Result<Found> {
-        Ok(Found::UnderWay)
-    }
-}
-
 impl Rail for Client {
     const REMEMBERS: Option<SignedDuration> = Some(RESEND_FOR);
 
@@ -295,10 +278,14 @@ pub async fn attend(context: &Context, rails: &Rails, asked: &SubmissionPayout) 
     };
     let program = payout.program.clone();
     let done = match (payout.state, connected) {
+        (PayoutState::Submitting, _) if payout.is_sent_by_people() => {
+            payouts::hand_over(context, &payout).await.map(|_| Done::Submitted)
+        }
         (PayoutState::Approved | PayoutState::Submitting, Some(connected)) => {
             submit(context, &connected.client, payout).await
         }
-        (PayoutState::Submitting, None) => submit(context, &ByHand, payout).await,
+        // Switched off while it was on its way: PayPal may have paid it, so nobody else does before PayPal can be asked again.
+        (PayoutState::Submitting, None) => Ok(Done::Waits),
         (_, Some(connected)) => look_after(context, &connected.client, payout).await,
         _ => Ok(Done::Nothing),
     };
@@ -377,7 +364,8 @@ async fn send<R: Rail>(context: &Context, rail: &R, payout: &Payout, destination
             program: &program.name,
             partner: payout.partner.as_str(),
             details: &destination.details,
-            pays: payout.pays()?,
+            // A part may have been paid by hand before an earlier attempt failed.
+            pays: payout.unsent()?,
             source_currency: payout.currency,
             approved_at: payout.approved_at,
         },

@@ -11,11 +11,13 @@ mod clock;
 mod cloud;
 mod items;
 mod ledgers;
+mod remitted;
 mod script;
 mod shop;
 mod tasks;
 mod told;
 mod way;
+mod ways;
 mod world;
 
 use std::collections::BTreeMap;
@@ -35,7 +37,7 @@ const SHRINKING: usize = 400;
 const SHRINKING_TIME: Duration = Duration::from_mins(2);
 /// From so many worlds on, every kind of fault must have struck.
 const MANY: u64 = 50;
-const FAULTS: [&str; 30] = [
+const FAULTS: [&str; 42] = [
     "throttled",
     "conflict",
     "unavailable",
@@ -66,6 +68,18 @@ const FAULTS: [&str; 30] = [
     "webhook_again",
     "webhook_lost",
     "webhook_overtaken",
+    "paypal_unreachable",
+    "paypal_lost",
+    "paypal_failed",
+    "paypal_throttled",
+    "paypal_token_ended",
+    "paypal_lost_after",
+    "paypal_failed_after",
+    "paypal_refused",
+    "paypal_twice",
+    "paypal_again",
+    "paypal_untold",
+    "paypal_overtaken",
 ];
 
 #[derive(Debug, Parser)]
@@ -221,7 +235,7 @@ fn summary(sum: &Sum, took: Duration) {
     );
     println!("what struck:");
     for (fault, times) in &sum.struck {
-        println!("  {fault:<16} {times:>8}");
+        println!("  {fault:<20} {times:>8}");
     }
     println!("what was written:");
     for (what, times) in &sum.written {

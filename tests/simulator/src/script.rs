@@ -52,11 +52,15 @@ pub enum Act {
     Partner,
     /// A partner is suspended for a while.
     Suspend,
+    /// A partner's payout details are changed.
+    Details,
     /// Somebody looks, perhaps at what is not theirs.
     Look,
     Pass,
     /// Something is done with QuickBooks, or in it.
     Books,
+    /// Something is done about payouts that PayPal is asked to pay, or there.
+    Remit,
     /// Everything under way comes to its end.
     Finish,
 }
@@ -133,16 +137,26 @@ const BOOKS: u64 = 1 << 42;
 const SUSPENSIONS: u64 = 1 << 43;
 /// And of what people change together.
 const TOGETHER: u64 = 1 << 44;
+/// And of what PayPal is asked.
+const PAYPAL: u64 = 1 << 46;
+/// And of whose payout details change when.
+const DETAILS: u64 = 1 << 48;
 
 /// Whether anybody is paid in QuickBooks in the world with this seed.
 pub fn has_books(seed: u64) -> bool {
     Chance::of(seed, BOOKS).percent(60)
 }
 
-/// The steps of the world with this seed. What is done with QuickBooks comes on top, mostly towards the end.
+/// Whether PayPal is asked to pay anybody in the world with this seed.
+pub fn has_paypal(seed: u64) -> bool {
+    Chance::of(seed, PAYPAL).percent(45)
+}
+
+/// The steps of the world with this seed. What is done with QuickBooks and PayPal comes on top, mostly towards the end.
 pub fn script(seed: u64, steps: usize) -> Vec<Step> {
     let (mut chance, mut besides) = (Chance::of(seed, 1), Chance::of(seed, BOOKS + 1));
     let (mut suspensions, mut together) = (Chance::of(seed, SUSPENSIONS), Chance::of(seed, TOGETHER));
+    let (mut remits, mut details) = (Chance::of(seed, PAYPAL + 1), Chance::of(seed, DETAILS));
     let mut all = Vec::new();
     for n in 0..steps {
         let payday = n >= steps - steps / 5;
@@ -150,6 +164,12 @@ pub fn script(seed: u64, steps: usize) -> Vec<Step> {
         all.push(Step { act: act.unwrap_or(Act::Finish), chance: chance.number(), most: usize::MAX });
         if has_books(seed) && besides.percent(if payday { 70 } else { 15 }) {
             all.push(Step { act: Act::Books, chance: besides.number(), most: usize::MAX });
+        }
+        if has_paypal(seed) && remits.percent(if payday { 60 } else { 15 }) {
+            all.push(Step { act: Act::Remit, chance: remits.number(), most: usize::MAX });
+        }
+        if details.percent(if payday { 12 } else { 3 }) {
+            all.push(Step { act: Act::Details, chance: details.number(), most: usize::MAX });
         }
         if ENGINE && suspensions.percent(3) {
             all.push(Step { act: Act::Suspend, chance: suspensions.number(), most: usize::MAX });

@@ -11,6 +11,7 @@ use crate::told::{
     Anomalies, Attribution, Caps, Customer, ENGINE, Edit, Form, GIFT_CARD, Item, Match, Metric, Model, Named, Partner,
     Pay, Program, Rate, Recurrence, Refund, Reward, Rule, Sale, Shape, Tiers, Touch, Window, Withdrawal, exponent,
 };
+use crate::ways::Way;
 
 /// Products and their categories.
 pub const PRODUCTS: [(&str, &str); 3] = [("starter", "plans"), ("pro", "plans"), ("team", "teams")];
@@ -380,18 +381,27 @@ fn tiers_body(tiers: &Tiers, exponent: u32) -> Value {
     json!({"kind": "tiered", "metric": metric, "window": window, "shape": shape, "tiers": steps})
 }
 
-/// How a partner is paid, or in no way yet, with the details that takes.
-pub fn method_body(method: Option<&str>, number: usize, vendor: Option<&str>) -> Value {
-    let (name, email) = (format!("Partner {number}"), format!("partner{number}@partners.example"));
-    let details = match method {
-        None => return json!([]),
-        Some("bank") => json!({"name": name, "accountNumber": format!("000{number}"), "routingNumber": "021000021"}),
-        Some("wise") => json!({"name": name, "email": email}),
-        Some("paypal") => json!({"email": email}),
-        Some("quickbooks") => vendor.map_or_else(|| json!({}), |vendor| json!({"vendorId": vendor})),
-        Some(_) => json!({}),
+/// A way to pay a partner; another edition of it has other details.
+pub fn way(kind: &'static str, number: usize, edition: u64, vendor: Option<&str>) -> Way {
+    let name = format!("Partner {number}");
+    let of_edition = |text: String| if edition == 0 { text } else { format!("{text}.{edition}") };
+    let email = of_edition(format!("partner{number}")) + "@partners.example";
+    let details = match (kind, edition % 5) {
+        ("bank", 4) => vec![("name", name), ("iban", "DE89370400440532013000".to_owned())],
+        ("bank", _) => vec![
+            ("name", name),
+            ("accountNumber", format!("{edition}000{number}")),
+            ("routingNumber", "021000021".to_owned()),
+        ],
+        ("wise", _) => vec![("name", name), ("email", email)],
+        ("paypal", 2) => vec![("payerId", format!("PAYER{number}X{edition}"))],
+        ("paypal", 3) => vec![("phone", format!("2125550{edition:04}")), ("wallet", "VENMO".to_owned())],
+        ("paypal", 4) => vec![("email", email), ("wallet", "VENMO".to_owned())],
+        ("paypal", _) => vec![("email", email)],
+        ("quickbooks", _) => vendor.map(|vendor| ("vendorId", vendor.to_owned())).into_iter().collect(),
+        _ => vec![],
     };
-    json!([{"kind": method, "details": details, "preferred": true}])
+    Way::new(kind, &details)
 }
 
 /// A tax form, and how it is put.

@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 use crate::ledgers::Ledgers;
+use crate::remitted::Remitted;
+use crate::ways::{Way, Ways};
 
 /// Whether worlds use the whole commission engine.
 pub const ENGINE: bool = true;
@@ -30,6 +32,8 @@ pub struct Told {
     pub limits: BTreeMap<i16, i64>,
     /// Companies in QuickBooks.
     pub ledgers: Ledgers,
+    /// Payments at PayPal.
+    pub remitted: Remitted,
     /// Counts the auditor's looks, and orders what is told by them.
     pub tick: usize,
     /// The tick, and the time, at which the oldest function began that may have written what comes next: it may know of nothing newer.
@@ -290,8 +294,8 @@ pub struct Partner {
     pub quiet: bool,
     /// Paid as soon as something is payable, where the program pays instantly.
     pub trusted: bool,
-    /// How the partner is paid: `manual`, `bank`, ...; `None` where there is no way yet.
-    pub method: Option<&'static str>,
+    /// How they were paid from which tick on, oldest first.
+    pub ways: Vec<Ways>,
     /// What they are paid in, if not in the program's currency.
     pub paid_in: Option<&'static str>,
     /// From when to when they were suspended, the end exclusive.
@@ -299,6 +303,15 @@ pub struct Partner {
 }
 
 impl Partner {
+    pub fn preferred(&self) -> Option<&Way> {
+        self.ways.last().and_then(Ways::preferred)
+    }
+
+    /// How the partner is paid: `manual`, `bank`, ...; `None` where there is no way.
+    pub fn method(&self) -> Option<&'static str> {
+        self.preferred().map(|way| way.kind)
+    }
+
     pub fn was_suspended(&self, at: Timestamp) -> bool {
         self.suspended.iter().any(|(from, until)| (*from..*until).contains(&at))
     }
@@ -481,7 +494,7 @@ pub struct Said {
 pub struct Command {
     pub by: String,
     /// As in the API's path: `approve`, `send-back`, `cancel`, `mark-paid`, `mark-failed`, `mark-returned`, `retry`, `void`, `exclude` about
-    /// payouts; `runs`, `payouts` (a request) about partners; `exports` about a program.
+    /// payouts; `runs`, `payouts` (a request), `details` about partners; `exports` about a program.
     pub about: About,
     pub verb: &'static str,
     pub ids: Vec<String>,
@@ -494,6 +507,10 @@ pub struct Command {
     pub payments: Vec<Payment>,
     /// Of an export, the files' format.
     pub format: Option<&'static str>,
+    /// Of a request, the kind of way it names.
+    pub method: Option<&'static str>,
+    /// Of details, all ways to pay the partner.
+    pub ways: Vec<Way>,
     /// Of a run.
     pub run: Option<ByHand>,
     pub at: Timestamp,

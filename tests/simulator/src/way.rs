@@ -1,4 +1,6 @@
-//! The way to QuickBooks: others run before each call and after it, calls are struck, and a function can end there.
+//! The ways out: others run before each call and after it, calls are struck, and a function can end there. This is the way to QuickBooks.
+
+mod paypal;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,20 +12,22 @@ use outbound::{CallError, Limits, Outbound, Transport};
 use quickbooks_counterpart::{Blow, Counterpart};
 use workflows::Clock;
 use workflows::quickbooks::{Pace, Quickbooks};
-use workflows::rails::{Paypal, Rails};
+use workflows::rails::Rails;
 
 use crate::clock::WorldClock;
 use crate::cloud::{Sky, give_way};
 
-/// Where nobody listens: calls are carried there by [`Way`], or not at all.
+pub use paypal::WayToPaypal;
+
+/// Where nobody listens: calls are carried there by [`Way`] and [`WayToPaypal`], or not at all.
 const NOWHERE: &str = "http://127.0.0.1:1";
 
-/// What went to a company since somebody last asked.
+/// What went out since somebody last asked.
 #[derive(Debug, Default)]
 pub struct Traffic {
     /// Something was written, or tried to be.
     pub wrote: bool,
-    /// What was refused though nothing in the company speaks against it.
+    /// What was refused though nothing there speaks against it.
     pub refused: Vec<String>,
 }
 
@@ -36,15 +40,6 @@ pub struct Way {
     unique: bool,
 }
 
-/// PayPal is never asked.
-struct NoWay;
-
-impl Transport for NoWay {
-    fn call(&self, _: Request<Bytes>, _: Limits) -> BoxFuture<'_, Result<Response<Bytes>, CallError>> {
-        Box::pin(std::future::ready(Err(CallError::NotSent("nobody listens".to_owned()))))
-    }
-}
-
 impl Way {
     pub fn new(counterpart: Counterpart, sky: Sky, unique: bool) -> Self {
         Self { counterpart, sky, traffic: Arc::default(), unique }
@@ -55,11 +50,11 @@ impl Way {
     }
 
     /// The ways out of one process, whose clock may be off.
-    pub fn rails(&self, clock: WorldClock, pace: Pace) -> Rails {
+    pub fn rails(&self, clock: WorldClock, pace: Pace, paypal: &WayToPaypal) -> Rails {
         let wire_clock = Arc::new(move || -> Timestamp { clock.now() });
         let outbound = Outbound::over(self.clone(), Limits::API);
         Rails {
-            paypal: Paypal::new(Outbound::over(NoWay, Limits::API), Some(NOWHERE.to_owned())),
+            paypal: paypal.rail(),
             quickbooks: Quickbooks::new(outbound, Some(NOWHERE.to_owned()), wire_clock, pace),
         }
     }

@@ -2,6 +2,8 @@
 
 mod books;
 mod calls;
+mod details;
+mod paypal;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,6 +25,7 @@ use serde_json::{Value, json};
 use store::{Membership, Transaction};
 use tests::sign::Connection;
 use workflows::Clock;
+use workflows::files::Files;
 
 use crate::auditor::{Auditor, in_order};
 use crate::chance::Chance;
@@ -37,6 +40,7 @@ use crate::told::{
     About, Answer, ByHand, Call, Command, Customer, ENGINE, Edit, Model, Partner, Payment, RuleSet, SKEW_SECONDS, Sale,
     Told, Touch, exponent,
 };
+use crate::ways::{KINDS, Way, Ways};
 
 /// Why a world failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +83,9 @@ enum Job {
     Records(usize, usize),
     Schedule,
     Webhook(Webhook),
+    Notice(paypal::Notice),
+    /// A delivery that is not PayPal's.
+    Pretended,
     /// Which of the told commands, and of the told calls.
     Command(usize),
     Call(usize),
@@ -103,6 +110,8 @@ struct Besides {
     payments: Vec<Payment>,
     format: Option<&'static str>,
     run: Option<ByHand>,
+    method: Option<&'static str>,
+    ways: Vec<Way>,
 }
 
 pub struct World {
@@ -114,6 +123,10 @@ pub struct World {
     api: Functions,
     /// The same functions in bad weather, on machines whose clocks differ.
     instances: Vec<Functions>,
+    under: workflows::Context,
+    /// By so many seconds.
+    off: i64,
+    files: Files,
     sky: Sky,
     tasks: Tasks<Job, Answered>,
     told: Told,
@@ -131,6 +144,7 @@ pub struct World {
     abroad: bool,
     orders: u64,
     books: books::Dealings,
+    paypal: paypal::Account,
     /// Nothing strikes any more.
     calm: bool,
     /// Files of exports, as they were when they were first asked for.
@@ -233,18 +247,18 @@ impl World {
         let sky = Sky::new();
         let under = context_under(&sky, &embedded, &plain);
         let books = books::Dealings::new(terms.seed, &clock, &sky);
+        let paypal = paypal::Account::new(terms.seed, &sky);
         let files = local::files(&embedded.sdk_config(), None);
-        let instance = |off: i64| {
-            let rails = books.rails(clock.off_by(off));
-            let clock: Arc<dyn Clock> = Arc::new(clock.off_by(off));
-            Functions::new(workflows::Context { clock, ..under.clone() }, files.clone(), rails)
-        };
         let off = chance.from(1, SKEW_SECONDS);
         let mut world = Self {
             seed: terms.seed,
-            api: Functions::new(plain.clone(), files.clone(), books.rails(clock.clone())),
-            instances: vec![instance(0), instance(off), instance(-off)],
+            api: Functions::new(plain.clone(), files.clone(), books.rails(clock.clone(), &paypal.way)),
+            instances: Vec::new(),
+            under,
+            off,
+            files,
             books,
+            paypal,
             calm: false,
             tasks: Tasks::new(sky.clone()),
             clock,
@@ -269,6 +283,7 @@ impl World {
             written: BTreeMap::new(),
             trace: terms.trace.then(String::new),
         };
+        world.start_processes();
         world.set_limits().await?;
         world.publish_rates(start - SignedDuration::from_hours(DAYS_BEFORE * 24)).await?;
         if world.books.any {
@@ -280,6 +295,19 @@ impl World {
         }
         world.audit()?;
         Ok(world)
+    }
+
+    /// New ones, which know nothing that others remember. Whoever is under way goes on.
+    fn start_processes(&mut self) {
+        let functions = |context: &workflows::Context, off: i64| {
+            let time = self.clock.off_by(off);
+            let rails = self.books.rails(time.clone(), &self.paypal.way);
+            let context = workflows::Context { clock: Arc::new(time), ..context.clone() };
+            Functions::new(context, self.files.clone(), rails)
+        };
+        let api = functions(&self.plain, 0);
+        self.instances = [0, self.off, -self.off].map(|off| functions(&self.under, off)).into();
+        self.api = api;
     }
 
     fn note(&mut self, line: impl FnOnce() -> String) {
@@ -308,6 +336,7 @@ impl World {
         if self.books.any {
             self.open_company(n).await?;
         }
+        self.connect_paypal(n).await?;
         let partners = if self.crowd > 3 { 1 } else { 1 + chance.below(3) };
         for _ in 0..partners {
             self.found_partner(chance, n).await?;
@@ -328,8 +357,13 @@ impl World {
         let mut money = Chance::of(self.seed, MONEY + 1 + number as u64);
         let elsewhere = self.abroad && money.percent(35);
         let paid_in = elsewhere.then(|| shop::other_currency(&mut money, program));
-        let there = self.paid_there(n, number, paid_in.unwrap_or(program.currency));
-        let method = if there.is_some() { "quickbooks" } else { method };
+        let by_paypal = self.paid_by_paypal(n, number);
+        let there = if by_paypal { None } else { self.paid_there(n, number, paid_in.unwrap_or(program.currency)) };
+        let method = match there {
+            Some(_) => "quickbooks",
+            None if by_paypal => "paypal",
+            None => method,
+        };
         let mut partner = Partner {
             id: String::new(),
             program: n,
@@ -340,17 +374,20 @@ impl World {
             minimum_payout: chance.percent(20).then(|| chance.from(0, 100) * 10_i64.pow(exponent)),
             quiet: besides.clone().permille(180),
             trusted: besides.clone().percent(75),
-            method: chance.percent(90).then_some(method),
+            ways: Vec::new(),
             paid_in,
             suspended: Vec::new(),
         };
-        let vendor = there.and_then(|there| there.vendor).filter(|_| partner.method.is_some());
+        let method = chance.percent(90).then_some(method);
+        let vendor = there.and_then(|there| there.vendor).filter(|_| method.is_some());
+        let ways = self.first_ways(method, number, vendor.as_deref());
         let body = json!({
             "programId": id, "name": format!("Partner {number}"), "email": format!("partner{number}@partners.example"),
             "code": partner.code, "group": partner.group, "country": partner.country, "minimumPayout": partner.minimum_payout.map(|amount| shop::decimal(amount, exponent)),
-            "payoutMethods": shop::method_body(partner.method, number, vendor.as_deref()), "payoutCurrency": partner.paid_in,
+            "payoutMethods": ways.iter().map(Way::body).collect::<Vec<_>>(), "payoutCurrency": partner.paid_in,
             "trusted": partner.trusted,
         });
+        partner.ways.push(Ways { since: 0, all: ways });
         partner.id = text(&self.made("ann", "/partners", &body).await?["id"]);
         self.told.ledgers.named.extend(vendor.map(|vendor| (partner.id.clone(), vendor)));
         let mut transaction = Transaction::new("membership");
@@ -405,6 +442,7 @@ impl World {
     async fn pass(&mut self, seconds: i64) -> Outcome {
         let before = self.clock.now();
         self.clock.pass(seconds);
+        self.forget_names();
         self.publish_rates(before).await
     }
 
@@ -622,6 +660,7 @@ impl World {
                 self.found_partner(chance, n).await?;
             }
             Act::Suspend => self.suspend(chance).await?,
+            Act::Details => self.change_details(chance)?,
             Act::Look if chance.percent(25) => self.own_audit().await?,
             Act::Look if chance.percent(25) => self.download().await?,
             Act::Look => self.look(chance)?,
@@ -638,6 +677,11 @@ impl World {
             Act::Books => {
                 for _ in 0..=chance.below(3).min(step.most) {
                     self.deal(chance).await?;
+                }
+            }
+            Act::Remit => {
+                for _ in 0..=chance.below(3).min(step.most) {
+                    self.remit(chance).await?;
                 }
             }
             Act::Finish => self.take_turns(chance, usize::MAX).await?,
@@ -1033,7 +1077,7 @@ impl World {
 
     fn tell_command(&mut self, by: &str, about: About, verb: &'static str, ids: Vec<String>, body: &Value) {
         let reason = body["reason"].as_str().map(str::to_owned);
-        let Besides { amount, versions, payments, format, run } = std::mem::take(&mut self.telling);
+        let Besides { amount, versions, payments, format, run, method, ways } = std::mem::take(&mut self.telling);
         self.told.commands.push(Command {
             by: by.to_owned(),
             about,
@@ -1045,6 +1089,8 @@ impl World {
             payments,
             format,
             run,
+            method,
+            ways,
             at: self.clock.now(),
             answer: None,
         });
@@ -1101,10 +1147,32 @@ impl World {
         if chance.percent(30) {
             body["amount"] = json!(shop::decimal(chance.from(1, 20_000), program.exponent));
         }
+        let mut besides = chance.fork();
+        // Mostly a way that the partner has.
+        let kinds: Vec<_> = partner.ways.last().into_iter().flat_map(|ways| &ways.all).map(|way| way.kind).collect();
+        let kind = if besides.percent(90) { besides.pick(&kinds) } else { besides.pick(&KINDS) };
+        if let Some(kind) = kind.copied().filter(|_| besides.percent(45)) {
+            body["method"] = json!(kind);
+            self.telling.method = Some(kind);
+        }
+        if besides.percent(25) {
+            return self.request_own(chance, &partner, &body);
+        }
         if chance.percent(20) {
             body["override"] = json!("the seed says so");
         }
         self.command(chance, About::Partners, "payouts", "/payouts", vec![partner.id], &body)
+    }
+
+    /// A partner asks for what is their own.
+    fn request_own(&mut self, chance: &mut Chance, partner: &Partner, body: &Value) -> Outcome {
+        let number = self.told.partners.iter().position(|told| told.id == partner.id).unwrap_or_default();
+        let by = format!("partner{number}");
+        self.note(|| format!("  {by}: /payouts {body}"));
+        self.tell_command(&by, About::Partners, "payouts", vec![partner.id.clone()], body);
+        let event = api_event(&by, "partner", &Method::POST, "/payouts", Some(body))?;
+        self.http(chance, Job::Command(self.told.commands.len() - 1), event);
+        Ok(())
     }
 
     fn approve(&mut self, chance: &mut Chance) -> Outcome {
@@ -1376,6 +1444,12 @@ impl World {
                     self.not_heard(webhook);
                 }
             }
+            (Job::Notice(notice), _) => {
+                if status != Some(200) {
+                    self.not_noticed(notice);
+                }
+            }
+            (Job::Pretended, _) => Self::pretended(status)?,
             (Job::Mail(batch), Ended::Answered(Ok(Reply::Value(answer)))) => {
                 let failed = |mail: &Mail| {
                     let failures = answer["batchItemFailures"].as_array().into_iter().flatten();
@@ -1438,6 +1512,7 @@ impl World {
     fn audit(&mut self) -> Outcome {
         self.observe();
         let mut entries = Vec::new();
+        self.observe_payments();
         loop {
             let page = self.stream.next(&self.embedded).map_err(broken)?;
             let Some(last) = page.last() else { break };
@@ -1447,6 +1522,13 @@ impl World {
                 let key = (text(&change["Keys"]["pk"]["S"]), text(&change["Keys"]["sk"]["S"]));
                 let item =
                     record["eventName"].as_str().filter(|name| *name != "REMOVE").map(|_| plain(&change["NewImage"]));
+                if let Some(item) = &item {
+                    if key.1.starts_with("PAY#") {
+                        self.auditor.note_place(item);
+                    } else if key.1 == "PAR" {
+                        self.see_details(item)?;
+                    }
+                }
                 if key.0.starts_with("JRN#") {
                     if record["eventName"] != "INSERT" {
                         return Err(failure("entries are written once", format!("{key:?} was changed")));
@@ -1487,6 +1569,9 @@ impl World {
         if self.books.changed() {
             compared = compared.and_then(|()| self.auditor.companies(&self.told));
         }
+        if self.paypal.changed() {
+            compared = compared.and_then(|()| self.auditor.payments(&self.told));
+        }
         compared.map_err(|violation| failure(violation.invariant.as_str(), violation.what))
     }
 
@@ -1499,6 +1584,7 @@ impl World {
         if self.books.any {
             self.put_in_order(&mut chance).await?;
         }
+        self.put_payments_in_order().await?;
         let calm = |chance: &mut Chance| Lot { chance: chance.fork(), odds: 0, mortal: 0 };
         // Twice through, since what comes to rest last may set something else in motion; and once more where something waits for its turn.
         let mut quiet = 0;
@@ -1531,7 +1617,7 @@ impl World {
             self.collect().await?;
             waiting |= self.is_news_waiting() || self.entries() != before;
             quiet = if waiting { 0 } else { quiet + 1 };
-            if round > 0 && quiet > usize::from(self.books.any) && self.untold.is_empty() {
+            if round > 0 && quiet > usize::from(self.books.any || self.paypal.any) && self.untold.is_empty() {
                 self.export_all(&mut chance).await?;
                 return self.at_rest(&mut chance).await;
             }

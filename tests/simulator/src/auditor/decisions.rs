@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::model::{Kind, Line, Payout, State};
+use super::places::is_settled;
 use super::stored::{Items, by_hand, get};
 use super::{
     Auditor, Checked, Effect, Entry, Invariant, days, ensure, int, list, minimum_sales, partner_in, planned_in_line,
@@ -108,7 +109,10 @@ impl Auditor {
         let nets = total == 0 && taken.iter().any(|line| line.amount < 0);
         let entry =
             Entry { value: &Value::Null, stream: "", position: 0, hash: "", at: now, now, by: "", what: "decide" };
-        let method = partner_told.method;
+        if !is_settled(told, partner_told) {
+            return Ok(());
+        }
+        let method = partner_told.method();
         let asked =
             self.asked(told, &Self::days(program, told, &entry, None), (partner, method.unwrap_or("")), "", 0)?;
         // What is payable in all, though this run may not take all of it, is blocked from its first cent.
@@ -219,7 +223,7 @@ impl Auditor {
         let touched: BTreeSet<&str> =
             self.payouts.values().flat_map(|payout| &payout.claimed).map(|claimed| claimed.line.as_str()).collect();
         for partner in &told.partners {
-            let Some(method) = partner.method else { continue };
+            let Some(method) = partner.method() else { continue };
             if !Self::is_instant(told, &partner.id)? || partner.paid_in.is_some() {
                 continue;
             }

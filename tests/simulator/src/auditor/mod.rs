@@ -11,6 +11,8 @@ mod events;
 mod hands;
 mod model;
 mod order;
+mod paypal;
+mod places;
 mod quickbooks;
 mod rates;
 mod reversal;
@@ -31,6 +33,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::told::{About, Command, Partner, Program, SKEW_SECONDS, Told};
+use crate::ways::Way;
 use anomalies::Pulse;
 pub use calls::in_order;
 use model::{Balance, Claimed, Conversion, Customer, Kind, Line, PageLine, Payout, State, Tally, TallyKey};
@@ -51,6 +54,7 @@ pub enum Invariant {
     Runs,
     RecordsEnd,
     OneBill,
+    OnePayment,
     History,
     Access,
 }
@@ -68,6 +72,9 @@ impl Invariant {
             Self::Runs => "8: a run pays a partner once, everything that was due",
             Self::RecordsEnd => "9: each event ends applied, or as an exception",
             Self::OneBill => "10: a payout has one Bill, and is paid when that is",
+            Self::OnePayment => {
+                "10: a payout is sent once, to where it was approved for, and is paid when its rail says so"
+            }
             Self::History => "11: the journal is whole and leads to what is stored",
             Self::Access => "12: nothing is changed by whom it must not be",
         }
@@ -236,23 +243,34 @@ pub struct Auditor {
     made: BTreeSet<(String, String)>,
     /// Calls whose answers were looked at.
     heard: BTreeSet<usize>,
+    /// Where payouts go as they are stored: method and destination.
+    places: BTreeMap<String, (String, String)>,
     /// What must be published: stream and event id, entry by entry.
     events: Vec<(String, Vec<String>)>,
 }
 
 /// A payout before anything is claimed for it.
-fn begun(entry: &Entry, partner: &Partner, program: &Program, requested: bool) -> Payout {
+fn begun(
+    entry: &Entry,
+    partner: &Partner,
+    program: &Program,
+    requested: bool,
+    (place, named): (Option<Way>, Vec<Option<&'static str>>),
+) -> Payout {
     Payout {
         partner: partner.id.clone(),
         currency: program.currency,
-        paid_in: partner.paid_in.filter(|_| partner.method.is_some()).unwrap_or(program.currency),
+        paid_in: partner.paid_in.filter(|_| place.is_some()).unwrap_or(program.currency),
         rates: Vec::new(),
         state: "drafting",
         paid: 0,
         version: 1,
         minimum: partner.minimum_payout.unwrap_or(program.minimum_payout).into(),
-        method: partner.method.unwrap_or("manual"),
-        must_net: partner.method.is_none(),
+        method: place.as_ref().map_or("manual", |way| way.kind),
+        must_net: place.is_none(),
+        place,
+        redirected: false,
+        named,
         overridden: if requested || program.dust_sweep_days.is_some() { None } else { Some(false) },
         swept: false,
         approvals: Vec::new(),
@@ -266,6 +284,10 @@ fn begun(entry: &Entry, partner: &Partner, program: &Program, requested: bool) -
         parts: Vec::new(),
         attested: Vec::new(),
         attempts: 0,
+        sent_at: None,
+        paid_before: 0,
+        at_rail: false,
+        batch: None,
         export: None,
         bill: None,
         drafted_at: entry.at,
@@ -319,14 +341,23 @@ impl Auditor {
             "send_back" => self.send_back(told, &entry)?,
             "cancel_payout" => self.cancel(told, &entry)?,
             "exclude" => self.exclude(told, &entry)?,
+            "redirect" => self.redirect(told, &entry)?,
             "begin_submit" => self.begin_submit(told, &entry)?,
+            "mark_paid" if entry.by == RAIL && self.is_sent_by_paypal(entry.stream) => {
+                self.arrived_there(told, &entry)?
+            }
             "mark_paid" if entry.by == RAIL => self.reported(told, &entry)?,
             "unpay" => self.reported(told, &entry)?,
             "mark_paid" => self.mark_paid(told, &entry)?,
+            "mark_failed" if entry.by == RAIL && self.is_sent_by_paypal(entry.stream) => self.not_sent(told, &entry)?,
             "mark_failed" if entry.by == RAIL => self.refused(told, &entry)?,
             "mark_failed" => self.mark_failed(told, &entry)?,
+            "mark_returned" if entry.by == RAIL => self.back_there(told, &entry)?,
             "mark_returned" => self.mark_returned(told, &entry)?,
             "retry" => self.retry(told, &entry)?,
+            "submit" if entry.by == RAIL && self.is_sent_by_paypal(entry.stream) => {
+                self.accepted_there(told, &entry)?
+            }
             "submit" if entry.by == RAIL => self.taken(told, &entry)?,
             "submit" => self.submit(told, &entry)?,
             "void_payout" if self.is_billed(entry.stream) => self.ended(told, &entry)?,
@@ -414,7 +445,7 @@ impl Auditor {
         }
         let mut payout = match (entry.what, self.payouts.get(id)) {
             ("claim", Some(payout)) if payout.state == "drafting" => payout.clone(),
-            ("draft", None) => begun(entry, partner, program, requested),
+            ("draft", None) => begun(entry, partner, program, requested, self.place(told, entry, partner)?),
             (_, found) => {
                 let state = found.map(|payout| payout.state);
                 return violation(Invariant::OneState, format!("{name}: {id} is {state:?}"));
@@ -573,6 +604,7 @@ impl Auditor {
         ensure!(!payout.hands().contains(entry.by), Access, "{name}: has a hand in one of its lines");
         let again = payout.approvals.iter().any(|by| by == entry.by);
         ensure!(!again, Access, "{name}: has approved it before");
+        self.approves_place(told, entry, &payout)?;
         payout.approvals.push(entry.by.to_owned());
         let (_, program) = program_of(told, &payout.partner)?;
         let (surely, perhaps) = self.recently(entry, &payout, command.at);

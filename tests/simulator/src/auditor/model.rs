@@ -10,6 +10,7 @@ use super::order::Order;
 use super::rates::{Ratio, Standing};
 use super::tax::Terms;
 use crate::told::{Edit, Refund, Rule, Sale};
+use crate::ways::Way;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
@@ -236,6 +237,12 @@ pub struct Payout {
     pub version: u64,
     pub minimum: i128,
     pub method: &'static str,
+    /// Where it goes; nowhere without a way to pay the partner.
+    pub place: Option<Way>,
+    /// It goes elsewhere than when it was drafted.
+    pub redirected: bool,
+    /// The kinds of ways that whoever asked for it may have named.
+    pub named: Vec<Option<&'static str>>,
     /// The partner has nowhere to be paid to: debts and earnings must come to zero.
     pub must_net: bool,
     /// Whether somebody overrode the minimum; unknown for requests, until what was written tells.
@@ -262,6 +269,13 @@ pub struct Payout {
     pub attested: Vec<(String, Option<String>, i128)>,
     /// How often it was begun anew.
     pub attempts: u32,
+    /// When the attempt to send it began that is under way or was the last, and what was paid of it before.
+    pub sent_at: Option<Timestamp>,
+    pub paid_before: i128,
+    /// A rail was asked to pay it: then nobody sends it by hand.
+    pub at_rail: bool,
+    /// PayPal's own id of the batch that pays it, once that is known.
+    pub batch: Option<String>,
     /// Its Bill in QuickBooks, once that is known to be there.
     pub bill: Option<String>,
     /// The batch whose files it went out in.
@@ -305,6 +319,12 @@ impl Payout {
         if self.rates.iter().any(fits) {
             self.rates.retain(fits);
         }
+    }
+
+    /// An attempt to send it begins.
+    pub fn leaves(&mut self, entry: &Entry) {
+        self.sent_at = Some(entry.at);
+        self.paid_before = self.paid;
     }
 
     pub fn is_drafted(&mut self) {

@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::model::Payout;
+use super::paypal::may_ask_paypal;
 use super::rates::{self, Ratio};
 use super::stored::Items;
 use super::{Auditor, Checked, Effect, Entry, Invariant, caused, ensure, int, list, program_of, text, time, violation};
@@ -23,8 +24,8 @@ const EXPENSES: &str = "7";
 const TAXES: &str = "8";
 const PARTNERS_NAME: &str = "Partner ";
 
-/// The document number of a payout's Bill.
-fn number_of(payout: &str) -> String {
+/// A payout's number for people, which is the document number of its Bill.
+pub(super) fn number_of(payout: &str) -> String {
     format!("PP-{}", payout.get(30..).unwrap_or_default().to_uppercase())
 }
 
@@ -118,10 +119,13 @@ impl Auditor {
 
     pub(super) fn begin_submit(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let mut payout = self.payout(entry, &["approved"])?;
-        let asked = entry.by == RAIL && payout.method == "quickbooks";
+        let asked = entry.by == RAIL && (payout.method == "quickbooks" || may_ask_paypal(told, &payout));
         ensure!(asked, Access, "{}: is paid by {}", entry.name(), payout.method);
+        self.leaves_for(told, entry, &payout)?;
         self.tax_stands(told, entry, (entry.stream, &payout), 0, None)?;
         payout.state = "submitting";
+        payout.at_rail = true;
+        payout.leaves(entry);
         Ok(Self::alone(entry, payout))
     }
 
@@ -379,11 +383,11 @@ impl Auditor {
         (bill.cash() < bill.total - bill.open).then_some("credits")
     }
 
-    /// Whether tax keeps an approved payout from being sent.
-    fn must_wait(&self, told: &Told, now: Timestamp, id: &str, payout: &Payout) -> bool {
+    /// Whether an approved payout may not be sent now.
+    pub(super) fn must_wait(&self, told: &Told, now: Timestamp, id: &str, payout: &Payout) -> bool {
         let entry =
             Entry { value: &Value::Null, stream: id, position: 0, hash: "", at: now, now, by: RAIL, what: "submit" };
-        self.tax_stands(told, &entry, (id, payout), 0, None).is_err()
+        self.leaves_for(told, &entry, payout).is_err() || self.tax_stands(told, &entry, (id, payout), 0, None).is_err()
     }
 
     /// The last report agrees with both sides, and every Bill that names a payout wrongly was told of.

@@ -9,13 +9,16 @@ use super::stored::Items;
 use super::{Auditor, Checked, Effect, Entry, Invariant, caused, ensure, int, leave_for, list, text, time, violation};
 use crate::told::{About, Payment, Told, exponent};
 
+/// Of payout details, those that say who has the money.
+const RECIPIENT: [&str; 5] = ["email", "payerId", "phone", "iban", "accountNumber"];
+
 /// Whose payouts a file of this format is for.
 fn method_of(format: &str) -> &str {
     if format == "masspay" { "paypal" } else { format }
 }
 
 /// Minor units as files write them.
-fn written(amount: i128, exponent: u32) -> String {
+pub(super) fn written(amount: i128, exponent: u32) -> String {
     let one = 10_i128.pow(exponent);
     let (sign, amount) = (if amount < 0 { "-" } else { "" }, amount.abs());
     match exponent {
@@ -55,6 +58,7 @@ impl Auditor {
         let said = by_them.flat_map(|command| &command.payments).filter(fits).find_map(|payment| payment.at);
         let attested_at = change.and_then(|change| time(change, "paidAt").ok()).or(said);
         if payout.state == "approved" {
+            self.leaves_for(told, entry, &payout)?;
             self.tax_stands(told, entry, (entry.stream, &payout), 0, attested_at)?;
         }
         let at = attested_at.unwrap_or(entry.at);
@@ -88,8 +92,12 @@ impl Auditor {
     /// All of it came back, so that nothing is paid; lines that were are in the payout again.
     pub(super) fn mark_returned(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let states = ["submitted", "partially_paid", "paid"];
-        let mut payout = self.told_of(told, entry, "mark-returned", &states)?;
+        let payout = self.told_of(told, entry, "mark-returned", &states)?;
         ensure!(payout.method != "quickbooks", OneBill, "{}: only its Bill says so", entry.name());
+        self.comes_back(entry, payout)
+    }
+
+    pub(super) fn comes_back(&self, entry: &Entry, mut payout: Payout) -> Checked<Effect> {
         let sent = payout.state != "paid" || payout.paid > 0;
         ensure!(sent, OneState, "{}: nothing was sent that could come back", entry.name());
         if payout.state == "paid" {
@@ -104,9 +112,11 @@ impl Auditor {
 
     pub(super) fn retry(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let mut payout = self.told_of(told, entry, "retry", &["failed", "returned"])?;
+        self.leaves_for(told, entry, &payout)?;
         self.tax_stands(told, entry, (entry.stream, &payout), 0, None)?;
         payout.state = "submitting";
         payout.attempts += 1;
+        payout.leaves(entry);
         Ok(Self::alone(entry, payout))
     }
 
@@ -126,6 +136,7 @@ impl Auditor {
         if !entry.stream.starts_with("exp_") {
             let mut payout = self.payout(entry, &["submitting"])?;
             ensure!(entry.by == "settlement", Access, "{}: is for nobody to say", entry.name());
+            ensure!(!payout.is_remitted(), OnePayment, "{}: is PayPal's to send", entry.name());
             payout.state = "submitted";
             return Ok(Self::alone(entry, payout));
         }
@@ -150,6 +161,7 @@ impl Auditor {
                     && command.at - super::skew() <= entry.at
             });
             ensure!(asked, Access, "{name}: nobody asked for {id}, which is paid by {}", payout.method);
+            self.leaves_for(told, entry, &payout)?;
             let along = along.entry(payout.partner.clone()).or_default();
             self.tax_stands(told, entry, (id, &payout), *along, None)?;
             if payout.method != "paypal" {
@@ -214,6 +226,17 @@ impl Auditor {
                 let amount = written(payout.due(), exponent(payout.paid_in));
                 let says = list(row, "cells").iter().any(|cell| *cell == amount);
                 ensure!(says, ExactCents, "{export}: {id} is {amount}, and its row says {row}");
+                let to = payout
+                    .place
+                    .iter()
+                    .flat_map(|way| &way.details)
+                    .filter(|(name, _)| RECIPIENT.contains(&name.as_str()));
+                let missing: Vec<_> = to.filter(|(_, to)| !list(row, "cells").iter().any(|cell| cell == *to)).collect();
+                ensure!(
+                    missing.is_empty(),
+                    OnePayment,
+                    "{export}: {id} is to go to {missing:?}, and its row says {row}"
+                );
                 let other = rows.insert(id, export);
                 ensure!(other.is_none(), PayoutIsItsLines, "{id}: is on two rows, of {export} and {other:?}");
             }
@@ -274,10 +297,11 @@ impl Auditor {
             if payout.state != "approved" || matches!(payout.method, "manual" | "quickbooks") {
                 continue;
             }
-            let refused = payout.method == "paypal" && payout.paid_in == "KWD";
+            let refused = payout.method == "paypal" && payout.is_unpayable();
             let because: Vec<_> =
                 left_out.iter().filter(|left| text(left, "payout") == id).map(|left| text(left, "because")).collect();
-            let stays = if refused { because.contains(&"currency") } else { because.contains(&"may_not_submit") };
+            let stays = because.contains(&"may_not_submit")
+                || (refused && (because.contains(&"currency") || because.contains(&"venmo")));
             ensure!(stays, Converges, "{id}: is approved, by {}, and was left out because {because:?}", payout.method);
         }
         Ok(())

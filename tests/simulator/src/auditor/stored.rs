@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Span, Timestamp};
 use serde_json::{Value, json};
 
 use super::model::{Balance, Base, Claimed, Conversion, Drafted, PageLine, Payout, State, Tally, TallyKey};
+use super::places::fingerprint;
 use super::rates::Ratio;
 use super::{
     Auditor, Checked, Entry, Invariant, ensure, hash, int, list, partner_in, program_of, skew, text, time, violation,
@@ -145,7 +146,7 @@ impl Auditor {
         let expected = json!({
             "program": program.id, "partner": payout.partner, "currency": payout.currency, "state": payout.state,
             "amount": payout.amount(), "lineCount": payout.lines().count(), "pages": payout.pages.len(), "paid": payout.paid,
-            "method": payout.method, "export": payout.export, "attempts": (payout.attempts > 0).then_some(payout.attempts),
+            "method": payout.method, "destination": fingerprint(payout.place.as_ref()), "export": payout.export, "processor": payout.batch.as_ref().or(payout.bill.as_ref()), "atRail": payout.at_rail.then_some(true), "attempts": (payout.attempts > 0).then_some(payout.attempts),
             "contentVersion": payout.version, "minimum": payout.minimum, "mustNet": payout.must_net.then_some(true),
             "settling": payout.settling, "entries": payout.entries, "rev": payout.entries, "entry": payout.entry,
         });
@@ -320,8 +321,10 @@ impl Auditor {
         }
         self.paid_instantly(told, now, items)?;
         self.as_billed(told, now, items)?;
+        self.as_remitted(told, now, items)?;
         self.accepted(told, items)?;
         self.answered(told)?;
+        Self::details_given(told)?;
         self.published(published)
     }
 
@@ -543,6 +546,9 @@ fn check_run(
                 && command.ids.iter().any(|id| id == about)
         })
     };
+    let kind = &run["request"]["method"];
+    let as_asked = payout.named.iter().any(|named| named.map_or(Value::Null, |named| json!(named)) == *kind);
+    ensure!(as_asked, Runs, "{id}: was drafted for {:?}, and its run asks {kind}", payout.named);
     let as_of_now = inclusive && cut_off <= planned_at;
     let fits = match text(run, "kind") {
         "manual" => as_of_now && by_hand(told, run).is_some_and(|run| run.names(&payout.partner)),

@@ -14,6 +14,7 @@ use crate::told::{
     Named, Partner, Pay, Payment, Program, Rate, Recurrence, Refund, Reward, Rule, RuleSet, Said, Sale, Shape, Tiers,
     Told, Touch, Window, Withdrawal,
 };
+use crate::ways::{Way, Ways};
 
 const PARTNER: &str = "par_00000000000000000000000001";
 const SOURCE: &str = "src_api";
@@ -168,7 +169,7 @@ impl Book {
             minimum_payout: None,
             quiet: false,
             trusted: false,
-            method: Some("manual"),
+            ways: vec![Ways { since: 0, all: vec![Way::new("manual", &[])] }],
             paid_in: None,
             suspended: Vec::new(),
         };
@@ -191,6 +192,8 @@ impl Book {
             versions: vec![],
             payments,
             format: None,
+            method: None,
+            ways: Vec::new(),
             run: None,
             at: now(),
             answer,
@@ -955,6 +958,8 @@ fn what_is_stored_and_published_agrees_with_the_journal() {
         versions: vec![],
         payments: vec![],
         format: None,
+        method: None,
+        ways: Vec::new(),
         run: None,
         at: now(),
         answer: Some(Answer { status: 200, done: vec![payout(1)] }),
@@ -979,7 +984,7 @@ fn stored_draft(book: &Book) -> BTreeMap<(String, String), Value> {
             json!({
                 "id": id, "program": "prg_1", "partner": PARTNER, "currency": "USD", "state": "pending", "amount": 1_000,
                 "lineCount": 1, "pages": 1, "paid": 0, "contentVersion": 1, "minimum": 1_000, "entries": 1, "rev": 1,
-                "entry": entry, "run": "run_1", "payOn": "1970-01-01", "method": "manual", "destination": "somewhere", "linesHash": content,
+                "entry": entry, "run": "run_1", "payOn": "1970-01-01", "method": "manual", "destination": super::places::fingerprint(Some(&Way::new("manual", &[]))), "linesHash": content,
             }),
         ),
         (format!("PAY#{id}"), "PAG#00000", json!({"lines": [{"id": line(1), "net": 1_000}]})),

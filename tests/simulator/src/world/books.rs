@@ -24,8 +24,8 @@ use crate::cloud::Sky;
 use crate::ledgers::{self, Bill, Books};
 use crate::script::has_books;
 use crate::shop;
-use crate::told::{About, SKEW_SECONDS, exponent};
-use crate::way::Way;
+use crate::told::{About, Partner, SKEW_SECONDS, exponent};
+use crate::way::{Way, WayToPaypal};
 
 /// Where the chance of companies begins, which nothing else is decided by.
 const COMPANIES: u64 = 1 << 40;
@@ -110,8 +110,8 @@ impl Dealings {
     }
 
     /// The ways out of one process.
-    pub(super) fn rails(&self, clock: WorldClock) -> Arc<workflows::rails::Rails> {
-        Arc::new(self.way.rails(clock, self.pace))
+    pub(super) fn rails(&self, clock: WorldClock, paypal: &WayToPaypal) -> Arc<workflows::rails::Rails> {
+        Arc::new(self.way.rails(clock, self.pace, paypal))
     }
 }
 
@@ -271,7 +271,7 @@ impl World {
                 Ok(())
             }
             70..77 => self.approve(chance),
-            77..85 => self.have_paid(chance).await,
+            77..85 => self.have_paid(chance, "quickbooks").await,
             85..88 => {
                 self.fire(chance, "reconcile");
                 Ok(())
@@ -283,16 +283,17 @@ impl World {
         }
     }
 
-    /// Somebody who is paid there is given something, and a payout of it.
-    async fn have_paid(&mut self, chance: &mut Chance) -> Outcome {
-        let there: Vec<_> = self.told.partners.iter().filter(|partner| partner.method == Some("quickbooks")).collect();
+    /// Somebody who is paid so is given something, and a payout of it.
+    pub(super) async fn have_paid(&mut self, chance: &mut Chance, method: &str) -> Outcome {
+        let has = |partner: &&Partner| partner.ways.last().is_some_and(|ways| ways.of(method).is_some());
+        let there: Vec<_> = self.told.partners.iter().filter(has).collect();
         let Some(partner) = chance.pick(&there).map(|partner| (*partner).clone()) else { return Ok(()) };
         let program = &self.told.programs[partner.program];
         let amount = chance.from(1, 20_000);
         let mut body = json!({"partnerId": partner.id, "programId": program.id});
         body["amount"] = json!(shop::decimal(amount, program.exponent));
         body["reason"] = json!("the seed says so");
-        let request = json!({"partnerId": partner.id, "programId": program.id, "override": "the seed says so"});
+        let mut request = json!({"partnerId": partner.id, "programId": program.id, "override": "the seed says so"});
         self.telling.amount = Some(amount);
         self.command(chance, About::Partners, "bonus", "/commissions", vec![partner.id.clone()], &body)?;
         self.see(chance).await?;
@@ -302,6 +303,10 @@ impl World {
         if !ids.is_empty() {
             self.judge(chance, "approve", ids, false)?;
             self.see(chance).await?;
+        }
+        if let Some(way) = partner.ways.last().and_then(|ways| ways.of(method)).filter(|way| !way.preferred) {
+            request["method"] = json!(way.kind);
+            self.telling.method = Some(way.kind);
         }
         self.command(chance, About::Partners, "payouts", "/payouts", vec![partner.id], &request)?;
         self.see(chance).await?;

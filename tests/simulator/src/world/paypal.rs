@@ -1,0 +1,341 @@
+//! What becomes of payments at PayPal, what people do about them, and what PayPal tells of that.
+
+use bytes::Bytes;
+use domain::ids::PayoutId;
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use jiff::{SignedDuration, Timestamp};
+use local::SUBMISSIONS;
+use local::events::http_event;
+use paypal_counterpart::{CLIENT_ID, CLIENT_SECRET, Counterpart, Item, WEBHOOK_ID};
+use serde_json::{Value, json};
+use workflows::Clock;
+
+use super::{Job, Outcome, World, broken, failure};
+use crate::chance::Chance;
+use crate::cloud::Sky;
+use crate::remitted::Sent;
+use crate::script::has_paypal;
+use crate::way::WayToPaypal;
+
+/// Where the chance of connections begins, and that of partners who are paid through them, which nothing else is decided by.
+const ACCOUNTS: u64 = 1 << 44;
+const PARTNERS: u64 = 1 << 45;
+/// PayPal forgets the name of a batch after so many days.
+const KNOWN: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// Something that PayPal tells a program.
+#[derive(Debug, Clone)]
+pub(super) struct Notice {
+    program: usize,
+    headers: HeaderMap,
+    body: String,
+}
+
+/// How a world is with PayPal.
+pub struct Account {
+    pub(super) any: bool,
+    counterpart: Counterpart,
+    pub(super) way: WayToPaypal,
+    /// What PayPal has yet to tell; and what was lost, which it tells once more at last.
+    unheard: Vec<Notice>,
+    lost: Vec<Notice>,
+    /// Names of batches, and when they were first seen.
+    named: Vec<(String, Timestamp)>,
+    /// Whether something was done there since it was last looked at, and whether payments changed since they were audited.
+    touched: bool,
+    unaudited: bool,
+}
+
+impl Account {
+    pub(super) fn new(seed: u64, sky: &Sky) -> Self {
+        let counterpart = Counterpart::default();
+        Self {
+            any: has_paypal(seed),
+            way: WayToPaypal::new(counterpart.clone(), sky.clone()),
+            counterpart,
+            unheard: Vec::new(),
+            lost: Vec::new(),
+            named: Vec::new(),
+            touched: false,
+            unaudited: false,
+        }
+    }
+
+    /// Whether payments changed since this was last asked.
+    pub(super) fn changed(&mut self) -> bool {
+        std::mem::take(&mut self.unaudited)
+    }
+}
+
+/// What may become of a payment that stands so, and why.
+fn possible(status: &str) -> &'static [(u32, &'static str)] {
+    match status {
+        "PENDING" => &[
+            (10, "SUCCESS"),
+            (4, "UNCLAIMED"),
+            (2, "ONHOLD"),
+            (2, "FAILED"),
+            (1, "BLOCKED"),
+            (1, "DENIED"),
+            (1, "CANCELED"),
+        ],
+        "UNCLAIMED" => &[(4, "SUCCESS"), (3, "RETURNED"), (2, "CANCELED")],
+        "ONHOLD" => &[(4, "SUCCESS"), (2, "FAILED"), (2, "BLOCKED"), (1, "REVERSED")],
+        "SUCCESS" => &[(1, "REFUNDED"), (1, "REVERSED")],
+        _ => &[],
+    }
+}
+
+impl World {
+    // --- Setting up -----------------------------------------------------------------------------------------------
+
+    /// Most programs have PayPal asked; the others' payouts wait for a file.
+    pub(super) async fn connect_paypal(&mut self, n: usize) -> Outcome {
+        let mut chance = Chance::of(self.seed, ACCOUNTS + n as u64);
+        // PayPal pays out in no dinars: a few programs learn so.
+        let odds = if self.told.programs[n].currency == "KWD" { 30 } else { 90 };
+        if !self.paypal.any || !chance.percent(odds) {
+            return Ok(());
+        }
+        let body = json!({
+            "environment": "sandbox", "clientId": CLIENT_ID, "clientSecret": CLIENT_SECRET, "webhookId": WEBHOOK_ID,
+        });
+        let path = format!("/programs/{}/paypal", self.told.programs[n].id);
+        let (status, answer) = self.ask("ann", Method::PUT, &path, &body).await?;
+        if status != 200 {
+            return Err(broken(format!("{path}: {status} {answer}")));
+        }
+        self.told.remitted.switched.insert(n, vec![(0, true)]);
+        Ok(())
+    }
+
+    /// Whether a partner of a program is paid through its connection.
+    pub(super) fn paid_by_paypal(&self, n: usize, number: usize) -> bool {
+        self.told.remitted.switched.contains_key(&n) && Chance::of(self.seed, PARTNERS + number as u64).percent(75)
+    }
+
+    // --- Playing --------------------------------------------------------------------------------------------------
+
+    pub(super) async fn remit(&mut self, chance: &mut Chance) -> Outcome {
+        match chance.below(100) {
+            0..26 => self.settle_there(chance),
+            26..38 => self.notice(chance),
+            38..54 => self.deliver_from(chance, SUBMISSIONS).await,
+            54..60 => {
+                self.publish_range(chance, self.published, self.records.len());
+                Ok(())
+            }
+            60..66 => self.approve(chance),
+            66..78 => self.have_paid(chance, "paypal").await,
+            78..84 => {
+                self.fire(chance, "batch-payouts");
+                Ok(())
+            }
+            84..90 => self.about_payouts(chance, "retry", &["failed", "returned"]),
+            90..93 => self.about_payouts(chance, "mark-failed", &["submitted"]),
+            93..95 => self.about_payouts(chance, "void", &["failed", "returned"]),
+            95..97 => {
+                self.set_mood(chance);
+                self.switch(chance).await
+            }
+            _ => self.pretend(chance),
+        }
+    }
+
+    /// PayPal settles at once, or later; or has nothing to pay from.
+    fn set_mood(&mut self, chance: &mut Chance) {
+        let counterpart = &self.paypal.counterpart;
+        match chance.below(3) {
+            0 => counterpart.settle_at_once("SUCCESS"),
+            1 => counterpart.settle_at_once("PENDING"),
+            _ => counterpart.settle_at_once("UNCLAIMED"),
+        }
+    }
+
+    /// Somebody switches a connection off, or on again. Processes know a connection for a minute: these are new ones, and whoever is under
+    /// way goes on with what they know.
+    async fn switch(&mut self, chance: &mut Chance) -> Outcome {
+        let connections: Vec<_> =
+            self.told.remitted.switched.iter().map(|(n, switched)| (*n, is_on(switched))).collect();
+        let Some((n, on)) = chance.pick(&connections).copied() else { return Ok(()) };
+        if on && chance.percent(60) { Ok(()) } else { self.switch_to(n, !on).await }
+    }
+
+    async fn switch_to(&mut self, n: usize, on: bool) -> Outcome {
+        let body = json!({"environment": "sandbox", "clientId": CLIENT_ID, "webhookId": WEBHOOK_ID, "enabled": on});
+        let path = format!("/programs/{}/paypal", self.told.programs[n].id);
+        let (status, answer) = self.ask("ann", Method::PUT, &path, &body).await?;
+        self.note(|| format!("  {path} is switched on: {on}: {status}"));
+        if status != 200 {
+            return Err(broken(format!("{path}: {status} {answer}")));
+        }
+        self.start_processes();
+        let tick = self.told.tick;
+        self.told.remitted.switched.entry(n).or_default().push((tick, on));
+        Ok(())
+    }
+
+    /// A payment goes on, or ends, or comes back.
+    fn settle_there(&mut self, chance: &mut Chance) -> Outcome {
+        let items = self.paypal.counterpart.items();
+        let on: Vec<&Item> = items.iter().filter(|item| !possible(&item.transaction_status).is_empty()).collect();
+        let Some(item) = chance.pick(&on).copied() else { return Ok(()) };
+        if item.transaction_status == "SUCCESS" && chance.percent(60) {
+            return Ok(());
+        }
+        let Some(status) = chance.weighted(possible(&item.transaction_status)) else { return Ok(()) };
+        let why = (status == "FAILED").then_some(("RECEIVER_UNREGISTERED", "Receiver is unregistered"));
+        let name = item.sender_item_id.clone();
+        self.note(|| format!("  at PayPal, {name} becomes {status}"));
+        let (headers, body) = self.paypal.counterpart.set(&name, status, why).ok_or_else(|| broken("no such item"))?;
+        self.paypal.touched = true;
+        let payout: Option<PayoutId> = name.rsplit_once('-').and_then(|(payout, _)| payout.parse().ok());
+        let partner = payout.map(|payout| payout.partner().to_string());
+        let program = self.told.partners.iter().find(|told| Some(&told.id) == partner.as_ref());
+        if let Some(program) = program.map(|partner| partner.program) {
+            self.paypal.unheard.push(Notice { program, headers, body });
+        }
+        self.observe_payments();
+        Ok(())
+    }
+
+    /// Notes how payments are, if anything there may have changed.
+    pub(super) fn observe_payments(&mut self) {
+        let (wrote, refused) = {
+            let mut traffic = self.paypal.way.traffic();
+            (std::mem::take(&mut traffic.wrote), std::mem::take(&mut traffic.refused))
+        };
+        let tick = self.told.tick;
+        self.told.remitted.refused.extend(refused.into_iter().map(|body| (tick, body)));
+        if !(wrote | std::mem::take(&mut self.paypal.touched)) {
+            return;
+        }
+        for item in self.paypal.counterpart.items() {
+            if !self.paypal.named.iter().any(|(name, _)| *name == item.sender_batch_id) {
+                self.paypal.named.push((item.sender_batch_id.clone(), self.clock.now()));
+            }
+            let batch = item.payout_batch_id.clone();
+            self.paypal.unaudited |= self.told.remitted.note(&batch, tick, sent(item));
+        }
+    }
+
+    /// After so many days PayPal knows a name no more.
+    pub(super) fn forget_names(&mut self) {
+        let now = self.clock.now();
+        let (old, kept) = std::mem::take(&mut self.paypal.named).into_iter().partition(|(_, at)| now > *at + KNOWN);
+        self.paypal.named = kept;
+        for (name, _) in old {
+            self.paypal.counterpart.forget(&name);
+        }
+    }
+
+    // --- Webhooks -------------------------------------------------------------------------------------------------
+
+    /// PayPal tells something: in any order, perhaps again, perhaps never.
+    fn notice(&mut self, chance: &mut Chance) -> Outcome {
+        if self.paypal.unheard.is_empty() {
+            return Ok(());
+        }
+        let n = chance.below(self.paypal.unheard.len());
+        if n > 0 {
+            self.sky.weather().note("paypal_overtaken");
+        }
+        let notice = self.paypal.unheard[n].clone();
+        if chance.percent(80) {
+            self.paypal.unheard.remove(n);
+        } else {
+            self.sky.weather().note("paypal_again");
+        }
+        if chance.percent(15) {
+            self.sky.weather().note("paypal_untold");
+            self.paypal.lost.push(notice);
+            return Ok(());
+        }
+        self.note(|| format!("  PayPal tells: {}", notice.body));
+        let event = self.notice_event(notice.program, &notice.headers, &notice.body)?;
+        self.http(chance, Job::Notice(notice), event);
+        Ok(())
+    }
+
+    fn notice_event(&self, program: usize, headers: &HeaderMap, body: &str) -> Outcome<Value> {
+        let uri: Uri = format!("/webhooks/paypal/{}", self.told.programs[program].id).parse().map_err(broken)?;
+        Ok(http_event(&Method::POST, &uri, headers, &Bytes::from(body.to_owned()), None))
+    }
+
+    /// It was not taken, and is told again.
+    pub(super) fn not_noticed(&mut self, notice: Notice) {
+        self.paypal.unheard.push(notice);
+    }
+
+    /// What is not PayPal's is turned away, whatever it says.
+    fn pretend(&mut self, chance: &mut Chance) -> Outcome {
+        let connected: Vec<usize> = self.told.remitted.switched.keys().copied().collect();
+        let (items, Some(program)) = (self.paypal.counterpart.items(), chance.pick(&connected).copied()) else {
+            return Ok(());
+        };
+        let Some(item) = chance.pick(&items) else { return Ok(()) };
+        // As it would be signed if it stood so: then it says something else, or is signed by nobody.
+        let (name, status) = (&item.sender_item_id, &item.transaction_status);
+        let why = item.error.as_ref().map(|(name, message)| (name.as_str(), message.as_str()));
+        let signed = self.paypal.counterpart.set(name, status, why);
+        let Some((mut headers, mut body)) = signed else { return Ok(()) };
+        match chance.below(3) {
+            0 => drop(headers.insert("paypal-transmission-sig", HeaderValue::from_static("AAAA"))),
+            1 => drop(headers.remove("paypal-transmission-id")),
+            _ => body = body.replacen("\"summary\":\"A", "\"summary\":\"Another", 1),
+        }
+        self.note(|| format!("  not PayPal's: {body}"));
+        let event = self.notice_event(program, &headers, &body)?;
+        self.http(chance, Job::Pretended, event);
+        Ok(())
+    }
+
+    /// Whoever is not PayPal was answered so, while PayPal could be asked.
+    pub(super) fn pretended(status: Option<u16>) -> Outcome {
+        match status {
+            Some(401) | None => Ok(()),
+            Some(status) if status == 429 || status >= 500 => Ok(()),
+            Some(status) => {
+                let what = format!("a delivery that is not PayPal's was answered {status}");
+                Err(failure("12: nobody but PayPal is believed about payments", what))
+            }
+        }
+    }
+
+    // --- The end --------------------------------------------------------------------------------------------------
+
+    /// From here on nothing strikes. What PayPal has yet to tell arrives; what was lost is read by and by, or told once more.
+    pub(super) async fn put_payments_in_order(&mut self) -> Outcome {
+        let off = self.told.remitted.switched.iter().filter(|(_, switched)| !is_on(switched));
+        let off: Vec<usize> = off.map(|(n, _)| *n).collect();
+        for n in off {
+            self.switch_to(n, true).await?;
+        }
+        let mut notices = std::mem::take(&mut self.paypal.unheard);
+        notices.append(&mut self.paypal.lost);
+        for notice in notices {
+            let event = self.notice_event(notice.program, &notice.headers, &notice.body)?;
+            let answer = self.api.http(event).await.map_err(broken)?;
+            if answer.status.as_u16() != 200 {
+                let what = format!("{} to {}", answer.status, notice.body);
+                return Err(failure("12: PayPal is believed about payments", what));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_on(switched: &[(usize, bool)]) -> bool {
+    switched.last().is_some_and(|(_, on)| *on)
+}
+
+fn sent(item: Item) -> Sent {
+    Sent {
+        name: item.sender_batch_id,
+        recipient: (item.recipient_type, item.receiver, item.recipient_wallet),
+        value: item.value,
+        currency: item.currency,
+        status: item.transaction_status,
+        transaction: item.transaction_id,
+    }
+}
