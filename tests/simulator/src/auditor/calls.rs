@@ -8,6 +8,22 @@ use super::model::{Line, State};
 use super::{Auditor, Checked, Entry, Invariant, ensure, list, skew, text, violation};
 use crate::told::{Asked, Call, Said, Told};
 
+/// What must become of one of those that a call asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Done,
+    /// With this status.
+    Refused(u16),
+    /// Somebody else may have changed that meanwhile.
+    Unknown,
+}
+
+impl Fate {
+    const fn refused_unless(may: bool, status: u16) -> Self {
+        if may { Self::Done } else { Self::Refused(status) }
+    }
+}
+
 /// Verdicts whose entries do not say why.
 fn is_silent(verb: &str) -> bool {
     matches!(verb, "approve" | "release")
@@ -63,10 +79,10 @@ impl Auditor {
     fn answered_as_asked(&self, told: &Told, call: &Call, said: &[Said]) -> Checked {
         let in_order = call.asked.iter().map(|asked| &asked.id).eq(said.iter().map(|said| &said.id));
         ensure!(in_order, Converges, "expected answers to {call:?}");
-        let expected = |(n, asked)| self.refusal(told, call, n, asked);
-        let known: Vec<Option<Option<u16>>> = call.asked.iter().enumerate().map(expected).collect();
+        let expected = |(n, asked)| self.fate(told, call, n, asked);
+        let known: Vec<Fate> = call.asked.iter().enumerate().map(expected).collect();
         // Something refuses all of it, or may.
-        let refused = known.iter().any(|expected| *expected != Some(None));
+        let refused = known.iter().any(|expected| *expected != Fate::Done);
         let first = |n: usize| call.asked[..n].iter().all(|earlier| earlier.id != call.asked[n].id);
         let was_done = |id: &str| {
             if is_silent(call.verb) {
@@ -90,42 +106,42 @@ impl Auditor {
                 ensure!(!was_done(id), OneEffect, "{}: it was done all the same", what());
             }
             let holds = match expected {
-                None => true,
+                Fate::Unknown => true,
                 // What is done was held against the rules when it was read.
-                Some(None) if is_done(said) => true,
-                Some(None) if call.atomic => is == 409 && refused || is_too_much(said),
-                Some(None) => is_too_much(said),
-                Some(Some(status)) => is == *status || call.atomic && is == 409,
+                Fate::Done if is_done(said) => true,
+                Fate::Done if call.atomic => is == 409 && refused || is_too_much(said),
+                Fate::Done => is_too_much(said),
+                Fate::Refused(status) => is == *status || call.atomic && is == 409,
             };
             ensure!(holds, Converges, "{}", what());
         }
         Ok(())
     }
 
-    /// What one of them is refused with by itself, if it is; `None` where somebody else may have changed that meanwhile.
-    fn refusal(&self, told: &Told, call: &Call, n: usize, asked: &Asked) -> Option<Option<u16>> {
+    /// What must become of one of them by itself.
+    fn fate(&self, told: &Told, call: &Call, n: usize, asked: &Asked) -> Fate {
         let twice = call.asked[..n].iter().any(|earlier| earlier.id == asked.id);
         let prefix = if call.verb == "attribute" { "cnv_" } else { "com_" };
         if !asked.id.starts_with(prefix) {
-            return Some(Some(404));
+            return Fate::Refused(404);
         }
         let own = if call.verb == "attribute" {
             self.not_given(told, call, asked)
         } else {
-            let Some(line) = self.lines.get(&asked.id) else { return Some(Some(404)) };
+            let Some(line) = self.lines.get(&asked.id) else { return Fate::Refused(404) };
             if asked.senseless {
-                return Some(Some(422));
+                return Fate::Refused(422);
             }
             if !self.stood_still(call, &asked.id, line) {
-                return None;
+                return Fate::Unknown;
             }
             let may = match asked.amount {
                 // What became of others of the same order by the same call is not known here.
-                Some(_) if self.beside(call, n, line) => return None,
+                Some(_) if self.beside(call, n, line) => return Fate::Unknown,
                 Some(amount) => self.may_become(&asked.id, line, amount.into()),
                 None => self.may_be(call.verb, line),
             };
-            Some((!may).then_some(409))
+            Fate::refused_unless(may, 409)
         };
         if !twice {
             return own;
@@ -133,10 +149,10 @@ impl Auditor {
         let is_verdict = asked.amount.is_none() && asked.shares.is_empty();
         match own {
             // Verdicts one after the other find what the first did.
-            Some(None) if is_verdict && !call.atomic => None,
+            Fate::Done if is_verdict && !call.atomic => Fate::Unknown,
             // What cannot be done as it is told is refused for that before it is looked for.
-            own if is_verdict || asked.senseless => own.map(|own| own.or(Some(409))),
-            _ => Some(Some(409)),
+            Fate::Refused(_) | Fate::Unknown if is_verdict || asked.senseless => own,
+            _ => Fate::Refused(409),
         }
     }
 
@@ -158,14 +174,14 @@ impl Auditor {
         })
     }
 
-    fn not_given(&self, told: &Told, call: &Call, asked: &Asked) -> Option<Option<u16>> {
+    fn not_given(&self, told: &Told, call: &Call, asked: &Asked) -> Fate {
         if asked.senseless {
-            return Some(Some(422));
+            return Fate::Refused(422);
         }
-        let Some(conversion) = self.conversions.get(&asked.id) else { return Some(Some(404)) };
-        let Some(sale) = &conversion.sale else { return Some(Some(409)) };
+        let Some(conversion) = self.conversions.get(&asked.id) else { return Fate::Refused(404) };
+        let Some(sale) = &conversion.sale else { return Fate::Refused(409) };
         if conversion.sold >= call.since {
-            return None;
+            return Fate::Unknown;
         }
         let earns = |(id, _): &(String, u32)| {
             let partner = told.partners.iter().find(|partner| partner.id == *id);
@@ -174,7 +190,7 @@ impl Auditor {
                 partner.program == sale.program && !own && !partner.was_suspended(sale.occurred_at)
             })
         };
-        Some((!asked.shares.iter().all(earns)).then_some(422))
+        Fate::refused_unless(asked.shares.iter().all(earns), 422)
     }
 }
 

@@ -126,12 +126,11 @@ impl Auditor {
         conversion.suspicious = duplicate || !unusual.is_empty();
         let objection = text(&entry.value["circumstances"], "objection");
         let says = |word: &str| objection.starts_with(word);
-        let is_why = match conversion.suspicious {
-            false => objection.is_empty(),
-            true => {
-                let anomaly = |word: &&str| says(&format!("anomaly: {word}"));
-                duplicate && says("possible_duplicate") || unusual.iter().any(anomaly)
-            }
+        let anomaly = |word: &&str| says(&format!("anomaly: {word}"));
+        let is_why = if conversion.suspicious {
+            duplicate && says("possible_duplicate") || unusual.iter().any(anomaly)
+        } else {
+            objection.is_empty()
         };
         ensure!(nobody || is_why, ExactCents, "{name}: {unusual:?} and {duplicate} is why, and said was {objection:?}");
         self.remember(&sale, entry, &conversion.credits);

@@ -80,36 +80,55 @@ fn last_payment(bill: &Bill) -> Option<&(String, i128, Option<Date>)> {
     bill.payments.iter().max_by_key(|(.., date)| *date)
 }
 
-/// What one unit of a currency is worth in a company's, on a day, in millionths: nothing where nobody told.
-fn worth(told: &Told, from: &str, to: &str, day: Date) -> Option<Ratio> {
-    let minor = rates::exchange(told.rates.iter(), from, to, day)?;
+/// What one unit of the currency a payout is sent in is worth in its company's on a day, in millionths: by what was known when it was drafted,
+/// or on one of the days since. Where it is already tomorrow, the rate of that day may not be known yet.
+fn worth(told: &Told, realm: &str, payout: &Payout, day: Date) -> Vec<Option<Ratio>> {
+    let home = home_of(told, realm);
     let one = |currency: &str| 10_i128.pow(exponent(currency));
-    Some(minor.times(Ratio::new(one(from) * 1_000_000, one(to))))
+    let drafted = payout.drafted_at.to_zoned(TimeZone::UTC).date();
+    let days = std::iter::successors(Some(drafted.min(day)), |known| known.tomorrow().ok());
+    let on = |known: Date| {
+        let rates = told.rates.iter().filter(move |rate| rate.date <= known);
+        let minor = rates::exchange(rates, payout.paid_in, home, day)?;
+        Some(minor.times(Ratio::new(one(payout.paid_in) * 1_000_000, one(home))))
+    };
+    days.take_while(|known| *known <= day).map(on).collect()
+}
+
+fn home_of<'a>(told: &'a Told, realm: &str) -> &'a str {
+    told.ledgers.since(realm, 0).next().map_or("", |books| books.currency.as_str())
 }
 
 /// A Bill in another currency says what that is worth in the company's on its day. Silent in the rules: to six decimals, and of two that are
 /// as near either.
-fn rated(told: &Told, realm: &str, name: &str, bill: &Bill) -> Checked {
-    let home = told.ledgers.since(realm, 0).next().map_or("", |books| books.currency.as_str());
-    let rate = bill.date.and_then(|day| worth(told, &bill.currency, home, day));
+fn rated(told: &Told, realm: &str, payout: &Payout, name: &str, bill: &Bill) -> Checked {
+    let home = home_of(told, realm);
+    let worth = bill.date.map(|day| worth(told, realm, payout, day)).unwrap_or_default();
     let near = |says: i128, rate: Ratio| {
         let twice = rate.times(Ratio::from(2));
         !Ratio::from(2 * says - 1).compare(twice).is_gt() && !Ratio::from(2 * says + 1).compare(twice).is_lt()
     };
     let right = match bill.rate {
         None => bill.currency == home,
-        Some(says) => bill.currency != home && rate.is_some_and(|rate| near(says, rate)),
+        Some(says) => bill.currency != home && worth.iter().flatten().any(|rate| near(says, *rate)),
     };
-    ensure!(right, ExactCents, "{name}: is worth {rate:?} millionths of {home}, and says {bill:?}");
+    ensure!(right, ExactCents, "{name}: is worth {worth:?} millionths of {home}, and says {bill:?}");
     Ok(())
 }
 
 /// Whether nobody told what a payout's currency is worth in the company's on the day that is complained of.
 fn unrated(told: &Told, payout: &Payout, why: &str) -> Checked<bool> {
     let realm = realm_of(told, &payout.partner)?;
-    let home = told.ledgers.since(realm, 0).next().map_or("", |books| books.currency.as_str());
     let day = why.split_once(" of ").and_then(|(_, rest)| rest.get(..10)?.parse::<Date>().ok());
-    Ok(day.is_some_and(|day| worth(told, payout.paid_in, home, day).is_none()))
+    Ok(day.is_some_and(|day| worth(told, realm, payout, day).contains(&None)))
+}
+
+/// Whether a company has come to take other currencies, and is treated as if it did not: that is noticed when it is compared.
+fn unnoticed(told: &Told, payout: &Payout, why: &str) -> Checked<bool> {
+    let realm = realm_of(told, &payout.partner)?;
+    let mut seen = told.ledgers.since(realm, 0);
+    let switched = seen.next().is_some_and(|first| !first.multicurrency) && seen.any(|books| books.multicurrency);
+    Ok(switched && (why.contains("CurrencyRef") || why.contains("multicurrency")))
 }
 
 impl Auditor {
@@ -206,7 +225,8 @@ impl Auditor {
         let (name, mut payout) = (entry.name(), self.payout(entry, &["submitting"])?);
         ensure!(payout.method == "quickbooks", Access, "{name}: is paid by {}", payout.method);
         let why = text(entry.value, "why");
-        let possible = Self::hindered(told, entry.stream, &payout)? || unrated(told, &payout, why)?;
+        let beyond = unrated(told, &payout, why)? || unnoticed(told, &payout, why)?;
+        let possible = beyond || Self::hindered(told, entry.stream, &payout)?;
         ensure!(possible, OneBill, "{name}: nothing speaks against it, and it is said that {why}");
         payout.state = "failed";
         Ok(Self::alone(entry, payout))
@@ -295,7 +315,7 @@ impl Auditor {
             };
             let same = payout.rates.iter().any(says) && bill.currency == payout.paid_in;
             ensure!(same, OneBill, "{name}: of {of}, which is {gross} less {withheld}, says {bill:?}");
-            rated(told, realm, &name, bill)?;
+            rated(told, realm, payout, &name, bill)?;
             let own = vendors_of(told, realm, &payout.partner, told.ledgers.since(realm, 0));
             ensure!(own.contains(&bill.vendor), OneBill, "{name}: of {of} is vendor {}'s, not {own:?}'s", bill.vendor);
         }

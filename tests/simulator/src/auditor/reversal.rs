@@ -34,17 +34,19 @@ impl Auditor {
             let earned: i128 = of_earning.iter().map(|at| work.all[*at].1.earned()).sum();
             let reversed: i128 = of_earning.iter().map(|at| work.all[*at].1.reversed()).sum();
             let left = rates::round(earned * part, whole) - reversed;
-            if left >= 0 {
-                let left = self.take(entry, work, &shrinking, left, part == whole)?;
+            let all = part == whole;
+            if left >= 0 || all {
+                // Of what all went back of, what is nothing goes too, whatever else comes back.
+                let left = self.take(entry, work, &shrinking, left.max(0), all)?;
                 if left > 0 {
                     let line = work.line_of(entry, n, Kind::Clawback, -left);
                     work.add(Line { hands: author(entry), ..line });
                 }
             }
             // What all went back of gives back only where a person made it less.
-            if left < 0 || (left == 0 && part < whole) {
+            if left < 0 || (left == 0 && !all) {
                 shrinking.reverse();
-                let back = self.give_back(entry, work, &shrinking, -left);
+                let back = self.give_back(entry, work, &shrinking, -left, all);
                 if back > 0 {
                     // Silent in the rules: of several slices, due with the newest.
                     let state = State::at_gates(true, newest.due_at, entry.at);
@@ -101,14 +103,14 @@ impl Auditor {
         Ok(left)
     }
 
-    fn give_back(&self, entry: &Entry, work: &mut Work, slices: &[usize], mut left: i128) -> i128 {
+    fn give_back(&self, entry: &Entry, work: &mut Work, slices: &[usize], mut left: i128, whole: bool) -> i128 {
         let written = entry.line_ids();
         for at in slices {
             let (id, line) = &mut work.all[*at];
             let step = left.min(line.taken + line.recorded);
             // Of a rejected line of nothing there is nothing to forget, so whether that is written does not matter.
             let idle = line.state == State::Rejected && id.as_deref().is_some_and(|id| written.contains(&id));
-            let zero = line.amount == 0 && (line.state == State::Reversed || idle);
+            let zero = line.amount == 0 && !whole && (line.state == State::Reversed || idle);
             if (step == 0 && !zero) || self.is_late(line) {
                 continue;
             }

@@ -425,6 +425,11 @@ impl World {
                 }
             }
             (17..19, _, Some(vendor)) => self.bill_by_hand(chance, realm, &vendor, &books.vendors[&vendor].currency)?,
+            // It is noticed when the company is compared, or connected again.
+            (19, ..) if !books.multicurrency && (part >> 16) % 100 < 40 => {
+                self.company(realm, |company, _| company.multi_currency = true)?;
+                "switches on multicurrency".to_owned()
+            }
             (19, ..) => {
                 let back = Span::new().days(i64::try_from(part % 40).unwrap_or_default());
                 let reopens = books.closed || part % 100 < 30;
