@@ -1645,7 +1645,7 @@ impl World {
         if self.books.any {
             self.put_in_order(&mut chance).await?;
         }
-        self.put_payments_in_order().await?;
+        self.put_payments_in_order(&mut chance).await?;
         let calm = |chance: &mut Chance| Lot { chance: chance.fork(), odds: 0, mortal: 0 };
         // Twice through, since what comes to rest last may set something else in motion; and once more where something waits for its turn.
         let mut quiet = 0;

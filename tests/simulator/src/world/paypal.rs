@@ -5,12 +5,12 @@ use domain::ids::PayoutId;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use jiff::{SignedDuration, Timestamp};
 use local::SUBMISSIONS;
-use local::events::http_event;
+use local::events::{http_event, schedule_event};
 use paypal_counterpart::{CLIENT_ID, CLIENT_SECRET, Counterpart, Item, WEBHOOK_ID};
 use serde_json::{Value, json};
 use workflows::Clock;
 
-use super::{Job, Outcome, World, broken, failure};
+use super::{Job, Outcome, World, broken, failure, text};
 use crate::chance::Chance;
 use crate::cloud::Sky;
 use crate::remitted::Sent;
@@ -170,7 +170,8 @@ impl World {
             return Err(broken(format!("{path}: {status} {answer}")));
         }
         self.start_processes();
-        let tick = self.told.tick;
+        // Whoever began before may know of it, or not.
+        let tick = self.told.tick + 1;
         self.told.remitted.switched.entry(n).or_default().push((tick, on));
         Ok(())
     }
@@ -305,7 +306,7 @@ impl World {
     // --- The end --------------------------------------------------------------------------------------------------
 
     /// From here on nothing strikes. What PayPal has yet to tell arrives; what was lost is read by and by, or told once more.
-    pub(super) async fn put_payments_in_order(&mut self) -> Outcome {
+    pub(super) async fn put_payments_in_order(&mut self, chance: &mut Chance) -> Outcome {
         let off = self.told.remitted.switched.iter().filter(|(_, switched)| !is_on(switched));
         let off: Vec<usize> = off.map(|(n, _)| *n).collect();
         for n in off {
@@ -313,7 +314,25 @@ impl World {
         }
         let mut notices = std::mem::take(&mut self.paypal.unheard);
         notices.append(&mut self.paypal.lost);
+        // What is not told is read, at the latest within a day.
+        let reads = self.paypal.any && chance.percent(50);
+        if reads {
+            for _ in 0..=24 {
+                self.pass(3_600).await?;
+                let event = schedule_event("batch-payouts", self.clock.now());
+                self.calmly(chance, Job::Schedule, "batch-payouts", event).await?;
+                self.collect().await?;
+                self.hand_out(chance, SUBMISSIONS).await?;
+            }
+            self.audit()?;
+        }
+        // Of payouts that are paid, or were given up, only PayPal tells that they are not.
+        let waits: Vec<_> = self.payouts_in(&["submitted", "partially_paid"], false);
+        let waits: Vec<_> = waits.iter().map(|payout| text(&payout["id"])).collect();
         for notice in notices {
+            if reads && waits.iter().any(|id| notice.body.contains(id)) {
+                continue;
+            }
             let event = self.notice_event(notice.program, &notice.headers, &notice.body)?;
             let answer = self.api.http(event).await.map_err(broken)?;
             if answer.status.as_u16() != 200 {
