@@ -1288,7 +1288,10 @@ impl World {
 
     fn about_payouts(&mut self, chance: &mut Chance, verb: &'static str, states: &[&str]) -> Outcome {
         let anything = chance.percent(10);
-        let payouts = self.payouts_in(states, anything);
+        let mut payouts = self.payouts_in(states, anything);
+        if matches!(verb, "retry" | "void") {
+            payouts.retain(|payout| !self.is_seen_there(payout));
+        }
         let mut ids: Vec<String> = Vec::new();
         for _ in 0..=chance.below(3) {
             let id = chance.pick(&payouts).map(|payout| text(&payout["id"]));

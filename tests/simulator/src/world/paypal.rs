@@ -135,12 +135,13 @@ impl World {
                 Ok(())
             }
             84..90 => self.about_payouts(chance, "retry", &["failed", "returned"]),
-            90..93 => self.about_payouts(chance, "mark-failed", &["submitted"]),
-            93..95 => self.about_payouts(chance, "void", &["failed", "returned"]),
-            95..97 => {
+            90..92 => self.about_payouts(chance, "mark-failed", &["submitted"]),
+            92..94 => self.about_payouts(chance, "void", &["failed", "returned"]),
+            94 => {
                 self.set_mood(chance);
-                self.switch(chance).await
+                Ok(())
             }
+            95..97 => self.switch(chance).await,
             _ => self.pretend(chance),
         }
     }
@@ -229,10 +230,26 @@ impl World {
     /// Somebody switches a connection off, or on again. Processes know a connection for a minute: these are new ones, and whoever is under
     /// way goes on with what they know.
     async fn switch(&mut self, chance: &mut Chance) -> Outcome {
-        let connections: Vec<_> =
-            self.told.remitted.switched.iter().map(|(n, switched)| (*n, is_on(switched))).collect();
+        let unknown = self.payouts_in(&["submitting"], false);
+        let unknown = unknown.iter().any(|payout| payout["method"] == "paypal");
+        if unknown && chance.percent(20) {
+            // Nobody comes to it for so long that PayPal may know it no more.
+            let seconds = chance.from(24 * 86_400, 40 * 86_400);
+            self.before_passing(chance, seconds).await?;
+            return self.pass(seconds).await;
+        }
+        let connections = self.told.remitted.switched.iter().map(|(n, switched)| (*n, is_on(switched)));
+        let connections: Vec<_> = connections.collect();
         let Some((n, on)) = chance.pick(&connections).copied() else { return Ok(()) };
-        if on && chance.percent(60) { Ok(()) } else { self.switch_to(n, !on).await }
+        let odds = if unknown { 90 } else { 40 };
+        if on && !chance.percent(odds) { Ok(()) } else { self.switch_to(n, !on).await }
+    }
+
+    /// Whether somebody who looks at PayPal sees a payment of a payout that nobody here knows of: then they leave it as it is.
+    pub(super) fn is_seen_there(&self, payout: &Value) -> bool {
+        let of = |sent: &Sent| sent.of().is_some_and(|(of, _)| payout["id"] == of);
+        let unknown = |batch: &String| payout["processor"] != batch.as_str();
+        self.told.remitted.now().any(|(batch, sent)| of(sent) && sent.is_live() && unknown(batch))
     }
 
     async fn switch_to(&mut self, n: usize, on: bool) -> Outcome {
@@ -261,15 +278,31 @@ impl World {
         let Some(status) = chance.weighted(possible(&item.transaction_status)) else { return Ok(()) };
         let why = (status == "FAILED").then_some(("RECEIVER_UNREGISTERED", "Receiver is unregistered"));
         let name = item.sender_item_id.clone();
-        self.note(|| format!("  at PayPal, {name} becomes {status}"));
-        let (headers, body) = self.paypal.counterpart.set(&name, status, why).ok_or_else(|| broken("no such item"))?;
-        self.paypal.touched = true;
-        let payout: Option<PayoutId> = name.rsplit_once('-').and_then(|(payout, _)| payout.parse().ok());
-        let partner = payout.map(|payout| payout.partner().to_string());
-        let program = self.told.partners.iter().find(|told| Some(&told.id) == partner.as_ref());
-        if let Some(program) = program.map(|partner| partner.program) {
-            self.paypal.unheard.push(Notice { program, headers, body });
+        match self.program_of_payment(&name) {
+            Some(program) => self.change_there(&name, program, status, why),
+            None => Ok(()),
         }
+    }
+
+    fn program_of_payment(&self, name: &str) -> Option<usize> {
+        let payout: PayoutId = name.rsplit_once('-')?.0.parse().ok()?;
+        let partner = payout.partner().to_string();
+        self.told.partners.iter().find(|told| told.id == partner).map(|partner| partner.program)
+    }
+
+    /// Payments of these payouts that arrived or may yet: their names and programs, and whether they did.
+    fn live_payments(&self, payouts: &[Value]) -> Vec<(String, usize, bool)> {
+        let of = |sent: &Sent| payouts.iter().any(|payout| sent.of().is_some_and(|(of, _)| payout["id"] == of));
+        let live = self.told.remitted.now().filter(|(_, sent)| sent.is_live() && of(sent));
+        let named = |sent: &Sent| Some((sent.name.clone(), self.program_of_payment(&sent.name)?, sent.is_paid()));
+        live.filter_map(|(_, sent)| named(sent)).collect()
+    }
+
+    fn change_there(&mut self, name: &str, program: usize, status: &str, why: Option<(&str, &str)>) -> Outcome {
+        self.note(|| format!("  at PayPal, {name} becomes {status}"));
+        let (headers, body) = self.paypal.counterpart.set(name, status, why).ok_or_else(|| broken("no such item"))?;
+        self.paypal.touched = true;
+        self.paypal.unheard.push(Notice { program, headers, body });
         self.observe_payments();
         Ok(())
     }
@@ -385,6 +418,13 @@ impl World {
         let off: Vec<usize> = off.map(|(n, _)| *n).collect();
         for n in off {
             self.switch_to(n, true).await?;
+        }
+        // Some of what was given up arrives all the same, and PayPal tells so, if it did not yet.
+        let over = self.payouts_in(&["failed", "returned", "void"], false);
+        for (name, program, paid) in self.live_payments(&over) {
+            if paid || chance.percent(60) {
+                self.change_there(&name, program, "SUCCESS", None)?;
+            }
         }
         let mut notices = std::mem::take(&mut self.paypal.unheard);
         notices.append(&mut self.paypal.lost);
