@@ -1216,7 +1216,10 @@ impl World {
 
     fn about_payouts(&mut self, chance: &mut Chance, verb: &'static str, states: &[&str]) -> Outcome {
         let anything = chance.percent(10);
-        let payouts = self.payouts_in(states, anything);
+        let mut payouts = self.payouts_in(states, anything);
+        if matches!(verb, "retry" | "void") {
+            payouts.retain(|payout| !self.is_seen_there(payout));
+        }
         let mut ids: Vec<String> = Vec::new();
         for _ in 0..=chance.below(3) {
             let id = chance.pick(&payouts).map(|payout| text(&payout["id"]));
@@ -1584,7 +1587,7 @@ impl World {
         if self.books.any {
             self.put_in_order(&mut chance).await?;
         }
-        self.put_payments_in_order().await?;
+        self.put_payments_in_order(&mut chance).await?;
         let calm = |chance: &mut Chance| Lot { chance: chance.fork(), odds: 0, mortal: 0 };
         // Twice through, since what comes to rest last may set something else in motion; and once more where something waits for its turn.
         let mut quiet = 0;

@@ -323,7 +323,7 @@ impl World {
     }
 
     /// What was begun comes to its end, and is seen.
-    async fn see(&mut self, chance: &mut Chance) -> Outcome {
+    pub(super) async fn see(&mut self, chance: &mut Chance) -> Outcome {
         self.take_turns(chance, usize::MAX).await?;
         self.audit()
     }
