@@ -206,6 +206,18 @@ async fn what_is_on_its_way_when_paypal_is_switched_off_waits_and_is_nobody_else
 }
 
 #[tokio::test]
+async fn what_paypal_pays_whole_is_paid_though_a_part_was_paid_by_hand_meanwhile() {
+    let world = connected().await;
+    let id = world.send_payout().await;
+    let part = json!({"payouts": [{"id": id, "reference": "wire 1", "amount": "5.00"}]});
+    assert_eq!(world.post(FINANCE, "/payouts/mark-paid", &part).await.ok()["results"][0]["ok"], true);
+    becomes(&world, &id, "SUCCESS").await;
+    let payout = world.payout(&id).await;
+    assert_eq!((&payout["state"], &payout["paid"]["minor"]), (&json!("paid"), &json!(2_000)));
+    world.audit_holds().await;
+}
+
+#[tokio::test]
 async fn of_what_is_paid_in_part_by_hand_paypal_is_asked_for_the_rest() {
     let world = connected().await;
     let id = world.send_payout().await;

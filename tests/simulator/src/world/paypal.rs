@@ -173,8 +173,10 @@ impl World {
         let pending = |line: &&Value| line["partner"] == id.as_str() && line["state"] == "pending";
         let ids: Vec<_> =
             self.items.lines().into_iter().filter(pending).take(5).map(|line| text(&line["id"])).collect();
-        let body = json!({"ids": ids, "reason": "the seed says so"});
-        self.plainly("ben", About::Commissions, "approve", "/commissions/approve", ids, &body).await?;
+        if !ids.is_empty() {
+            self.judge(chance, "approve", ids, false)?;
+            self.see(chance).await?;
+        }
         let mut body = json!({"partnerId": id, "programId": program_id, "override": "the seed says so"});
         if partner.method() != Some("paypal") {
             body["method"] = json!("paypal");
