@@ -602,6 +602,7 @@ pub fn true_up_step(version: u32, basis: &Basis) -> Tally {
     Tally { commission: basis.earned, bases: BTreeMap::from([(version, base)]), ..Tally::default() }
 }
 
+/// All but what caps do to it, which is to be said besides.
 fn true_up_basis(
     of: &Basis,
     tiers: &Tiers,
@@ -632,8 +633,6 @@ fn true_up_basis(
             kept_back,
         },
         share: None,
-        caps: Vec::new(),
-        kept_back: KeptBack::default(),
         earned: amount,
         ..of.clone()
     })

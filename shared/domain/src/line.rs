@@ -842,6 +842,14 @@ pub(crate) mod tests {
         }
     }
 
+    #[test]
+    fn a_line_of_the_same_origin_has_no_history() {
+        let due = line(100, LineState::Payable, now());
+        let old = Line { back_at: Some(now()), true_ups: vec![due.id.clone()], version: 7, ..due };
+        let fresh = old.fresh(now());
+        assert_eq!((fresh.back_at, fresh.true_ups.as_slice(), fresh.version), (None, &[][..], 1));
+    }
+
     fn payout_id() -> PayoutId {
         let run = RunId::derive(&ProgramId::from_uuid(1), "monthly", "2026-06-01");
         PayoutId::derive(&run, &PartnerId::from_uuid(2), now())

@@ -621,11 +621,12 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_an_edit_adds_says_how_much_of_what_with_its_tax_shipping_and_discount() {
+    fn what_an_edit_adds_says_how_much_of_what_with_its_tax_shipping_discount_and_store_credit() {
         let mut first = sale(11_000, 1_000, &[("A", 4_000), ("A", 1_000), ("B", 5_000)]);
         first.items[0].quantity = 2.into();
+        first.store_credit = minor(100);
         let mut then = sale(23_000, 3_000, &[("A", 9_000), ("B", 5_000), ("C", 3_000)]);
-        (then.shipping, then.discount) = (minor(3_000), minor(700));
+        (then.shipping, then.discount, then.store_credit) = (minor(3_000), minor(700), minor(900));
         then.items[0].quantity = 5.into();
         let (first, then) = (event("1", 0, EventBody::Sale(first)), edit("e1", 10, &then));
         let order = Order::of([&first, &then]).unwrap().unwrap();
@@ -633,8 +634,8 @@ pub(crate) mod tests {
         let items: Vec<_> =
             added.items.iter().map(|item| (item.sku.as_deref().unwrap(), item.quantity, item.amount.units())).collect();
         assert_eq!(items, [("A", 2.into(), 4_000), ("C", 1.into(), 3_000)]);
-        let rest = [added.total, added.tax, added.shipping, added.discount].map(Minor::units);
-        assert_eq!(rest, [12_000, 2_000, 3_000, 700]);
+        let rest = [added.total, added.tax, added.shipping, added.discount, added.store_credit].map(Minor::units);
+        assert_eq!(rest, [12_000, 2_000, 3_000, 700, 800]);
     }
 
     #[test]

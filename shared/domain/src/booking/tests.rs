@@ -16,7 +16,7 @@ use crate::ids::{ClickId, PartnerId, SourceId, VisitorId};
 use crate::line::{Evidence, StateName};
 use crate::money::Minor;
 use crate::program::ApprovalMode;
-use crate::rating::Standing;
+use crate::rating::{Basis, Cap, Standing};
 use crate::rating::tests::{partner, program, rules};
 use crate::tally::{Tally, WindowKey};
 
@@ -509,6 +509,29 @@ fn what_a_cap_kept_back_is_not_trued_up_by_a_refund() {
     assert_eq!(book.total(), 900, "of 11.00");
     book.refund("2", 3_000);
     assert_eq!(book.total(), 900 - 75);
+}
+
+#[test]
+fn what_a_month_has_nothing_left_of_of_a_true_up_after_a_withdrawal_stays_so() {
+    let mut rule = json!({"name": "t", "reward": {
+        "kind": "tiered", "metric": "count", "window": "month", "shape": "retroactive",
+        "tiers": [{"after": "0", "rate": "10"}, {"after": "2", "rate": "15"}]}});
+    rule["caps"] = json!({"perProgramMonth": "20.00"});
+    let mut book = Book::new(rule);
+    book.sell("1", 10_000);
+    book.sell("2", 5_000);
+    book.accept_as("2", "r", EventBody::Refund(refund(5_000)));
+    book.sell("3", 5_000);
+    let withdrawal = Withdrawal { conversion: "2".into(), refund: "r".into(), reason: None };
+    book.accept_as("2", "w", EventBody::Withdrawal(withdrawal));
+    assert_eq!(book.total(), 2_000, "of 30.00");
+    let true_up = book.conversions["2"].1.iter().find(|line| line.kind == LineKind::TrueUp).unwrap();
+    let Basis { caps, kept_back, .. } = true_up.basis.clone().unwrap();
+    let caps: Vec<_> = caps.iter().map(|capped| (capped.cap, capped.from.units(), capped.to.units())).collect();
+    assert_eq!((true_up.amount, caps), (Minor::ZERO, vec![(Cap::PerProgramMonth, 1_000, 0)]));
+    assert_eq!(json!(kept_back), json!({"2": 1_000}));
+    book.refund("3", 2_500);
+    assert_eq!(book.total(), 1_750);
 }
 
 #[test]
