@@ -16,8 +16,8 @@ use crate::ids::{ClickId, PartnerId, SourceId, VisitorId};
 use crate::line::{Evidence, StateName};
 use crate::money::Minor;
 use crate::program::ApprovalMode;
-use crate::rating::{Basis, Cap, Standing};
 use crate::rating::tests::{partner, program, rules};
+use crate::rating::{Basis, Cap, Standing};
 use crate::tally::{Tally, WindowKey};
 
 /// One program's conversions, by order.

@@ -974,7 +974,8 @@ fn what_is_stored_and_published_agrees_with_the_journal() {
 fn stored_draft(book: &Book) -> BTreeMap<(String, String), Value> {
     let (id, entry) = (payout(1), &book.latest[&payout(1)]);
     let lines = json!([[line(1), 1_000]]);
-    let terms = json!(["manual", "somewhere", "USD", null, null]);
+    let destination = super::places::fingerprint(Some(&Way::new("manual", &[])));
+    let terms = json!(["manual", destination, "USD", null, null]);
     let content = hash((hash(lines.to_string().as_bytes()) + &hash(terms.to_string().as_bytes())).as_bytes());
     let midnight = "1970-01-01T00:00:00Z";
     let items = [
@@ -984,7 +985,7 @@ fn stored_draft(book: &Book) -> BTreeMap<(String, String), Value> {
             json!({
                 "id": id, "program": "prg_1", "partner": PARTNER, "currency": "USD", "state": "pending", "amount": 1_000,
                 "lineCount": 1, "pages": 1, "paid": 0, "contentVersion": 1, "minimum": 1_000, "entries": 1, "rev": 1,
-                "entry": entry, "run": "run_1", "payOn": "1970-01-01", "method": "manual", "destination": super::places::fingerprint(Some(&Way::new("manual", &[]))), "linesHash": content,
+                "entry": entry, "run": "run_1", "payOn": "1970-01-01", "method": "manual", "destination": destination, "linesHash": content,
             }),
         ),
         (format!("PAY#{id}"), "PAG#00000", json!({"lines": [{"id": line(1), "net": 1_000}]})),
