@@ -531,6 +531,53 @@ mod tests {
     }
 
     #[test]
+    fn shares_are_alike_whatever_they_are_told_in() {
+        let of = |part, whole, count| Shared::of(Some(Share { part, whole, divided: false }), count);
+        let thirds = of(2, 6, 1).plus(&of(3, 9, 1)).plus(&of(1, 3, 1)).plus(&of(5, 7, 1));
+        assert_eq!(serde_json::json!(thirds), serde_json::json!([[1, 3, 3], [5, 7, 1]]));
+        assert!(of(1, 3, 0).is_empty() && thirds.clone().plus(&thirds.negated()).is_empty());
+        let base = |shared| Base { count: 3, shared, ..Base::default() };
+        assert_eq!(base(of(2, 6, 3)).times(minor(100)).unwrap(), minor(100), "three thirds, rounded together");
+        assert_eq!(base(of(1, 3, 1)).times(minor(100)).unwrap(), minor(233), "two whole ones and a third");
+        assert!(serde_json::json!(base(Shared::default())).get("shared").is_none());
+    }
+
+    #[test]
+    fn a_version_comes_as_far_as_its_own_conversions_and_those_before() {
+        let mut both = tally(5, 500, 50, 0);
+        both.bases = BTreeMap::from([
+            (1, Base { count: 2, revenue: minor(200), earned: minor(20), ..Base::default() }),
+            (3, Base { count: 3, revenue: minor(300), earned: minor(30), ..Base::default() }),
+        ]);
+        let far = |version| [Metric::Count, Metric::Revenue, Metric::Commission].map(|of| both.position(of, version));
+        assert_eq!([1, 2, 3, 4].map(far), [[2, 200, 20], [2, 200, 20], [5, 500, 50], [5, 500, 50]]);
+    }
+
+    #[test]
+    fn by_commission_the_next_tier_is_reached_by_what_the_one_before_earns() {
+        let tier = |after, rate: &str| Tier {
+            after,
+            pay: Pay::Rate(serde_json::from_value(serde_json::json!(rate)).unwrap()),
+        };
+        let tiers = |metric| Tiers {
+            metric,
+            window: Window::Lifetime,
+            shape: crate::rules::Shape::Retroactive,
+            tiers: vec![tier(0, "10"), tier(100, "20"), tier(200, "30")],
+        };
+        let reached = |metric, revenue| {
+            let tally = tally(1, revenue, revenue / 10, 0);
+            (tally.reached(&tiers(metric), 1).unwrap().0, tally.outstanding(&tiers(metric), 1).unwrap().units())
+        };
+        // 100 is not more than 100, and 200 at 20 % not more than 200.
+        assert_eq!([1_000, 1_010].map(|of| reached(Metric::Commission, of)), [(0, 0), (2, 202)]);
+        let steep = Tiers { tiers: vec![tier(0, "10"), tier(100, "20"), tier(300, "30")], ..tiers(Metric::Commission) };
+        let second = tally(1, 1_500, 150, 0);
+        assert_eq!(second.reached(&steep, 1).unwrap().0, 1);
+        assert_eq!([100, 101, 201].map(|of| reached(Metric::Revenue, of).0), [0, 1, 2]);
+    }
+
+    #[test]
     fn tallies_add_up_field_by_field_and_less_themselves_are_nothing() {
         let (one, two) = (tally(2, 200, 20, 1), tally(3, 300, 30, 4));
         assert_eq!(one.clone().plus(&two).unwrap(), tally(5, 500, 50, 5));
