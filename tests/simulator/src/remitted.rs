@@ -99,7 +99,7 @@ mod tests {
         let mut remitted = Remitted::default();
         let sent = |status: &str| Sent {
             name: "pay_1-2".to_owned(),
-            recipient: Default::default(),
+            recipient: (String::new(), String::new(), String::new()),
             value: "1.00".to_owned(),
             currency: "USD".to_owned(),
             status: status.to_owned(),

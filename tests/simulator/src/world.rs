@@ -1168,6 +1168,15 @@ impl World {
     fn request_own(&mut self, chance: &mut Chance, partner: &Partner, body: &Value) -> Outcome {
         let number = self.told.partners.iter().position(|told| told.id == partner.id).unwrap_or_default();
         let by = format!("partner{number}");
+        let other =
+            chance.pick(&self.told.partners).filter(|other| other.id != partner.id).map(|other| other.id.clone());
+        if let Some(other) = other.filter(|_| chance.percent(15)) {
+            // Of others, there is nothing to be had.
+            let body = json!({"partnerId": other, "programId": body["programId"]});
+            let event = api_event(&by, "partner", &Method::POST, "/payouts", Some(&body))?;
+            self.http(chance, Job::Look(format!("{by} /payouts {body}"), 404), event);
+            return Ok(());
+        }
         self.note(|| format!("  {by}: /payouts {body}"));
         self.tell_command(&by, About::Partners, "payouts", vec![partner.id.clone()], body);
         let event = api_event(&by, "partner", &Method::POST, "/payouts", Some(body))?;

@@ -21,8 +21,7 @@ impl World {
         let Some(kind) = kind else { return Vec::new() };
         let mut all = vec![Way { preferred: true, ..shop::way(kind, number, 0, vendor) }];
         if chance.percent(35) {
-            let others: Vec<_> =
-                KINDS.into_iter().filter(|other| !matches!(*other, "quickbooks") && *other != kind).collect();
+            let others: Vec<_> = KINDS.into_iter().filter(|other| *other != "quickbooks" && *other != kind).collect();
             all.extend(chance.pick(&others).map(|other| shop::way(other, number, 0, None)));
         }
         all
@@ -59,7 +58,9 @@ impl World {
             (_, Some(kind)) => {
                 let kept = all.iter().position(|way| way.kind == kind).map(|at| all.remove(at));
                 let prefers = chance.percent(70);
-                all.iter_mut().for_each(|way| way.preferred &= !prefers);
+                for way in &mut all {
+                    way.preferred &= !prefers;
+                }
                 all.push(Way { preferred: prefers, ..kept.unwrap_or_else(|| fresh(kind)) });
             }
             _ => {}
