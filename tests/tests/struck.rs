@@ -171,7 +171,8 @@ async fn every_turn_of_a_payout_is_taken_once_wherever_its_process_is_struck() {
                 for earlier in before {
                     earlier.take(&world.system.context, &payout, &line).await.unwrap();
                 }
-                let struck = struck(&world, blow, at, async |context| turn.take(context, &payout, &line).await).await;
+                let turned = async |context: &Context| turn.take(context, &payout, &line).await;
+                let struck = Box::pin(struck(&world, blow, at, turned)).await;
                 let what = format!("{turn:?} after {before:?}: {blow:?} at write {at}");
                 assert_eq!(struck.answer.is_none(), struck.hit && blow == Blow::Death, "{what}");
                 if at == usize::MAX {

@@ -247,7 +247,8 @@ impl Step<'_> {
         transaction.tallies(&self.program.id, &read, &tallies)?;
         let written = write(&context.store, transaction, self.operation, entry, changes, self.open).await?;
         for payout in &written.cancelled {
-            crate::payouts::follow_later(context, payout).await;
+            // Boxed: seldom, and large.
+            Box::pin(crate::payouts::follow_later(context, payout)).await;
         }
         Ok(written)
     }

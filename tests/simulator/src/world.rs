@@ -1410,6 +1410,7 @@ impl World {
 
     // --- What came of it ------------------------------------------------------------------------------------------
 
+    #[allow(clippy::too_many_lines, reason = "one arm per job")]
     fn ended(&mut self, job: Job, ended: Ended<Answered>, struck: u32) -> Outcome {
         self.note(|| {
             let how = match &ended {

@@ -604,7 +604,7 @@ impl Auditor {
         ensure!(!payout.hands().contains(entry.by), Access, "{name}: has a hand in one of its lines");
         let again = payout.approvals.iter().any(|by| by == entry.by);
         ensure!(!again, Access, "{name}: has approved it before");
-        self.approves_place(told, entry, &payout)?;
+        Self::approves_place(told, entry, &payout)?;
         payout.approvals.push(entry.by.to_owned());
         let (_, program) = program_of(told, &payout.partner)?;
         let (surely, perhaps) = self.recently(entry, &payout, command.at);

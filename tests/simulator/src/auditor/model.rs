@@ -225,6 +225,7 @@ pub struct PageLine {
 }
 
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub struct Payout {
     pub partner: String,
     pub currency: &'static str,

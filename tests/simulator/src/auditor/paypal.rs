@@ -85,13 +85,11 @@ impl Auditor {
     fn looked_up(told: &Told, name: &str, payout: &Payout, says: impl Fn(&Sent) -> bool) -> Checked<Sent> {
         let batch = payout.batch.as_deref().unwrap_or_default();
         let mut seen = told.remitted.since(batch, told.since.0);
-        match seen.find(|sent| says(sent)) {
-            Some(sent) => Ok(sent.clone()),
-            None => {
-                let seen: Vec<_> = told.remitted.since(batch, told.since.0).collect();
-                violation(Invariant::OnePayment, format!("{name}: its payment {batch} was {seen:?}"))
-            }
+        if let Some(sent) = seen.find(|sent| says(sent)) {
+            return Ok(sent.clone());
         }
+        let seen: Vec<_> = told.remitted.since(batch, told.since.0).collect();
+        violation(Invariant::OnePayment, format!("{name}: its payment {batch} was {seen:?}"))
     }
 
     /// The recipient has all of it.

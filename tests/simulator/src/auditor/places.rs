@@ -115,7 +115,7 @@ impl Auditor {
         for ways in ways_since(told, partner) {
             let way = ways.of(payout.method).or_else(|| ways.preferred());
             let stays = ways.of(payout.method).is_some_and(|way| payout.goes_to(Some(way)));
-            if !stays && !(payout.must_net && way.is_none()) {
+            if !(stays || payout.must_net && way.is_none()) {
                 possible.push((way.cloned(), None));
             }
         }
@@ -142,7 +142,7 @@ impl Auditor {
     }
 
     /// Nobody approves what goes elsewhere than the partner says, or to where they themselves had it go.
-    pub(super) fn approves_place(&self, told: &Told, entry: &Entry, payout: &Payout) -> Checked {
+    pub(super) fn approves_place(told: &Told, entry: &Entry, payout: &Payout) -> Checked {
         let (partner, _) = program_of(told, &payout.partner)?;
         let same = |ways: &Ways| ways.of(payout.method).filter(|way| payout.goes_to(Some(way))).cloned();
         let by_others = |way: &Way| way.changed.as_ref().is_none_or(|(by, _)| by != entry.by);
@@ -152,7 +152,7 @@ impl Auditor {
     }
 
     /// What is sent goes to where the partner is paid, and has been for some days.
-    pub(super) fn leaves_for(&self, told: &Told, entry: &Entry, payout: &Payout) -> Checked {
+    pub(super) fn leaves_for(told: &Told, entry: &Entry, payout: &Payout) -> Checked {
         let (partner, _) = program_of(told, &payout.partner)?;
         let same = |ways: &Ways| ways.of(payout.method).filter(|way| payout.goes_to(Some(way))).cloned();
         let cooled =

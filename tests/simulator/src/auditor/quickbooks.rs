@@ -140,7 +140,7 @@ impl Auditor {
         let mut payout = self.payout(entry, &["approved"])?;
         let asked = entry.by == RAIL && (payout.method == "quickbooks" || may_ask_paypal(told, &payout));
         ensure!(asked, Access, "{}: is paid by {}", entry.name(), payout.method);
-        self.leaves_for(told, entry, &payout)?;
+        Self::leaves_for(told, entry, &payout)?;
         self.tax_stands(told, entry, (entry.stream, &payout), 0, None)?;
         payout.state = "submitting";
         payout.at_rail = true;
@@ -407,7 +407,7 @@ impl Auditor {
     pub(super) fn must_wait(&self, told: &Told, now: Timestamp, id: &str, payout: &Payout) -> bool {
         let entry =
             Entry { value: &Value::Null, stream: id, position: 0, hash: "", at: now, now, by: RAIL, what: "submit" };
-        self.leaves_for(told, &entry, payout).is_err() || self.tax_stands(told, &entry, (id, payout), 0, None).is_err()
+        Self::leaves_for(told, &entry, payout).is_err() || self.tax_stands(told, &entry, (id, payout), 0, None).is_err()
     }
 
     /// The last report agrees with both sides, and every Bill that names a payout wrongly was told of.

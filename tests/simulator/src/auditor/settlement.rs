@@ -58,7 +58,7 @@ impl Auditor {
         let said = by_them.flat_map(|command| &command.payments).filter(fits).find_map(|payment| payment.at);
         let attested_at = change.and_then(|change| time(change, "paidAt").ok()).or(said);
         if payout.state == "approved" {
-            self.leaves_for(told, entry, &payout)?;
+            Self::leaves_for(told, entry, &payout)?;
             self.tax_stands(told, entry, (entry.stream, &payout), 0, attested_at)?;
         }
         let at = attested_at.unwrap_or(entry.at);
@@ -112,7 +112,7 @@ impl Auditor {
 
     pub(super) fn retry(&self, told: &Told, entry: &Entry) -> Checked<Effect> {
         let mut payout = self.told_of(told, entry, "retry", &["failed", "returned"])?;
-        self.leaves_for(told, entry, &payout)?;
+        Self::leaves_for(told, entry, &payout)?;
         self.tax_stands(told, entry, (entry.stream, &payout), 0, None)?;
         payout.state = "submitting";
         payout.attempts += 1;
@@ -161,7 +161,7 @@ impl Auditor {
                     && command.at - super::skew() <= entry.at
             });
             ensure!(asked, Access, "{name}: nobody asked for {id}, which is paid by {}", payout.method);
-            self.leaves_for(told, entry, &payout)?;
+            Self::leaves_for(told, entry, &payout)?;
             let along = along.entry(payout.partner.clone()).or_default();
             self.tax_stands(told, entry, (id, &payout), *along, None)?;
             if payout.method != "paypal" {

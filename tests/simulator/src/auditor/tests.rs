@@ -1071,9 +1071,9 @@ fn sold_twice() -> Book {
     book
 }
 
-fn said(ids: &[(String, u16)]) -> Option<Vec<Said>> {
+fn said(ids: &[(String, u16)]) -> Vec<Said> {
     let said = |(id, status): &(String, u16)| Said { id: id.clone(), status: *status, why: String::new() };
-    Some(ids.iter().map(said).collect())
+    ids.iter().map(said).collect()
 }
 
 const PAYABLE: Facts = ("payable", 1_000, 1_000);
@@ -1102,7 +1102,7 @@ fn a_verdict_about_several_is_given_about_all_of_them_or_none() {
         (503, 409, Err(Invariant::Converges)),
         (503, 404, Ok(())),
     ] {
-        book.told.calls[0].said = answer(second, third);
+        book.told.calls[0].said = Some(answer(second, third));
         let heard = book.auditor.calls(&book.told).map_err(|violation| violation.invariant);
         assert_eq!(heard, expect, "{second} {third}");
     }
@@ -1128,7 +1128,7 @@ fn what_is_adjusted_together_is_adjusted_at_once() {
     assert_eq!(broken(book.auditor.calls(&book.told)), Invariant::OneEffect, "one of the two");
     assert_eq!(book.read(entry("o1", 1), &[less(1)], moved), Ok(()));
     assert_eq!(book.auditor.calls(&book.told), Ok(()));
-    book.told.calls[0].said = said(&[(line(2), 200), (line(1), 409)]);
+    book.told.calls[0].said = Some(said(&[(line(2), 200), (line(1), 409)]));
     assert_eq!(broken(book.auditor.calls(&book.told)), Invariant::OneEffect, "not all or nothing");
 }
 

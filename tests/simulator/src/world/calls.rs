@@ -51,12 +51,10 @@ impl World {
         }
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let of_problem = |id: String, status: u16, problem: &Value| Said { id, status, why: text(&problem["detail"]) };
-        let of_result = |result: &Value| match result["ok"].as_bool() {
-            Some(true) => of_problem(text(&result["id"]), 200, &Value::Null),
-            _ => {
-                let status = result["problem"]["status"].as_u64().and_then(|status| status.try_into().ok());
-                of_problem(text(&result["id"]), status.unwrap_or_default(), &result["problem"])
-            }
+        let of_result = |result: &Value| {
+            let status = result["problem"]["status"].as_u64().and_then(|status| status.try_into().ok());
+            let status = if result["ok"] == true { 200 } else { status.unwrap_or_default() };
+            of_problem(text(&result["id"]), status, &result["problem"])
         };
         call.said = Some(match body["results"].as_array() {
             Some(results) => results.iter().map(of_result).collect(),
