@@ -14,7 +14,7 @@ use tests::{ADMIN, APPROVER, FINANCE, Plan, REVIEWER, World, percent};
 use workflows::Context;
 use workflows::Refusal;
 use workflows::ingest::{Incoming, UnknownPartner, ingest};
-use workflows::payouts::{Attested, begin_submit, mark_paid};
+use workflows::payouts::{self, Attested, begin_submit, mark_paid};
 use workflows::review::{Verdict, review};
 
 type Meanwhile = Box<dyn FnOnce() + Send>;
@@ -241,5 +241,28 @@ async fn of_two_payouts_that_leave_at_once_the_second_is_held_to_what_both_come_
     let refused = Box::pin(mark_paid(&context, &ids[0], &wired, "fred")).await.unwrap_err();
     assert!(matches!(&refused, Refusal::Illegal(why) if why.contains("tax form")), "{refused:?}");
     assert_eq!(world.payout_stands(&json!(ids[0])).await.0, "approved");
+    world.audit_holds().await;
+}
+
+#[tokio::test]
+async fn what_a_rail_said_of_an_attempt_is_not_said_of_what_the_payout_went_on_to() {
+    let world = Plan::new().start().await;
+    world.sale("o1", "100.00").await;
+    let id = world.request_payout().await["id"].clone();
+    assert_eq!(world.approve_payout(APPROVER, &id).await, 200);
+    let (context, state) = (&world.system.context, async || world.payout_stands(&id).await.0);
+    let id: &PayoutId = &id.as_str().unwrap().parse().unwrap();
+    let (begun, _) = begin_submit(context, id, "rail").await.unwrap();
+    let taken = payouts::taken(context, id, "1", "rail").await.unwrap();
+    // A slower process was refused what another had taken meanwhile.
+    payouts::fail_as_seen(context, &begun, "no funds", "rail").await.unwrap();
+    assert_eq!(state().await, "submitted");
+    payouts::fail_as_seen(context, &taken, "cancelled", "rail").await.unwrap();
+    let again = payouts::retry(context, id, "now there are", "fred").await.unwrap();
+    assert_eq!((again.attempts, state().await.as_str()), (1, "submitted"), "people send it");
+    // Whoever looked before that heard of the attempt before.
+    payouts::come_back_as_seen(context, &taken, "nobody took it", "rail").await.unwrap();
+    payouts::fail_as_seen(context, &begun, "no funds", "rail").await.unwrap();
+    assert_eq!(state().await, "submitted");
     world.audit_holds().await;
 }

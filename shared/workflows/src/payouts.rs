@@ -255,6 +255,33 @@ pub async fn fail(context: &Context, id: &PayoutId, why: &str, teller: Teller<'_
     transition(context, id, &step, |payout| payout.fail(teller)).await
 }
 
+/// The same as a rail said when it was asked about the attempt as seen. It says nothing of where the payout went on to meanwhile: another
+/// process may have had it taken, or somebody begun it anew.
+pub async fn fail_as_seen(context: &Context, seen: &Payout, why: &str, by: &str) -> Result<Payout> {
+    let step = Step { operation: "fail payout", what: What::MarkFailed, by, why: Some(why) };
+    as_seen(context, seen, &step, |payout| payout.fail(Teller::Rail(by))).await
+}
+
+/// The same of money that came back.
+pub async fn come_back_as_seen(context: &Context, seen: &Payout, why: &str, by: &str) -> Result<Payout> {
+    let step = Step { operation: "return payout", what: What::MarkReturned, by, why: Some(why) };
+    let now = context.now();
+    as_seen(context, seen, &step, |payout| payout.come_back(now)).await
+}
+
+/// A transition of a payout that is as it was seen; of any other, none.
+async fn as_seen(
+    context: &Context,
+    seen: &Payout,
+    step: &Step<'_>,
+    apply: impl Fn(Payout) -> Result<Payout, PayoutError>,
+) -> Result<Payout> {
+    transition(context, &seen.id, step, |payout| {
+        if (payout.state, payout.attempts) == (seen.state, seen.attempts) { apply(payout) } else { Ok(payout) }
+    })
+    .await
+}
+
 /// The money came back. It goes to the exceptions.
 pub async fn come_back(context: &Context, id: &PayoutId, why: &str, by: &str) -> Result<Payout> {
     let step = Step { operation: "return payout", what: What::MarkReturned, by, why: Some(why) };

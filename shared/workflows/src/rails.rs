@@ -320,7 +320,7 @@ pub(crate) async fn submit<R: Rail + Sync>(context: &Context, rail: &R, read: Pa
              if it is not to be found",
             name_of(&payout)
         );
-        payouts::fail(context, &payout.id, &why, Teller::Rail(ACTOR)).await?;
+        payouts::fail_as_seen(context, &payout, &why, ACTOR).await?;
         return Ok(Done::Failed);
     }
     match send(context, rail, &payout, &destination).await? {
@@ -332,7 +332,7 @@ pub(crate) async fn submit<R: Rail + Sync>(context: &Context, rail: &R, read: Pa
             Ok(Done::Submitted)
         }
         Sent::Refused(why) => {
-            payouts::fail(context, &payout.id, &why, Teller::Rail(ACTOR)).await?;
+            payouts::fail_as_seen(context, &payout, &why, ACTOR).await?;
             Ok(Done::Failed)
         }
         // It stays `submitting`, and is asked for again under the same name.
@@ -419,10 +419,10 @@ pub(crate) async fn look_after<R: Rail>(context: &Context, rail: &R, payout: Pay
             payouts::report(context, id, all, Some(&reference), context.now(), ACTOR).await?;
         }
         Found::Failed(why) if matches!(ends, Submitted | PartiallyPaid) => {
-            payouts::fail(context, id, &why, Teller::Rail(ACTOR)).await?;
+            payouts::fail_as_seen(context, &payout, &why, ACTOR).await?;
         }
         Found::CameBack(why) if matches!(ends, Submitted | PartiallyPaid | Paid) => {
-            payouts::come_back(context, id, &why, ACTOR).await?;
+            payouts::come_back_as_seen(context, &payout, &why, ACTOR).await?;
         }
         // Money moved for what is said not to have been paid: nobody may pay that again before looking.
         Found::Paid(reference) if matches!(ends, Failed | Returned | Void) => {

@@ -1171,7 +1171,8 @@ impl World {
         let other =
             chance.pick(&self.told.partners).filter(|other| other.id != partner.id).map(|other| other.id.clone());
         if let Some(other) = other.filter(|_| chance.percent(15)) {
-            // Of others, there is nothing to be had.
+            // Of others, there is nothing to be had, and nothing to be told.
+            self.telling.method = None;
             let body = json!({"partnerId": other, "programId": body["programId"]});
             let event = api_event(&by, "partner", &Method::POST, "/payouts", Some(&body))?;
             self.http(chance, Job::Look(format!("{by} /payouts {body}"), 404), event);

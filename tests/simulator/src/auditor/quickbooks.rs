@@ -252,10 +252,16 @@ impl Auditor {
             let of_currency = |vendor: &Vendor| vendor.currency == payout.paid_in;
             let unusable = named.is_some_and(|named| !books.vendors.get(named).is_some_and(of_currency))
                 || own.iter().any(|id| books.vendors.get(id).is_some_and(|vendor| !vendor.active));
-            let numbered: Vec<_> = books.bills.values().filter(|bill| bill.number == number).collect();
-            let ours =
-                |bill: &&Bill| is_marked(bill, id) && payout.dues().contains(&bill.total) && own.contains(&bill.vendor);
-            let taken = numbered.len() > 1 || numbered.iter().any(|bill| !ours(bill));
+            let numbered: Vec<_> = books.bills.iter().filter(|(_, bill)| bill.number == number).collect();
+            // With its vendor, a Bill goes into another; who has not heard of that expects it at the former.
+            let stayed = |bill: &str, vendor: &str| told.ledgers.ever(realm, bill).all(|seen| seen.vendor == vendor);
+            let ours = |(bill, now): &(&String, &Bill)| {
+                is_marked(now, id)
+                    && payout.dues().contains(&now.total)
+                    && own.contains(&now.vendor)
+                    && stayed(bill, &now.vendor)
+            };
+            let taken = numbered.len() > 1 || !numbered.iter().all(ours);
             let foreign = books.currency != payout.paid_in && !books.multicurrency;
             books.closed || foreign || unusable || taken
         }))

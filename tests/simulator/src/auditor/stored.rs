@@ -548,7 +548,7 @@ fn check_run(
     };
     let kind = &run["request"]["method"];
     let as_asked = payout.named.iter().any(|named| named.map_or(Value::Null, |named| json!(named)) == *kind);
-    ensure!(as_asked, Runs, "{id}: was drafted for {:?}, and its run asks {kind}", payout.named);
+    ensure!(as_asked, Runs, "{id}: was drafted for {:?}, and {by}'s run asks {kind}", payout.named);
     let as_of_now = inclusive && cut_off <= planned_at;
     let fits = match text(run, "kind") {
         "manual" => as_of_now && by_hand(told, run).is_some_and(|run| run.names(&payout.partner)),

@@ -221,7 +221,7 @@ impl Auditor {
         // It happened when what crossed was sold.
         let slice = work.all.iter().map(|(_, line)| line).find(|line| line.earning == Some(earning));
         line.occurred_at = slice.map_or(entry.at, |line| line.occurred_at);
-        if work.conversion.suspicious && owed > 0 {
+        if work.conversion.suspicious && owed >= 0 {
             (line.state, line.reviewed) = (State::Held, false);
         }
         line.hands.extend(occasion.hand.map(str::to_owned));
