@@ -61,8 +61,8 @@ pub struct Order<'a> {
 /// What a rail says to an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sent {
-    /// It took it; under which name of its own, if it has one.
-    Taken(Option<String>),
+    /// It took it; under which name of its own.
+    Taken(String),
     /// It refuses for good, and nothing moved.
     Refused(String),
     /// Nobody knows, or nothing was sent: to be asked again.
@@ -100,7 +100,7 @@ impl Rail for Client {
             Err(unfit) => return Sent::Refused(unfit.to_string()),
         };
         match self.pay(&paypal_order(order, item)).await {
-            Ok(batch) => Sent::Taken(Some(batch)),
+            Ok(batch) => Sent::Taken(batch),
             Err(ApiError::Refused(refusal)) => Sent::Refused(refusal.to_string()),
             Err(error) => Sent::Again(error.to_string()),
         }
@@ -325,10 +325,7 @@ pub(crate) async fn submit<R: Rail + Sync>(context: &Context, rail: &R, read: Pa
     }
     match send(context, rail, &payout, &destination).await? {
         Sent::Taken(processor) => {
-            match processor {
-                Some(processor) => payouts::taken(context, &payout.id, &processor, ACTOR).await?,
-                None => payouts::hand_over(context, &payout).await?,
-            };
+            payouts::taken(context, &payout.id, &processor, ACTOR).await?;
             Ok(Done::Submitted)
         }
         Sent::Refused(why) => {

@@ -159,7 +159,7 @@ impl Rail for Books<'_> {
     async fn send(&self, order: &Order<'_>) -> Sent {
         let named = order.what.details.get("vendorId").map(String::as_str);
         match self.bill(named).await {
-            Ok(bill) => Sent::Taken(Some(bill)),
+            Ok(bill) => Sent::Taken(bill),
             Err(Failed::Permanent(why)) => Sent::Refused(why),
             Err(Failed::Unusable(why)) => Sent::Waits(why),
             Err(busy @ Failed::Busy(until)) => {
